@@ -59,6 +59,7 @@ def rms_norm(
     d: int,
     x_stride: int,
     eps: float,
+    x_dtype: int,
     dtype: int,
     out: int,
     out_stride: int,
@@ -68,7 +69,7 @@ def rms_norm(
 ) -> None: ...
 def normalize(x: int, scale: int, rows: int, d: int, dtype: int, out: int) -> None: ...
 def norm_weight(normalized: int, weight: int, rows: int, d: int, out: int, dtype: int) -> None: ...
-def add(x: int, y: int, count: int, dtype: int, out: int) -> None: ...
+def add(x: int, dtype: int, y: int, y_dtype: int, count: int, out: int) -> None: ...
 def gated_act(
     kind: int,
     gate: int,
@@ -215,6 +216,7 @@ class Blocks:
         x: int,
         resid: int,
         values: int,
+        resid_dtype: int,
         dtype: int,
         positions: int,
         starts: int,

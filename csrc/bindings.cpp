@@ -122,11 +122,11 @@ void bind_rows(py::module_& m) {
   m.def(
       "rms_norm",
       [](Address x, Address residual, Address weight, int64_t rows, int64_t heads, int64_t d,
-         int64_t x_stride, float eps, int dtype, Address out, int64_t out_stride,
+         int64_t x_stride, float eps, int x_dtype, int dtype, Address out, int64_t out_stride,
          Address residual_out, Address scale_out, Address normalized_out) {
         rms_norm({at<void>(x), x_stride, at<void>(residual), at<float>(weight), heads, d, eps,
-                  dtype_of(dtype), at<void>(out), out_stride, at<void>(residual_out),
-                  at<float>(scale_out), at<float>(normalized_out)},
+                  dtype_of(x_dtype), dtype_of(dtype), at<void>(out), out_stride,
+                  at<void>(residual_out), at<float>(scale_out), at<float>(normalized_out)},
                  rows);
       },
       NoGil());
@@ -145,8 +145,8 @@ void bind_rows(py::module_& m) {
       NoGil());
   m.def(
       "add",
-      [](Address x, Address y, int64_t count, int dtype, Address out) {
-        add(at<void>(x), at<void>(y), count, dtype_of(dtype), at<void>(out));
+      [](Address x, int dtype, Address y, int y_dtype, int64_t count, Address out) {
+        add(at<void>(x), dtype_of(dtype), at<void>(y), dtype_of(y_dtype), count, at<void>(out));
       },
       NoGil());
   m.def(
@@ -301,9 +301,10 @@ void add_block(std::vector<BlockWeights>& blocks, const NormAddresses& norms,
 struct Blocks {
   std::vector<BlockWeights> blocks;
 
-  void run(size_t start, size_t stop, Address x, Address resid, int64_t values, int dtype,
-           Address positions, Address starts, Address past, int64_t batch, Address page_table,
-           int64_t max_pages, const std::vector<std::pair<Address, Address>>& pages,
+  void run(size_t start, size_t stop, Address x, Address resid, int64_t values, int resid_dtype,
+           int dtype, Address positions, Address starts, Address past, int64_t batch,
+           Address page_table, int64_t max_pages,
+           const std::vector<std::pair<Address, Address>>& pages,
            const std::vector<std::tuple<Address, Address, int64_t>>& rotary,
            const std::vector<std::pair<size_t, Address>>& tapped, int64_t n_keys) const {
     if (!tapped.empty() && stop - start != 1)
@@ -317,7 +318,7 @@ struct Blocks {
           "Blocks.run: pages and rotary must have one entry for each block of the range");
     const FloatEnvironment environment;
     const RaggedRows rows = rows_of(starts, past, batch);
-    const size_t bytes = static_cast<size_t>(values) * dtype_bytes(dtype_of(dtype));
+    const size_t bytes = static_cast<size_t>(values) * dtype_bytes(dtype_of(resid_dtype));
     std::memcpy(at<void>(resid), at<void>(x), bytes);
     for (size_t i = start; i < stop; ++i) {
       const auto& [k_pages, v_pages] = pages[i - start];
@@ -326,7 +327,8 @@ struct Blocks {
           dtype_of(dtype), blocks[i].n_kv_heads, blocks[i].d_head, at<int32_t>(page_table),
           max_pages,       at<void>(k_pages),    at<void>(v_pages)};
       run_block(blocks[i], rows, at<int64_t>(positions),
-                {at<float>(cos), at<float>(sin), n_positions}, kv, taps, at<void>(resid));
+                {at<float>(cos), at<float>(sin), n_positions}, kv, taps, at<void>(resid),
+                dtype_of(resid_dtype));
     }
   }
 };

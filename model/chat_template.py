@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ class _Renderer:
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         assert pipe is not None
-        pipe.close()
+        with suppress(BrokenPipeError):  # what a dead renderer left unread
+            pipe.close()
     if owner == os.getpid():
         process.kill()
         process.wait()

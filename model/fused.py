@@ -48,7 +48,8 @@ class FusedBlocks:
         """The residual stream [T, d] after blocks start .. stop - 1; a block whose inside is
         captured must be a range of its own."""
         batch = run.batch
-        taps = self._taps(start, resid_Td, run)
+        dtype = run.ops.policy.activation
+        taps = self._taps(start, resid_Td.dtype, dtype, run)
         resid_Td = resid_Td.contiguous()
         out_Td = empty(resid_Td.shape, resid_Td.dtype)
         page_table = run.cache.layer(start).page_table
@@ -61,6 +62,7 @@ class FusedBlocks:
             out_Td.data_ptr(),
             out_Td.numel(),
             DTYPE_CODES[resid_Td.dtype],
+            DTYPE_CODES[dtype],
             batch.positions_T.data_ptr(),
             batch.starts_B1.data_ptr(),
             batch.past_B.data_ptr(),
@@ -86,16 +88,19 @@ class FusedBlocks:
         table = self._rope.upto(theta, self._config.d_head, n_positions, scaling)
         return table.cos.data_ptr(), table.sin.data_ptr(), table.n_positions
 
-    def _taps(self, layer: int, resid_Td: torch.Tensor, run: Run) -> dict[str, torch.Tensor]:
+    def _taps(
+        self, layer: int, resid_dtype: torch.dtype, dtype: torch.dtype, run: Run
+    ) -> dict[str, torch.Tensor]:
         """Room for what is captured inside a block, by the end of its name, in hook order."""
         wanted = run.watch.tapped.get(layer)
         if wanted is None:
             return {}
         n_rows, n_keys = run.batch.n_rows, run.batch.n_keys
+        dtypes = dict.fromkeys(_ALWAYS_FP32, torch.float32) | {"hook_resid_mid": resid_dtype}
         return {
             name: empty(
                 (n_rows, *_tap_shape(self._config, name, n_keys)),
-                torch.float32 if name.endswith(_ALWAYS_FP32) else resid_Td.dtype,
+                dtypes.get(name.rpartition(".")[2], dtype),
             )
             for name in _core.TAPS
             if name in wanted

@@ -70,21 +70,26 @@ def embedding(
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """x + y."""
+    """x + y, in x's dtype."""
     x, y = x.contiguous(), y.contiguous()
     out = empty(x.shape, x.dtype)
-    _core.add(x.data_ptr(), y.data_ptr(), x.numel(), DTYPE_CODES[x.dtype], out.data_ptr())
+    _core.add(
+        x.data_ptr(), DTYPE_CODES[x.dtype], y.data_ptr(), DTYPE_CODES[y.dtype], x.numel(),
+        out.data_ptr(),
+    )  # fmt: skip
     return out
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, out_dtype: torch.dtype
+) -> torch.Tensor:
     """RMS norm over the last axis."""
     x = x.contiguous()
     d = x.shape[-1]
-    out = empty(x.shape, x.dtype)
+    out = empty(x.shape, out_dtype)
     _core.rms_norm(
         x.data_ptr(), 0, weight.data_ptr(), x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
-        out.data_ptr(), d, 0, 0, 0,
+        DTYPE_CODES[out_dtype], out.data_ptr(), d, 0, 0, 0,
     )  # fmt: skip
     return out
 
@@ -92,13 +97,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The norm of s = x + residual, and s."""
+    """The norm of s = x + residual in residual's dtype, and s in x's."""
     x, residual = x.contiguous(), residual.contiguous()
     d = x.shape[-1]
-    out, total = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
+    out, total = empty(x.shape, residual.dtype), empty(x.shape, x.dtype)
     _core.rms_norm(
         x.data_ptr(), residual.data_ptr(), weight.data_ptr(), x.numel() // d, 1, d, d, eps,
-        DTYPE_CODES[x.dtype], out.data_ptr(), d, total.data_ptr(), 0, 0,
+        DTYPE_CODES[x.dtype], DTYPE_CODES[residual.dtype], out.data_ptr(), d, total.data_ptr(),
+        0, 0,
     )  # fmt: skip
     return out, total
 
@@ -109,8 +115,8 @@ def rms_scale(x: torch.Tensor, eps: float) -> torch.Tensor:
     d = x.shape[-1]
     scale = empty((*x.shape[:-1], 1))
     _core.rms_norm(
-        x.data_ptr(), 0, 0, x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype], 0, d, 0,
-        scale.data_ptr(), 0,
+        x.data_ptr(), 0, 0, x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
+        DTYPE_CODES[x.dtype], 0, d, 0, scale.data_ptr(), 0,
     )  # fmt: skip
     return scale
 

@@ -50,7 +50,8 @@ class Linear(nn.Module):
 
     def matrix(self, n: int) -> torch.Tensor:
         """W [n, k], n its number of outputs, each weight as it is stored."""
-        return self.ops.embed(torch.arange(n, device=self.ops.device), self.weight, 1.0)
+        rows = self.ops.embed(torch.arange(n, device=self.ops.device), self.weight, 1.0)
+        return rows.to(self.ops.policy.activation)
 
 
 class Embedding(nn.Module):

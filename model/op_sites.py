@@ -70,9 +70,10 @@ def op_site(model: HookedTransformer, address: str) -> Site:
     policy, backend = model.ops.policy, type(model.ops).__name__
     bind, operands = _ARGUMENTS[kind]
     op = "unembed" if address == "unembed" else CONTRACTED[kind]
+    on_stream = kind in ("embedding", "add") and policy.residual is torch.float32
     return Site(
         address,
-        _contract(op, policy.name, not model.ops.differentiable),
+        _contract(op, "fp32" if on_stream else policy.name, not model.ops.differentiable),
         f"bitlens {backend} {numerics_version}",
         bind=partial(bind, policy),
         operands=operands,

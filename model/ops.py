@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Ops(Protocol):
     """One backend: its own form of the weights, and every operation on ragged rows.
 
-    Activations come and go in `policy.activation` unless said otherwise. An operation returns a new
-    tensor and never writes into its inputs: captured activations share memory with them.
+    Activations come and go in `policy.activation` unless said otherwise, the residual stream in
+    `policy.residual`. An operation returns a new tensor and never writes into its inputs: captured
+    activations share memory with them.
     """
 
     policy: Policy
@@ -49,7 +50,7 @@ class Ops(Protocol):
         ...
 
     def embed(self, tokens_T: torch.Tensor, weight: Any, scale: float) -> torch.Tensor:
-        """Rows of the embedding times `scale`, rounded once -> [T, d]."""
+        """Rows of the embedding times `scale`, rounded once to `policy.residual` -> [T, d]."""
         ...
 
     def linear(
@@ -64,7 +65,7 @@ class Ops(Protocol):
         ...
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """x + y, rounded once."""
+        """The residual stream x plus y, rounded once to x's dtype."""
         ...
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -64,7 +64,7 @@ class NativeOps:
 
     def embed(self, tokens_T: torch.Tensor, weight: PackedWeight, scale: float) -> torch.Tensor:
         return kernels.embedding(
-            tokens_T, weight.data, weight.format, weight.n, weight.k, scale, self.policy.activation
+            tokens_T, weight.data, weight.format, weight.n, weight.k, scale, self.policy.residual
         )
 
     def linear(
@@ -91,7 +91,7 @@ class NativeOps:
         return kernels.norm_weight(normalized, weight, self.policy.activation)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        return kernels.rms_norm(x, weight, eps)
+        return kernels.rms_norm(x, weight, eps, self.policy.activation)
 
     def rope(
         self,

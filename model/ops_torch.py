@@ -47,7 +47,7 @@ class TorchOps:
         return nn.Parameter(vector.to(self.device, self.policy.compute))
 
     def embed(self, tokens_T: torch.Tensor, weight: torch.Tensor, scale: float) -> torch.Tensor:
-        return self._round(self._widen(F.embedding(tokens_T, weight)) * scale)
+        return (self._widen(F.embedding(tokens_T, weight)) * scale).to(self.policy.residual)
 
     def linear(
         self,
@@ -61,7 +61,7 @@ class TorchOps:
         return y.to(out_dtype or self.policy.activation)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self._round(self._widen(x) + self._widen(y))
+        return (self._widen(x) + self._widen(y)).to(x.dtype)
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
         return (self._widen(x).square().mean(-1, keepdim=True) + eps).sqrt()

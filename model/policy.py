@@ -13,8 +13,9 @@ class Policy:
 
     Attributes:
         weight: Matrices, norm weights and biases are rounded to it once, at load.
-        activation: What linears, norms, RoPE, the gated product, attention's z and residual adds
-            round their output to.
+        activation: What linears, norms, RoPE, the gated product and attention's z round their
+            output to.
+        residual: What the embedding and the residual adds round to.
         compute: The arithmetic inside each of them, and the dtype of scores, patterns, norm scales
             and normalized activations. bf16 rounds every step, as transformers does, except where
             model/ops_huggingface.py says otherwise.
@@ -24,6 +25,7 @@ class Policy:
     name: str
     weight: torch.dtype
     activation: torch.dtype
+    residual: torch.dtype
     compute: torch.dtype
     logits: torch.dtype
 
@@ -31,15 +33,16 @@ class Policy:
 _F32, _BF16, _F64 = torch.float32, torch.bfloat16, torch.float64
 
 POLICIES = {
-    policy.name: policy
-    for policy in (
-        Policy("fp32", weight=_F32, activation=_F32, compute=_F32, logits=_F32),
-        Policy("bf16", weight=_BF16, activation=_BF16, compute=_F32, logits=_F32),
-        Policy("fp64", weight=_F64, activation=_F64, compute=_F64, logits=_F64),
-        Policy("bf16_weights", weight=_BF16, activation=_F32, compute=_F32, logits=_F32),
+    name: Policy(name, *dtypes)
+    for name, dtypes in {
+        # weight, activation, residual, compute, logits
+        "fp32": (_F32, _F32, _F32, _F32, _F32),
+        "bf16": (_BF16, _BF16, _F32, _F32, _F32),
+        "fp64": (_F64, _F64, _F64, _F64, _F64),
+        "bf16_weights": (_BF16, _F32, _F32, _F32, _F32),
         # Its logits are bf16 numbers kept in fp32, as what follows them reads fp32.
-        Policy("hf_bf16", weight=_BF16, activation=_BF16, compute=_BF16, logits=_F32),
-    )
+        "hf_bf16": (_BF16, _BF16, _BF16, _BF16, _F32),
+    }.items()
 }
 
 

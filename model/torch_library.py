@@ -167,28 +167,40 @@ def _check_norm(op: str, x: torch.Tensor, weight: torch.Tensor) -> None:
 
 
 @_operator(
-    "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
-    lambda x, weight, eps: torch.empty_like(x, memory_format=torch.contiguous_format),
+    "rms_norm(Tensor x, Tensor weight, float eps, ScalarType? out_dtype=None) -> Tensor",
+    lambda x, weight, eps, out_dtype=None: torch.empty_like(
+        x, dtype=out_dtype, memory_format=torch.contiguous_format
+    ),
 )
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMS norm over the last axis with weight fp32 [d] (Zhang and Sennrich 2019)."""
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, out_dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """RMS norm over the last axis with weight fp32 [d] (Zhang and Sennrich 2019), in x's dtype
+    unless `out_dtype` is another."""
     _check_norm("rms_norm", x, weight)
-    return kernels.rms_norm(x, weight, eps)
+    out_dtype = out_dtype or x.dtype
+    _require(out_dtype in kernels.DTYPE_CODES, "rms_norm", f"out_dtype {out_dtype}: not supported")
+    return kernels.rms_norm(x, weight, eps, out_dtype)
 
 
 @_operator(
     "add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor, Tensor)",
     lambda x, residual, weight, eps: (
-        torch.empty_like(x, memory_format=torch.contiguous_format),
+        torch.empty_like(residual, memory_format=torch.contiguous_format),
         torch.empty_like(x, memory_format=torch.contiguous_format),
     ),
 )
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The norm of s = round(x + residual), and s."""
+    """The norm of s = round(x + residual) in residual's dtype, and s in x's."""
     _check_norm("add_rms_norm", x, weight)
-    _check_like("add_rms_norm", x=x, residual=residual)
+    _check_act("add_rms_norm", residual=residual)
+    _require(
+        x.shape == residual.shape,
+        "add_rms_norm",
+        f"residual is {list(residual.shape)}, x is {list(x.shape)}",
+    )
     return kernels.add_rms_norm(x, residual, weight, eps)
 
 

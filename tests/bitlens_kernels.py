@@ -23,7 +23,7 @@ def _matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return kernels.rms_norm(x.contiguous(), weight.float(), eps)
+    return kernels.rms_norm(x.contiguous(), weight.float(), eps, x.dtype)
 
 
 def _rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:

@@ -97,23 +97,27 @@ def _linear(case: Case) -> Outputs:
 
 
 def _rms_norm(case: Case) -> Outputs:
-    shape = (case.rows, case.k)
-    x, weight = case.activations(1, *shape), case.centered(0, case.k)
-    y, residual = torch.empty_like(x), case.activations(2, *shape)
-    summed = torch.empty_like(x) if case.flag == 1 else x
+    shape, adds = (case.rows, case.k), bool(case.flag & 1)
+    x_format = "f32" if case.flag & 2 else case.act
+    x, weight = case.centered(1, *shape).to(DTYPES[x_format]), case.centered(0, case.k)
+    residual = case.activations(2, *shape)
+    y, summed = torch.empty_like(residual), torch.empty_like(x) if adds else x
     scale, normalized = torch.empty(case.rows, 1), torch.empty(shape)
     _core.rms_norm(
-        x.data_ptr(), residual.data_ptr() if case.flag == 1 else 0, weight.data_ptr(), case.rows,
-        1, case.k, case.k, case.real, FORMATS[case.act], y.data_ptr(), case.k,
-        summed.data_ptr() if case.flag == 1 else 0, scale.data_ptr(), normalized.data_ptr(),
+        x.data_ptr(), residual.data_ptr() if adds else 0, weight.data_ptr(), case.rows, 1, case.k,
+        case.k, case.real, FORMATS[x_format], FORMATS[case.act], y.data_ptr(), case.k,
+        summed.data_ptr() if adds else 0, scale.data_ptr(), normalized.data_ptr(),
     )  # fmt: skip
     return (torch.cat([summed.float(), scale, normalized, y.float()], dim=1),)
 
 
 def _add(case: Case) -> Outputs:
-    x, y = case.activations(0, case.n), case.activations(1, case.n)
+    x_format = "f32" if case.flag == 1 else case.act
+    x, y = case.centered(0, case.n).to(DTYPES[x_format]), case.activations(1, case.n)
     out = torch.empty_like(x)
-    _core.add(x.data_ptr(), y.data_ptr(), case.n, FORMATS[case.act], out.data_ptr())
+    _core.add(
+        x.data_ptr(), FORMATS[x_format], y.data_ptr(), FORMATS[case.act], case.n, out.data_ptr()
+    )
     return (out,)
 
 

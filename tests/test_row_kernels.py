@@ -39,12 +39,15 @@ def _random(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0)
 
 
 def _rms_norm(
-    x_THh: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor | None = None
+    x_THh: torch.Tensor,
+    weight: torch.Tensor,
+    residual: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, torch.Tensor]:
-    """x [T, H, h] may be a slice of a wider buffer."""
+    """x [T, H, h] may be a slice of a wider buffer; `dtype` of the output where it is not x's."""
     rows, heads, d = x_THh.shape
     out = {
-        "out": torch.empty(rows, heads, d, dtype=x_THh.dtype),
+        "out": torch.empty(rows, heads, d, dtype=dtype or x_THh.dtype),
         "residual": torch.empty(rows, heads, d, dtype=x_THh.dtype),
         "scale": torch.empty(rows, heads),
         "normalized": torch.empty(rows, heads, d),
@@ -59,6 +62,7 @@ def _rms_norm(
         x_THh.stride(0),
         1e-5,
         _code(x_THh),
+        _code(out["out"]),
         out["out"].data_ptr(),
         heads * d,
         0 if residual is None else out["residual"].data_ptr(),
@@ -94,6 +98,22 @@ def test_rms_norm_is_the_spec_with_and_without_residual(
         assert _same(got["normalized"], normalized)
         assert _same(got["out"], _round(normalized * weight.numpy(), dtype))
         assert added is None or _same(got["residual"], summed)
+
+
+def test_an_fp32_stream_beside_bf16_activations(isa: str) -> None:
+    x, weight = _random(5, 1, 576), _random(576)
+    residual = _random(5, 1, 576, dtype=torch.bfloat16)
+    got = _rms_norm(x, weight, residual, torch.bfloat16)
+    summed = x + residual.float()
+    alone = _rms_norm(summed, weight)
+    assert got["residual"].dtype == torch.float32
+    assert _same(got["residual"], summed)
+    assert _same(got["out"], alone["out"].bfloat16())
+    total = torch.empty_like(x)
+    _core.add(x.data_ptr(), _code(x), residual.data_ptr(), 1, x.numel(), total.data_ptr())
+    assert _same(total, summed)
+    rounded = _rms_norm(summed.bfloat16(), weight)  # the control: a stream in bf16
+    assert not _same(got["out"], rounded["out"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -191,7 +211,7 @@ def test_exp_is_the_spec_for_any_float(values: list[float]) -> None:
 def test_add_rounds_once_and_may_overwrite(isa: str, dtype: torch.dtype) -> None:
     x, y = _random(1001, dtype=dtype), _random(1003, dtype=dtype)[:1001]
     want = (x.float() + y.float()).to(dtype)
-    _core.add(x.data_ptr(), y.data_ptr(), 1001, _code(x), x.data_ptr())
+    _core.add(x.data_ptr(), _code(x), y.data_ptr(), _code(y), 1001, x.data_ptr())
     assert _same(x, want)
 
 

@@ -39,8 +39,8 @@ def samples(dtype: torch.dtype) -> dict[str, Sample]:
     return {
         "linear": (x, packed(40, 48), Format.F32, 40, torch.randn(40), torch.float32),
         "embedding": (positions, packed(40, 48, Format.BF16), Format.BF16, 40, 48, 2.0, dtype),
-        "rms_norm": (x, weight, 1e-5),
-        "add_rms_norm": (x, y, weight, 1e-5),
+        "rms_norm": (x.float(), weight, 1e-5, dtype),
+        "add_rms_norm": (x.float(), y, weight, 1e-5),
         "rope": (heads, positions, table, table),
         "kv_write": (heads, heads, *cache(dtype)),
         "attention": (torch.randn(8, 4, 16).to(dtype), *cache(dtype), 0.25, 3),

@@ -34,11 +34,13 @@ struct Norm {
 
 class Pass {
  public:
-  Pass(const BlockWeights& block, const RaggedRows& batch, const KVPages& kv, const Taps& taps)
+  Pass(const BlockWeights& block, const RaggedRows& batch, const KVPages& kv, const Taps& taps,
+       DType resid_dtype)
       : block_(block),
         batch_(batch),
         kv_(kv),
         taps_(taps),
+        resid_dtype_(resid_dtype),
         dtype_(kv.dtype),
         rows_(batch.starts[batch.batch]) {}
 
@@ -95,7 +97,7 @@ class Pass {
     const Rows projected = {post.weight ? buffer.of(rows_ * d, dtype_) : out, d};
     const LinearOutput output = to(projection, projected);
     linear(x.data, dtype_, rows_, k, x.stride, &output, 1);
-    if (post.weight) norm(projected.data, d, 1, d, post, {out, d});
+    if (post.weight) norm(projected.data, dtype_, d, 1, d, post, {out, d});
     return out;
   }
 
@@ -103,7 +105,7 @@ class Pass {
   void* normed(const void* resid) const {
     void* out = norm_buffer();
     const int64_t d = block_.d_model;
-    norm(resid, d, 1, d, ln1(), {out, d});
+    norm(resid, resid_dtype_, d, 1, d, ln1(), {out, d});
     return out;
   }
 
@@ -112,14 +114,15 @@ class Pass {
     const int64_t d = block_.d_model;
     void* out = taps_[Tap::MLP_IN];
     if (!out) out = norm_buffer();
-    rms_norm({resid, d, attn_out, block_.ln2, 1, d, block_.eps, dtype_, out, d, resid_mid,
-              taps_.floats(Tap::LN2_SCALE), taps_.floats(Tap::LN2_NORMALIZED)},
+    rms_norm({resid, d, attn_out, block_.ln2, 1, d, block_.eps, resid_dtype_, dtype_, out, d,
+              resid_mid, taps_.floats(Tap::LN2_SCALE), taps_.floats(Tap::LN2_NORMALIZED)},
              rows_);
     return out;
   }
 
-  void add_to(const void* x, const void* y, void* out) const {
-    add(x, y, rows_ * block_.d_model, dtype_, out);
+  // resid = round(resid_mid + mlp_out).
+  void add_to(const void* resid_mid, const void* mlp_out, void* resid) const {
+    add(resid_mid, resid_dtype_, mlp_out, dtype_, rows_ * block_.d_model, resid);
   }
 
   Norm ln1_post() const {
@@ -161,15 +164,15 @@ class Pass {
     return {projection.weight, projection.bias, out.data, dtype_, out.stride};
   }
 
-  void norm(const void* x, int64_t stride, int64_t heads, int64_t d, const Norm& norm,
-            Rows out) const {
-    rms_norm({x, stride, nullptr, norm.weight, heads, d, block_.eps, dtype_, out.data, out.stride,
-              nullptr, norm.scale, norm.normalized},
+  void norm(const void* x, DType x_dtype, int64_t stride, int64_t heads, int64_t d,
+            const Norm& norm, Rows out) const {
+    rms_norm({x, stride, nullptr, norm.weight, heads, d, block_.eps, x_dtype, dtype_, out.data,
+              out.stride, nullptr, norm.scale, norm.normalized},
              rows_);
   }
 
   Rows head_norm(Rows x, int64_t heads, const Norm& weight, Rows out) const {
-    norm(x.data, x.stride, heads, block_.d_head, weight, out);
+    norm(x.data, dtype_, x.stride, heads, block_.d_head, weight, out);
     return out;
   }
 
@@ -185,15 +188,16 @@ class Pass {
   const RaggedRows& batch_;
   const KVPages& kv_;
   const Taps& taps_;
-  const DType dtype_;
+  const DType resid_dtype_, dtype_;
   const int64_t rows_;
 };
 
 }  // namespace
 
 void run_block(const BlockWeights& block, const RaggedRows& batch, const int64_t* positions,
-               const RotaryTable& rotary, const KVPages& kv, const Taps& taps, void* resid) {
-  const Pass pass(block, batch, kv, taps);
+               const RotaryTable& rotary, const KVPages& kv, const Taps& taps, void* resid,
+               DType resid_dtype) {
+  const Pass pass(block, batch, kv, taps, resid_dtype);
   const int64_t z_width = block.n_heads * block.d_head;
   void* z = pass.attend(pass.normed(resid), positions, rotary);
   const void* attn_out =

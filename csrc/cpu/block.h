@@ -98,7 +98,7 @@ inline constexpr std::array<const char*, static_cast<size_t>(Tap::COUNT)> kTapNa
 };
 
 // Where each goes, rows without gaps; null: nowhere. Scales, normalized activations, scores and
-// patterns are fp32, the others the residual's dtype.
+// patterns are fp32, the residual stream has its own dtype, the others have the KV pages'.
 struct Taps {
   std::array<void*, kTapNames.size()> to = {};
   int64_t n_keys = 0;  // columns of scores and pattern
@@ -107,9 +107,10 @@ struct Taps {
   float* floats(Tap tap) const { return static_cast<float*>((*this)[tap]); }
 };
 
-// Runs the block on resid [rows, d_model], in place; kv holds this layer's pages and the residual's
-// dtype.
+// Runs the block on resid [rows, d_model], in place; kv holds this layer's pages and the dtype of
+// what the block computes.
 void run_block(const BlockWeights& block, const RaggedRows& batch, const int64_t* positions,
-               const RotaryTable& rotary, const KVPages& kv, const Taps& taps, void* resid);
+               const RotaryTable& rotary, const KVPages& kv, const Taps& taps, void* resid,
+               DType resid_dtype);
 
 }  // namespace bitlens

@@ -13,7 +13,8 @@ struct RmsNorm {
   const float* weight;   // [d]
   int64_t heads, d;
   float eps;
-  DType dtype;
+  DType x_dtype;  // of x and residual_out
+  DType dtype;    // of residual and out
   // Results; a null pointer is one nobody asked for.
   void* out;  // laid out as x, with its own stride
   int64_t out_stride;
@@ -48,7 +49,8 @@ struct RowKernels {
   void (*normalize)(const void* x, float scale, int64_t d, DType dtype, float* out);
   void (*norm_weight)(const float* normalized, const float* weight, int64_t d, void* out,
                       DType dtype);
-  void (*add)(const void* x, const void* y, int64_t count, DType dtype, void* out);
+  // out, of x's dtype, = round(x + y).
+  void (*add)(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out);
   void (*rope)(const Rope& op, int64_t begin, int64_t end);
   void (*gated_act)(const GatedAct& op, int64_t begin, int64_t end);
   void (*softmax)(const float* x, int64_t n, float* out);

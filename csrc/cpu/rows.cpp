@@ -74,10 +74,11 @@ void norm_weight(const float* normalized, const float* weight, int64_t rows, int
   });
 }
 
-void add(const void* x, const void* y, int64_t count, DType dtype, void* out) {
+void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out) {
   const RowKernels& k = kernels().rows;
   for_elements(count, [&](int64_t begin, int64_t end) {
-    k.add(at(x, begin, dtype), at(y, begin, dtype), end - begin, dtype, at(out, begin, dtype));
+    k.add(at(x, begin, dtype), dtype, at(y, begin, y_dtype), y_dtype, end - begin,
+          at(out, begin, dtype));
   });
 }
 

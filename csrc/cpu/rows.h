@@ -16,7 +16,8 @@ void normalize(const void* x, const float* scale, int64_t rows, int64_t d, DType
 void norm_weight(const float* normalized, const float* weight, int64_t rows, int64_t d, void* out,
                  DType dtype);
 
-void add(const void* x, const void* y, int64_t count, DType dtype, void* out);
+// out, of x's dtype, = round(x + y).
+void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out);
 
 // Throws std::out_of_range if a position has no row in the tables.
 void rope(const Rope& op, int64_t rows, int64_t n_positions);

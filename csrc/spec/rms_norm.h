@@ -2,7 +2,7 @@
 //
 //   s = row sum of squares (reductions.h);  mean = s / float(d);  scale = sqrt(mean + eps)
 //   normalized = x / scale  (fp32);  y = round_act(normalized * w)
-// With a residual: x = round_act(x + r) first, and that x is what is normalized.
+// With a residual: x = round(x + r) to x's format first, and that x is what is normalized.
 // sqrt and division are IEEE. Gemma's (1 + w) is folded into w, in fp32, when weights are loaded.
 #pragma once
 
@@ -11,7 +11,8 @@
 
 namespace bitlens::spec {
 
-BL_FN float add(float x, float y, Format act) { return round_act(x + y, act); }
+// `format` is x's.
+BL_FN float add(float x, float y, Format format) { return round_act(x + y, format); }
 
 BL_FN float rms_scale(const float* x, int64_t d, float eps) {
   const float mean = row_sum_of_squares(x, d) / static_cast<float>(d);

@@ -3,6 +3,6 @@
 
 namespace bitlens::spec {
 
-constexpr char kNumericsVersion[] = "1";
+constexpr char kNumericsVersion[] = "2";
 
 }  // namespace bitlens::spec

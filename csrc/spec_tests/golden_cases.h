@@ -20,8 +20,8 @@ enum class Op : int {
   kLinearOtherLeaf,  // as kLinear with leaves of `flag`: must differ
   kRowSum,           // n elements
   kRowSumOfSquares,  // n elements
-  kRmsNorm,          // rows x k, eps = real, flag 1: residual
-  kAdd,              // n elements
+  kRmsNorm,          // rows x k, eps = real, flag + 1: residual, + 2: x is fp32
+  kAdd,              // n elements, flag 1: x and the sum are fp32
   kRopeTable,        // d_head k, theta real, one position
   kRope,             // rows at position, position + 1, ...; n heads of k
   kAttention,        // n heads, rows = key-value heads, d_head k; flag 1: NaN in masked keys
@@ -138,12 +138,13 @@ BL_FN void evaluate_rms_norm(const Case& c, float* scratch, Sink* sink) {
   float* x = scratch;
   float* w = scratch + c.k;
   float* y = scratch + 2 * c.k;
+  const Format x_format = c.flag & 2 ? Format::kF32 : c.act;
   fill(w, c.k, stream(c.seed, 0), 0, Format::kF32);
   for (int row = 0; row < c.rows; ++row) {
     const int64_t start = static_cast<int64_t>(row) * c.k;
-    fill(x, c.k, stream(c.seed, 1), start, c.act);
-    for (int i = 0; c.flag == 1 && i < c.k; ++i) {
-      x[i] = spec::add(x[i], centered_act(stream(c.seed, 2), start + i, c.act), c.act);
+    fill(x, c.k, stream(c.seed, 1), start, x_format);
+    for (int i = 0; c.flag & 1 && i < c.k; ++i) {
+      x[i] = spec::add(x[i], centered_act(stream(c.seed, 2), start + i, c.act), x_format);
     }
     const float scale = spec::rms_norm(x, w, c.k, static_cast<float>(c.real), c.act, y);
     put_all(sink, x, c.k);
@@ -155,8 +156,9 @@ BL_FN void evaluate_rms_norm(const Case& c, float* scratch, Sink* sink) {
 
 BL_FN void evaluate_add(const Case& c, Sink* sink) {
   for (int64_t i = 0; i < c.n; ++i) {
-    const float x = centered_act(stream(c.seed, 0), i, c.act);
-    put(sink, spec::add(x, centered_act(stream(c.seed, 1), i, c.act), c.act));
+    const Format x_format = c.flag == 1 ? Format::kF32 : c.act;
+    const float x = centered_act(stream(c.seed, 0), i, x_format);
+    put(sink, spec::add(x, centered_act(stream(c.seed, 1), i, c.act), x_format));
   }
 }
 

@@ -39,12 +39,17 @@ class Activations {
   std::vector<uint8_t> bytes_;
 };
 
-inline Activations centered_rows(const Case& c, uint64_t number, int64_t count, double scale = 1) {
-  Activations x(count, c.act);
+inline Activations centered_rows(const Case& c, uint64_t number, int64_t count, double scale,
+                                 Format format) {
+  Activations x(count, format);
   for (int64_t i = 0; i < count; ++i) {
     x.set(i, centered(stream(c.seed, number), i) * static_cast<float>(scale));
   }
   return x;
+}
+
+inline Activations centered_rows(const Case& c, uint64_t number, int64_t count, double scale = 1) {
+  return centered_rows(c, number, count, scale, c.act);
 }
 
 inline std::vector<float> centered_floats(const Case& c, uint64_t number, int64_t count) {
@@ -158,14 +163,16 @@ inline void kernel_linear(const Case& c, Output* out) {
 
 inline void kernel_rms_norm(const Case& c, Output* out) {
   const int64_t count = c.rows * c.k;
-  const Activations x = centered_rows(c, 1, count), residual = centered_rows(c, 2, count);
+  const Format x_format = c.flag & 2 ? Format::kF32 : c.act;
+  const Activations x = centered_rows(c, 1, count, 1, x_format),
+                    residual = centered_rows(c, 2, count);
   const std::vector<float> weight = centered_floats(c, 0, c.k);
   Activations y(count, c.act), sum = x;
   std::vector<float> scale(static_cast<size_t>(c.rows)), normalized(static_cast<size_t>(count));
-  const bool adds = c.flag == 1;
+  const bool adds = c.flag & 1;
   rms_norm({x.data(), c.k, adds ? residual.data() : nullptr, weight.data(), 1, c.k,
-            static_cast<float>(c.real), dtype_of(c.act), y.data(), c.k, adds ? sum.data() : nullptr,
-            scale.data(), normalized.data()},
+            static_cast<float>(c.real), dtype_of(x_format), dtype_of(c.act), y.data(), c.k,
+            adds ? sum.data() : nullptr, scale.data(), normalized.data()},
            c.rows);
   for (int64_t row = 0; row < c.rows; ++row) {
     out->activations(sum, row * c.k, c.k);
@@ -176,9 +183,10 @@ inline void kernel_rms_norm(const Case& c, Output* out) {
 }
 
 inline void kernel_add(const Case& c, Output* out) {
-  const Activations x = centered_rows(c, 0, c.n), y = centered_rows(c, 1, c.n);
-  Activations sum(c.n, c.act);
-  add(x.data(), y.data(), c.n, dtype_of(c.act), sum.data());
+  const Format x_format = c.flag == 1 ? Format::kF32 : c.act;
+  const Activations x = centered_rows(c, 0, c.n, 1, x_format), y = centered_rows(c, 1, c.n);
+  Activations sum(c.n, x_format);
+  add(x.data(), dtype_of(x_format), y.data(), dtype_of(c.act), c.n, sum.data());
   out->activations(sum, 0, c.n);
 }
 

@@ -219,6 +219,21 @@ inline void add_typical(std::vector<Case>* cases) {
   }
 }
 
+// An fp32 residual stream beside bf16 activations.
+inline void add_fp32_stream(std::vector<Case>* cases) {
+  for (int d : {1, 17, 256, 576}) {
+    cases->push_back({.op = Op::kAdd, .act = Format::kBF16, .n = d, .flag = 1});
+    for (int flag : {2, 3}) {
+      cases->push_back({.op = Op::kRmsNorm,
+                        .act = Format::kBF16,
+                        .rows = 3,
+                        .k = d,
+                        .flag = flag,
+                        .real = 1e-5});
+    }
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -229,6 +244,7 @@ inline std::vector<Case> golden_list() {
   add_attention(&cases);
   add_sampling(&cases);
   add_typical(&cases);
+  add_fp32_stream(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

@@ -108,16 +108,25 @@ void run_rows(Trace& trace, DType dtype) {
   const std::vector<float> weight = random.floats(d);
   std::vector<uint8_t> out(x.size()), residual(x.size());
   std::vector<float> scale(rows), normalized(static_cast<size_t>(rows * d));
-  rms_norm({x.data(), d, y.data(), weight.data(), 1, d, 1e-5f, dtype, out.data(), d,
+  rms_norm({x.data(), d, y.data(), weight.data(), 1, d, 1e-5f, dtype, dtype, out.data(), d,
             residual.data(), scale.data(), normalized.data()},
            rows);
   trace.add(out);
   trace.add(residual);
   trace.add(normalized);
+  // A residual stream in fp32 beside activations of this dtype.
+  const std::vector<float> stream = random.floats(rows * d);
+  std::vector<float> sum(stream.size());
+  rms_norm({stream.data(), d, y.data(), weight.data(), 1, d, 1e-5f, DType::F32, dtype, out.data(),
+            d, sum.data(), scale.data(), nullptr},
+           rows);
+  trace.add(out);
+  add(stream.data(), DType::F32, y.data(), dtype, rows * d, sum.data());
+  trace.add(sum);
   normalize(x.data(), scale.data(), rows, d, dtype, normalized.data());
   norm_weight(normalized.data(), weight.data(), rows, d, out.data(), dtype);
   trace.add(out);
-  add(x.data(), y.data(), rows * d, dtype, out.data());
+  add(x.data(), dtype, y.data(), dtype, rows * d, out.data());
   trace.add(out);
   for (Activation kind : {Activation::SILU, Activation::GELU_TANH}) {
     gated_act({kind, x.data(), y.data(), d, d, d, dtype, out.data(), d}, rows);

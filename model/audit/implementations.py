@@ -68,7 +68,8 @@ def _native_matmul(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 
 
 def _native_norm(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
-    return kernels.rms_norm(inputs["x"], inputs["weight"].float().contiguous(), inputs["eps"])
+    weight = inputs["weight"].float().contiguous()
+    return kernels.rms_norm(inputs["x"], weight, inputs["eps"], _output_dtype(contract))
 
 
 def _native_rope(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:

@@ -73,7 +73,7 @@ class ShardedOps(NativeOps):
         bounds, rank = weight.shards.bounds, self.group.rank
         owner_T = torch.bucketize(tokens_T, torch.tensor(bounds[1:]), right=True)
         rows = [(owner_T == r).nonzero().flatten() for r in range(self.group.size)]
-        own_Td = torch.zeros(max(map(len, rows)), weight.own.k, dtype=self.policy.activation)
+        own_Td = torch.zeros(max(map(len, rows)), weight.own.k, dtype=self.policy.residual)
         if len(rows[rank]):
             own_tokens = tokens_T[rows[rank]] - weight.start
             own_Td[: len(rows[rank])] = super().embed(own_tokens, weight.own, scale)

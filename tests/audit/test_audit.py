@@ -86,7 +86,7 @@ def test_right_paths_keep_their_contracts(
         ("missing_upcast", "blocks.0.ln2"),
         ("low_precision_accumulator", "blocks.1.attn.q"),
         ("truncating_cast", "blocks.0.attn.attention"),
-        ("truncating_cast", "blocks.1.resid_post"),
+        ("low_precision_accumulator", "blocks.1.resid_post"),
     ],
 )
 def test_a_fault_is_found_where_it_is(

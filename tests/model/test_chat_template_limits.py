@@ -178,7 +178,9 @@ def test_a_killed_renderer_is_an_error_and_then_replaced() -> None:
     template = ChatTemplate("ok")
     render(template)
     assert template._renderer is not None
-    template._renderer._process.kill()
+    process = template._renderer._process
+    process.kill()
+    process.wait()  # so that the request itself meets a closed pipe
     with pytest.raises(ChatTemplateError, match="ended its renderer"):
         render(template)
     assert render(template) == "ok"

@@ -184,6 +184,8 @@ def test_policies_round_where_they_say() -> None:
         for name, x in cache.items():
             wide = name.endswith(("hook_scale", "hook_normalized", "scores", "pattern"))
             expected = compute if wide else logits if name == "unembed.hook_out" else activation
+            if "resid" in name or name == "hook_embed":
+                expected = compute  # the residual stream, which bf16 does not round
             assert x.dtype == expected, name
         expected_BPV = exact(TOKENS_BP)
         unit = {"fp64": 0, "fp32": 2**-24, "bf16": 2**-9}[dtype]

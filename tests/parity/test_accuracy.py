@@ -46,7 +46,6 @@ def test_fp32_on_all_prompts(smollm2: Checkpoint) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.xfail(strict=True, reason="1.086: one token of prompt 53 flips (docs/accuracy.md)")
 def test_bf16_on_all_prompts(smollm2: Checkpoint) -> None:
     check(smollm2, "bf16", prompts())
 

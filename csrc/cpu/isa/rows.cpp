@@ -29,8 +29,8 @@ float row_sum_of_squares(const T* x, int64_t d) {
   return total;
 }
 
-template <typename T>
-void add_row(const T* x, const T* y, int64_t count, T* out) {
+template <typename X, typename Y>
+void add_row(const X* x, const Y* y, int64_t count, X* out) {
   for_lanes(count,
             [&](int64_t i, int n) { store_n(out + i, load_n(x + i, n) + load_n(y + i, n), n); });
 }
@@ -49,21 +49,21 @@ void norm_weight_row(const float* normalized, const float* weight, int64_t d, T*
 }
 
 // normalize_row and norm_weight_row in one pass.
-template <typename T>
-void scale_row(const T* x, float scale, const float* weight, int64_t d, T* out) {
+template <typename X, typename T>
+void scale_row(const X* x, float scale, const float* weight, int64_t d, T* out) {
   const f32x16 divisor = splat(scale);
   for_lanes(d, [&](int64_t i, int n) {
     store_n(out + i, (load_n(x + i, n) / divisor) * load_n(weight + i, n), n);
   });
 }
 
-template <typename T>
+template <typename X, typename T>
 void rms_norm_row(const RmsNorm& op, int64_t row) {
   const int64_t width = op.heads * op.d;
-  const T* x = static_cast<const T*>(op.x) + row * op.x_stride;
+  const X* x = static_cast<const X*>(op.x) + row * op.x_stride;
   T* out = op.out ? static_cast<T*>(op.out) + row * op.out_stride : nullptr;
   if (op.residual) {
-    T* sum = static_cast<T*>(op.residual_out) + row * width;
+    X* sum = static_cast<X*>(op.residual_out) + row * width;
     add_row(x, static_cast<const T*>(op.residual) + row * width, width, sum);
     x = sum;
   }
@@ -109,9 +109,14 @@ void gated_act_row(const GatedAct& op, int64_t row) {
     });
 }
 
+template <typename X>
+void rms_norm_of(const RmsNorm& op, int64_t row) {
+  op.dtype == DType::F32 ? rms_norm_row<X, float>(op, row) : rms_norm_row<X, uint16_t>(op, row);
+}
+
 void rms_norm(const RmsNorm& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row)
-    op.dtype == DType::F32 ? rms_norm_row<float>(op, row) : rms_norm_row<uint16_t>(op, row);
+    op.x_dtype == DType::F32 ? rms_norm_of<float>(op, row) : rms_norm_of<uint16_t>(op, row);
 }
 
 void normalize(const void* x, float scale, int64_t d, DType dtype, float* out) {
@@ -124,13 +129,17 @@ void norm_weight(const float* normalized, const float* weight, int64_t d, void* 
   norm_weight_row(normalized, weight, d, static_cast<uint16_t*>(out));
 }
 
-template <typename T>
-void add_as(const void* x, const void* y, int64_t count, void* out) {
-  add_row(static_cast<const T*>(x), static_cast<const T*>(y), count, static_cast<T*>(out));
+template <typename X>
+void add_to(const X* x, const void* y, DType y_dtype, int64_t count, void* out) {
+  if (y_dtype == DType::F32)
+    add_row(x, static_cast<const float*>(y), count, static_cast<X*>(out));
+  else
+    add_row(x, static_cast<const uint16_t*>(y), count, static_cast<X*>(out));
 }
 
-void add(const void* x, const void* y, int64_t count, DType dtype, void* out) {
-  dtype == DType::F32 ? add_as<float>(x, y, count, out) : add_as<uint16_t>(x, y, count, out);
+void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out) {
+  dtype == DType::F32 ? add_to(static_cast<const float*>(x), y, y_dtype, count, out)
+                      : add_to(static_cast<const uint16_t*>(x), y, y_dtype, count, out);
 }
 
 void rope(const Rope& op, int64_t begin, int64_t end) {
