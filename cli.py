@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a promise was violated, 2 bad usage or bad input.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from rich.table import Table
 from . import __version__, get_num_threads, isa, load, numerics_version, set_num_threads
 from .cli_audit import register as register_audit
 from .cli_context_cost import register as register_context_cost
+from .cli_model import Model
 from .cli_postmortem import register as register_postmortem
 
 if TYPE_CHECKING:
@@ -52,19 +54,21 @@ class Dtype(StrEnum):
     fp64 = "fp64"
 
 
+class NativeDtype(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    bf16_weights = "bf16_weights"
+
+
 class Backend(StrEnum):
     native = "native"
     torch = "torch"
 
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A .gguf file, a Hugging Face directory, or the alias smollm2-135m-instruct.",
-        show_default=False,
-    ),
-]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision policy, see docs/numerics.md.")]
+NativeDtypeOption = Annotated[
+    NativeDtype, typer.Option(help="Precision policy, of those with native kernels.")
+]
 BackendOption = Annotated[Backend, typer.Option(help="Native kernels, or plain PyTorch.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: torch's number).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
@@ -72,7 +76,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 def _load(
     source: str,
-    dtype: Dtype,
+    dtype: StrEnum,
     backend: Backend = Backend.native,
     threads: int | None = None,
     group: Group | None = None,
@@ -151,9 +155,14 @@ def generate(
 
 
 @app.command(epilog="Example:  bitlens info smollm2-135m-instruct --json")
-def info(model: Model, dtype: DtypeOption = Dtype.fp32, as_json: Json = False) -> None:
+def info(
+    model: Model,
+    dtype: DtypeOption = Dtype.fp32,
+    backend: BackendOption = Backend.native,
+    as_json: Json = False,
+) -> None:
     """Show architecture, parameters, storage, instruction set and threads."""
-    loaded = _load(model, dtype)
+    loaded = _load(model, dtype, backend)
     config = loaded.config
     storage = loaded.storage()
     if as_json:
@@ -185,17 +194,14 @@ def info(model: Model, dtype: DtypeOption = Dtype.fp32, as_json: Json = False) -
     out.print(table)
 
 
-@app.command(epilog="Example:  bitlens fetch smollm2-135m-instruct")
-def fetch(
-    model: Annotated[str, typer.Argument(help="An alias.")] = "smollm2-135m-instruct",
-    as_json: Json = False,
-) -> None:
+@app.command(
+    epilog="Examples:  bitlens fetch smollm2-135m-instruct"
+    "  |  bitlens fetch HuggingFaceTB/SmolLM2-135M"
+)
+def fetch(model: Model = "smollm2-135m-instruct", as_json: Json = False) -> None:
     """Download a model into the cache and print its path."""
-    from .model.sources import ALIASES
-    from .model.sources import fetch as fetch_model
+    from .model.sources import locate
 
-    if model not in ALIASES:
-        raise ValueError(f"no alias is called {model!r}: there is {', '.join(ALIASES)}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -204,9 +210,9 @@ def fetch(
     )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(model, total=None)
-        path = fetch_model(
+        path = locate(
             model, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        ).path
     if as_json:
         _print_json(model=model, path=str(path))
     else:
@@ -219,7 +225,7 @@ def fetch(
 )
 def verify(
     model: Model,
-    dtype: DtypeOption = Dtype.fp32,
+    dtype: NativeDtypeOption = NativeDtype.fp32,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer lengths and layers.")] = False,
     threads: Threads = None,
     as_json: Json = False,
@@ -250,7 +256,7 @@ def verify(
 @app.command(epilog="Example:  bitlens bench smollm2-135m-instruct --dtype bf16 --threads 2")
 def bench(
     model: Model,
-    dtype: DtypeOption = Dtype.fp32,
+    dtype: NativeDtypeOption = NativeDtype.fp32,
     threads: Threads = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens to prefill.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 16,
@@ -314,7 +320,7 @@ def _verdict(row: VerifyRow) -> str:
     return "[green]same[/]" if row.ok else "[red]MOVED[/]"
 
 
-def _setting(dtype: Dtype) -> dict[str, Any]:
+def _setting(dtype: StrEnum) -> dict[str, Any]:
     return {
         "dtype": dtype.value,
         "isa": isa(),
@@ -324,7 +330,7 @@ def _setting(dtype: Dtype) -> dict[str, Any]:
     }
 
 
-def _setting_line(dtype: Dtype) -> str:
+def _setting_line(dtype: StrEnum) -> str:
     threads = get_num_threads()
     return f"{dtype.value}, {isa()}, {threads} thread{'s' * (threads > 1)}"
 
@@ -352,12 +358,26 @@ def _root(
         raise ValueError("torchrun: only `generate` runs on several ranks; run this without it")
 
 
+def _as_typed(message: str) -> str:
+    """An error's way out, which names arguments of `bitlens.load`, in options of this command."""
+    group = typer.main.get_command(app)
+    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    command = getattr(group, "commands", {}).get(name, group)
+    options = {option for parameter in command.params for option in parameter.opts}
+
+    def spell(match: re.Match[str]) -> str:
+        option = f"--{match[1]}"
+        return f"{option} {match[2]}" if option in options else f"{match[0]} in Python"
+
+    return re.sub(r'\b(backend|dtype|device)="(\w+)"', spell, message)
+
+
 def main() -> None:
     """Runs the command; bad input ends in one line on stderr, not in a traceback."""
     try:
         app()
     except (ValueError, OSError, NotImplementedError, RuntimeError, MemoryError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(_as_typed(str(error)).split()) or type(error).__name__
         typer.secho(f"bitlens: {message}", fg="red", err=True)
         raise SystemExit(BAD_INPUT) from None
     except Exception:  # a bug of ours must not exit with 1, which says that a promise was broken

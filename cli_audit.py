@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .cli_model import Model
+
 if TYPE_CHECKING:
     from .model.audit import AuditResult
 
@@ -43,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="As for `generate`.", show_default=False)],
+    model: Model,
     a: Annotated[str, typer.Option("--a", help="The reference: fp32 or bf16.")] = "fp32",
     b: Annotated[
         str,

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from . import __version__, load, numerics_version
+from .cli_model import Model
 
 if TYPE_CHECKING:
     from .model.context_cost import ContextCost
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def context_cost(
-    model: Annotated[str, typer.Argument(help="As for `generate`.", show_default=False)],
+    model: Model,
     lengths: Annotated[
         str, typer.Option(help="Context lengths in tokens, comma-separated.")
     ] = "8000,32000,200000,1000000",

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from . import __version__, load, numerics_version
+from .cli_model import Model
 
 if TYPE_CHECKING:
     from .model.postmortem import Rate
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def postmortem(
-    model: Annotated[str, typer.Argument(help="As for `generate`.", show_default=False)],
+    model: Model,
     prompts: Annotated[
         Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
     ] = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from .._core import numerics_version
 from .checkpoint import Checkpoint
@@ -27,8 +28,10 @@ Storage = Literal["packed", "fp32"]
 
 
 def load(
-    source: str | Path | Checkpoint,
+    source: str | Path | nn.Module | Checkpoint,
     *,
+    revision: str | None = None,
+    tokenizer: Any = None,
     dtype: str = "fp32",
     backend: Backend = "native",
     device: str | torch.device = "cpu",
@@ -39,8 +42,13 @@ def load(
     """Loads a model.
 
     Args:
-        source: The alias `smollm2-135m-instruct`, a .gguf file, a Hugging Face directory, or a
-            Checkpoint that is open.
+        source: The alias `smollm2-135m-instruct`; a .gguf file; a Hugging Face directory; a model
+            on the Hugging Face hub, `org/name` or `org/name@revision` (needs the `hub` extra; a
+            directory of that name wins), with `:Q4_K_M` or `:file.gguf` for a GGUF file in it; a
+            transformers model in memory, of which this takes a copy as it is now; or a Checkpoint
+            that is open.
+        revision: The branch, tag or commit of a model on the hub.
+        tokenizer: For a model in memory: the fast tokenizer of transformers that goes with it.
         dtype: The precision policy: "fp32", "bf16", "bf16_weights", "fp64" or "hf_bf16" (the last
             two with the torch backend only; docs/numerics.md has their rounding points).
         backend: "native", whose bits are fixed, or "torch", the differentiable reference.
@@ -55,6 +63,8 @@ def load(
 
     Raises:
         FileNotFoundError: no such source.
+        FetchError: it is not on this machine and cannot be fetched.
+        TypeError: no source at all.
         CheckpointError: a damaged or unsupported checkpoint, naming file and tensor or field.
         ValueError: an argument that cannot be, naming it and what can.
         ConfigError: a rope_scaling that cannot be, or one whose frequencies follow the length of
@@ -64,7 +74,7 @@ def load(
     ranks = as_group(group)
     with agreement(ranks, "bitlens.load", "settings", "weights") as statement:
         ops = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
-        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+        checkpoint = _open(source, revision, tokenizer)
         if rope_scaling is not None:
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
@@ -78,6 +88,16 @@ def load(
             statement.say("settings", numerics_version, ops.policy, model.config)
             statement.say("weights", ops.digest.digest())
     return model
+
+
+def _open(
+    source: str | Path | nn.Module | Checkpoint, revision: str | None, tokenizer: Any
+) -> Checkpoint:
+    if not isinstance(source, Checkpoint):
+        return open_checkpoint(source, revision=revision, tokenizer=tokenizer)
+    if revision is not None or tokenizer is not None:
+        raise ValueError("revision, tokenizer: a Checkpoint that is open takes neither")
+    return source
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -21,6 +21,7 @@ from . import invariance, surroundings
 from .invariance import Scope, Subject
 from .load import load
 from .observation import Tally
+from .policy import get_policy
 
 Progress = Callable[[str, int, int], None]
 """Called with (property, rows done, rows in all) before each row and once at the end."""
@@ -131,8 +132,8 @@ def verify(
     settings (threads, instruction set, flush-to-zero) are put back. A row that raises becomes a
     failed row; a source that cannot be loaded raises as `load` does.
     """
-    if dtype not in ("fp32", "bf16"):
-        raise ValueError(f'verify: dtype {dtype!r} has no native kernels; use "fp32" or "bf16"')
+    if get_policy(dtype).compute is not torch.float32:
+        raise ValueError(f"verify: dtype {dtype!r} promises no bits; use fp32, bf16, bf16_weights")
     started = time.perf_counter()
     scope = QUICK if quick else FULL
     subject = Subject(load(source, dtype=dtype), str(source), dtype, scope)

@@ -117,7 +117,9 @@ def test_verify_and_bench_on_a_small_model(run: Run, tiny_llama: Path) -> None:
     assert "native / torch" in out
 
 
-def test_verify_exits_1_where_a_bit_moves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_exits_1_where_a_bit_moves(
+    run: Run, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = (
         verify_module.VerifyRow("threads", "1, 2", 10, 0, False, "read back"),
         verify_module.VerifyRow("padding", "left", 10, 3, False, "padded"),
@@ -126,13 +128,13 @@ def test_verify_exits_1_where_a_bit_moves(run: Run, monkeypatch: pytest.MonkeyPa
     )
     report = verify_module.VerifyReport("a model", "fp32", "avx2", 2, "1", 0.5, rows)
     monkeypatch.setattr(verify_module, "verify", lambda *args, **options: report)
-    code, out, _ = run("verify", "model.gguf")
+    code, out, _ = run("verify", tiny_llama)
     assert code == 1
     for word in ("same", "MOVED", "blind", "not run", "a promise is broken"):
         assert word in out
     sound = dataclasses.replace(report, rows=rows[:1])
     monkeypatch.setattr(verify_module, "verify", lambda *args, **options: sound)
-    code, out, _ = run("verify", "model.gguf")
+    code, out, _ = run("verify", tiny_llama)
     assert code == 0
     assert "no bit moved" in out
 
@@ -159,12 +161,14 @@ def test_bad_input_exits_2_without_a_traceback(
     assert "Traceback" not in err
 
 
-def test_a_bug_of_ours_is_not_a_violated_promise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_ours_is_not_a_violated_promise(
+    run: Run, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: object, **options: object) -> None:
         raise KeyError("positions")
 
     monkeypatch.setattr(verify_module, "verify", broken)
-    code, _, err = run("verify", "model.gguf")
+    code, _, err = run("verify", tiny_llama)
     assert code == cli.INTERNAL_ERROR
     assert "Traceback" in err
     assert "positions" in err

@@ -14,6 +14,14 @@ from .json_file import read_object, read_object_if_there, read_text
 from .tokenizer_json import read_tokenizer
 
 _OTHER_KINDS = ("tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    *_OTHER_KINDS,
+)
+"""What a directory's tokenizer is read from, or refused for."""
 
 
 def tokenizer_from_directory(path: Path, d_vocab: int) -> Tokenizer | None:

@@ -1,37 +1,107 @@
-"""What a user names -> Checkpoint."""
+"""What a user names, or has in memory -> Checkpoint."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from ..checkpoint import Checkpoint, CheckpointError
-from .alias import ALIASES, fetch
+from .alias import ALIASES, Progress, fetch
 from .gguf import open_gguf
 from .gguf_format import MAGIC
 from .safetensors_dir import open_directory
+from .transformers_model import is_transformers_model, open_transformers_model
 
-_CHOICES = f"pass a .gguf file, a Hugging Face model directory, or an alias ({', '.join(ALIASES)})"
+_CHOICES = (
+    "pass a .gguf file, a Hugging Face model directory, a model's id on the Hugging Face hub "
+    f"(org/name, or org/name:Q4_K_M for a GGUF file in it), or an alias ({', '.join(ALIASES)})"
+)
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
-    """Opens an alias (fetched when absent), a GGUF file or a Hugging Face model directory.
+def open_checkpoint(
+    source: str | Path | nn.Module, *, revision: str | None = None, tokenizer: Any = None
+) -> Checkpoint:
+    """Opens what `bitlens.load` takes; aliases and models on the hub are fetched when absent.
 
     Raises:
         FileNotFoundError: nothing is there; says what a source can be.
-        TypeError: no path at all.
+        TypeError: no path and no model.
+        ValueError: a revision or a tokenizer for a source that has none, or has its own.
         CheckpointError: what is there is damaged or not supported.
-        FetchError: the alias is not on this machine and cannot be fetched.
+        FetchError: it is not on this machine and cannot be fetched.
     """
+    if isinstance(source, nn.Module):
+        return _open_model(source, revision, tokenizer)
     if not isinstance(source, str | Path):
         raise TypeError(f"source: {_CHOICES}; got {type(source).__name__}")
-    if isinstance(source, str) and source in ALIASES:
-        return open_gguf(fetch(source))
+    if tokenizer is not None:
+        raise ValueError(
+            f"tokenizer: {source!s} brings its own; only a transformers model in memory takes one"
+        )
+    found = locate(source, revision=revision)
+    checkpoint = open_directory(found.path) if found.path.is_dir() else _open_file(found.path)
+    return checkpoint if found.name is None else dataclasses.replace(checkpoint, name=found.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A source on this machine.
+
+    Attributes:
+        name: A model on the hub with its commit, which `locate` takes again; else None.
+    """
+
+    path: Path
+    name: str | None = None
+
+
+def locate(
+    source: str | Path, *, revision: str | None = None, progress: Progress | None = None
+) -> Located:
+    """Where a source lies, after fetching it if need be; raises as `open_checkpoint` does.
+
+    What is here wins over the hub. `progress` is for aliases: the hub's library has bars of its
+    own.
+    """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return open_directory(path)
-    if path.is_file():
-        return _open_file(path)
-    raise FileNotFoundError(f"no such model: {source!s}; {_CHOICES}")
+    is_alias = isinstance(source, str) and source in ALIASES
+    is_here = path.is_dir() or path.is_file()
+    model = None
+    if isinstance(source, str) and not is_alias and not is_here:
+        # Imported here: with it comes the tokenizers library, half of what `import bitlens` takes.
+        from .hub import HubModel, fetch_from_hub
+
+        model = HubModel.parse(source)
+    if model is not None:
+        if revision is not None and model.revision not in (None, revision):
+            raise ValueError(f"revision = {revision!r}, but the id says {source}: give one of them")
+        pinned, path = fetch_from_hub(
+            dataclasses.replace(model, revision=revision or model.revision)
+        )
+        return Located(path, str(pinned))
+    if revision is not None:
+        raise ValueError(f"revision: only models on the hub have one, {source!s} is none")
+    if is_alias:
+        return Located(fetch(str(source), progress))
+    if not is_here:
+        raise FileNotFoundError(f"no such model: {source!s}; {_CHOICES}")
+    return Located(path)
+
+
+def _open_model(model: nn.Module, revision: str | None, tokenizer: Any) -> Checkpoint:
+    if revision is not None:
+        raise ValueError("revision: a model in memory has none")
+    if not is_transformers_model(model):
+        kind = type(model)
+        raise TypeError(
+            f"source: a {kind.__module__}.{kind.__name__} is no transformers model; pass the "
+            "PreTrainedModel inside it (peft: merge_and_unload(); torch.compile: _orig_mod; "
+            "DataParallel: module)"
+        )
+    return open_transformers_model(model, tokenizer)
 
 
 def _open_file(path: Path) -> Checkpoint:

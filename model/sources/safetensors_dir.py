@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +17,13 @@ from .json_file import read_object
 from .match_tensors import match_tensors
 
 _FORMATS = {format.name: format for format in DENSE_DTYPES}
-_PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
+PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
+CONVERT = (
+    "bitlens reads safetensors only. Convert a model you trust: "
+    "AutoModelForCausalLM.from_pretrained(source).save_pretrained(new_path)"
+)
+INDEX = "model.safetensors.index.json"
+_SINGLE_FILE = "model.safetensors"
 
 
 def open_directory(path: Path) -> Checkpoint:
@@ -28,20 +35,14 @@ def open_directory(path: Path) -> Checkpoint:
     # Imported here: the tokenizers library is half of what `import bitlens` would take.
     from .huggingface_tokenizer import tokenizer_from_directory
 
-    config_file = path / "config.json"
-    if not config_file.is_file():
-        raise CheckpointError(f"{path}: no config.json; a Hugging Face model directory has one")
-    try:
-        config = config_from_huggingface(read_object(config_file))
-    except ConfigError as error:
-        raise CheckpointError(f"{config_file}: {error}") from error
+    config = read_config(path)
     found = _find_tensors(path)
     names = match_tensors(
         str(path),
         config,
         {name: place.shape for name, place in found.items()},
         huggingface_name,
-        ignored=_meaningless(config),
+        ignored=meaningless(config),
     )
     tensors = {name: found[source] for name, source in names.items()}
     return Checkpoint(
@@ -50,6 +51,32 @@ def open_directory(path: Path) -> Checkpoint:
         name=str(path),
         reader=SafetensorsReader(tensors),
     )
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The directory's config.json. Raises CheckpointError where it is absent or not supported."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{path}: no config.json; a Hugging Face model directory has one")
+    try:
+        return config_from_huggingface(read_object(file))
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def weight_files(path: Path) -> list[str]:
+    """Names of the files that hold the weights: those the index lists, or the single one.
+
+    Raises:
+        CheckpointError: the index is damaged, or names a file outside the directory.
+    """
+    index_file = path / INDEX
+    if not index_file.exists():
+        return [_SINGLE_FILE]
+    shards = dict.fromkeys(map(str, _weight_map(index_file).values()))
+    for shard in shards:
+        _require_plain(index_file, shard)
+    return list(shards)
 
 
 @dataclass(frozen=True)
@@ -87,12 +114,10 @@ class SafetensorsReader:
 
 def _find_tensors(path: Path) -> dict[str, TensorPlace]:
     """Every tensor of the directory, from the index where there is one."""
-    index_file = path / "model.safetensors.index.json"
+    index_file = path / INDEX
     if not index_file.exists():
         return _tensors_of(_single_file(path))
-    weight_map = read_object(index_file).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index_file}: expected an object 'weight_map' of tensors")
+    weight_map = _weight_map(index_file)
     files = {shard: _shard_path(index_file, shard) for shard in map(str, weight_map.values())}
     shards = {shard: _tensors_of(file) for shard, file in files.items()}
     places: dict[str, TensorPlace] = {}
@@ -107,10 +132,21 @@ def _find_tensors(path: Path) -> dict[str, TensorPlace]:
     return places
 
 
-def _shard_path(index_file: Path, shard: str) -> Path:
+def _weight_map(index_file: Path) -> dict[str, Any]:
+    weight_map = read_object(index_file).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index_file}: expected an object 'weight_map' of tensors")
+    return weight_map
+
+
+def _require_plain(index_file: Path, shard: str) -> None:
     """A shard lies beside its index and nowhere else."""
     if Path(shard).name != shard or "\\" in shard or "\0" in shard or shard in (".", ".."):
         raise CheckpointError(f"{index_file}: shard {shard!r} is not a plain file name")
+
+
+def _shard_path(index_file: Path, shard: str) -> Path:
+    _require_plain(index_file, shard)
     file = index_file.parent / shard
     try:
         there = file.is_file()
@@ -122,19 +158,17 @@ def _shard_path(index_file: Path, shard: str) -> Path:
 
 
 def _single_file(path: Path) -> Path:
-    file = path / "model.safetensors"
+    file = path / _SINGLE_FILE
     if file.is_file():
         return file
-    pickles = sorted(match.name for pattern in _PICKLES for match in path.glob(pattern))
+    pickles = sorted(match.name for pattern in PICKLES for match in path.glob(pattern))
     if pickles:
         raise CheckpointError(
-            f"{path}: {pickles[0]} is a pickle, which can run code when read; bitlens reads "
-            "safetensors only. Convert a model you trust: AutoModelForCausalLM.from_pretrained"
-            "(path).save_pretrained(new_path)"
+            f"{path}: {pickles[0]} is a pickle, which can run code when read. {CONVERT}"
         )
     ggufs = sorted(match.name for match in path.glob("*.gguf"))
     hint = f"; to load {ggufs[0]}, pass its own path" if ggufs else ""
-    raise CheckpointError(f"{path}: no model.safetensors or model.safetensors.index.json{hint}")
+    raise CheckpointError(f"{path}: no {_SINGLE_FILE} or {INDEX}{hint}")
 
 
 def _tensors_of(file: Path) -> dict[str, TensorPlace]:
@@ -155,7 +189,7 @@ def _tensors_of(file: Path) -> dict[str, TensorPlace]:
     return places
 
 
-def _meaningless(config: ModelConfig) -> set[str]:
+def meaningless(config: ModelConfig) -> set[str]:
     """Tensors that may be stored and that transformers ignores too."""
     names = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.n_layers)}
     return names | {"lm_head.weight"} if config.tie_embeddings else names

@@ -154,7 +154,7 @@ def test_unknown_aliases_are_key_errors() -> None:
         fetch("nonsense")
 
 
-@pytest.mark.parametrize("source", ["smollm2", "org/model", "/nowhere/model.gguf"])
+@pytest.mark.parametrize("source", ["smollm2", "models/model.gguf", "/nowhere/model.gguf"])
 def test_missing_sources_say_what_a_source_can_be(source: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         open_checkpoint(source)

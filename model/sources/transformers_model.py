@@ -1,0 +1,169 @@
+"""A transformers model in memory -> Checkpoint.
+
+What it computes is known from its classes: every module must be one of transformers' or torch's
+own, under the names that a checkpoint of the same config has.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..architectures import huggingface_name
+from ..checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, StoredMatrix
+from ..config import ConfigError, ModelConfig
+from .huggingface_config import config_from_huggingface
+from .match_tensors import match_tensors
+from .safetensors_dir import meaningless
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+_FORMATS = {dtype: format for format, dtype in DENSE_DTYPES.items()}
+
+
+def is_transformers_model(source: object) -> bool:
+    """Whether it is a PreTrainedModel: without transformers imported there can be none."""
+    transformers = sys.modules.get("transformers")
+    return transformers is not None and isinstance(source, transformers.PreTrainedModel)
+
+
+def open_transformers_model(model: Any, tokenizer: Any = None) -> Checkpoint:
+    """Reads config and shapes; tensors are copied one at a time, when asked for.
+
+    Args:
+        model: A PreTrainedModel for causal language modelling, on the CPU.
+        tokenizer: A fast tokenizer of transformers.
+
+    Raises:
+        CheckpointError: the model is not supported, or not the class's own (quantised, adapters,
+            replaced modules, weights elsewhere than in memory); names what and the way out.
+        TypeError: the tokenizer is none of transformers', or a slow one.
+    """
+    name = type(model).__name__
+    _require_plain_weights(model, name)
+    try:
+        config = config_from_huggingface(json.loads(model.config.to_json_string(use_diff=False)))
+    except ConfigError as error:
+        raise CheckpointError(f"{name}: config: {error}") from error
+    _require_own_modules(model, name)
+    tensors = {key: x for key, x in model.state_dict().items() if isinstance(x, torch.Tensor)}
+    _require_readable(tensors, name)
+    if config.tie_embeddings:
+        _require_tied(tensors, name)
+    names = match_tensors(
+        name,
+        config,
+        {key: tuple(x.shape) for key, x in tensors.items()},
+        huggingface_name,
+        ignored=meaningless(config),
+    )
+    return Checkpoint(
+        config=config,
+        tokenizer=None if tokenizer is None else _tokenizer(tokenizer, model, config),
+        name=f"{model.name_or_path or name} in memory",
+        reader=StateDictReader({ours: tensors[theirs] for ours, theirs in names.items()}),
+    )
+
+
+@dataclass(frozen=True)
+class StateDictReader:
+    """Copies tensors by canonical name, as they are at that moment."""
+
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: tuple(x.shape) for name, x in self.tensors.items()}
+
+    def read(self, name: str) -> StoredMatrix:
+        x = self.tensors[name]
+        n, k = (1, *x.shape)[-2:]
+        # A copy: training on must not move a model that is loaded.
+        data = x.detach().clone(memory_format=torch.contiguous_format).view(n, k)
+        return StoredMatrix(_FORMATS[x.dtype], n, k, data)
+
+
+def _require_plain_weights(model: Any, name: str) -> None:
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise CheckpointError(
+            f"{name}: its weights are quantised by another library; model.dequantize() first, or "
+            "load a GGUF file"
+        )
+    if getattr(model, "peft_config", None) or getattr(model, "_hf_peft_config_loaded", False):
+        raise CheckpointError(
+            f"{name}: it has adapters, whose weights lie beside the model's; merge them with peft: "
+            "PeftModel.merge_and_unload()"
+        )
+
+
+def _require_own_modules(model: Any, name: str) -> None:
+    """The class that transformers has for this config, of modules nobody has replaced."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model.config.model_type]
+    if name != expected or not type(model).__module__.startswith("transformers.models."):
+        raise CheckpointError(
+            f"{type(model).__module__}.{name}: what it computes is not known; pass a "
+            f"transformers {expected}"
+        )
+    for address, module in model.named_modules():
+        kind = type(module)
+        if not kind.__module__.startswith(("transformers.", "torch.nn.modules.")):
+            raise CheckpointError(
+                f"{name}: {address} is a {kind.__module__}.{kind.__name__}, and what that computes "
+                "is not known; pass the model without it"
+            )
+        # accelerate wraps a forward to move its tensors, which changes none of them.
+        if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+            raise CheckpointError(
+                f"{name}: the forward of {address or 'the model'} was replaced, and what it "
+                "computes is not known; undo that first"
+            )
+
+
+def _require_readable(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    for key, x in tensors.items():
+        if x.device.type == "meta":
+            raise CheckpointError(f"{name}: {key} has no data (meta device); load its weights")
+        if x.device.type != "cpu":
+            raise CheckpointError(f"{name}: {key} is on {x.device}; pass model.cpu()")
+        if x.dtype not in _FORMATS:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FORMATS)
+            raise CheckpointError(
+                f"{name}: {key} is {x.dtype}; supported are {known}: pass model.float()"
+            )
+
+
+def _require_tied(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    embedding, unembedding = tensors["model.embed_tokens.weight"], tensors.get("lm_head.weight")
+    if unembedding is not None and unembedding.data_ptr() != embedding.data_ptr():
+        raise CheckpointError(
+            f"{name}: lm_head has weights of its own, but config.tie_word_embeddings is true: call "
+            "model.tie_weights(), or set it to false"
+        )
+
+
+def _tokenizer(tokenizer: Any, model: Any, config: ModelConfig) -> Tokenizer | None:
+    """As from a directory that both were saved to."""
+    from .huggingface_tokenizer import tokenizer_from_directory
+
+    kind = type(tokenizer).__name__
+    if not getattr(tokenizer, "is_fast", False) or not hasattr(tokenizer, "save_pretrained"):
+        raise TypeError(f"tokenizer: expected a fast tokenizer of transformers, got {kind}")
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for part in (model.config, getattr(model, "generation_config", None)):
+            if part is not None:
+                part.save_pretrained(folder)
+        try:
+            return tokenizer_from_directory(Path(folder), config.d_vocab)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(folder, kind)) from error
