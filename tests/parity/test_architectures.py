@@ -6,68 +6,20 @@ Truth is transformers in fp64 throughout. docs/accuracy.md derives the bound.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
-import transformers
 from bitlens.model.config import ModelConfig
 from bitlens.model.sources import open_checkpoint
-from huggingface_cases import SHAPE, U64, Case, heads, make_case, rope, used
+from huggingface_cases import U64, Case, make_case, used
+from huggingface_configs import ARCHITECTURES
 
-CONFIGS: Mapping[str, transformers.PretrainedConfig] = {
-    "llama": transformers.LlamaConfig(**SHAPE, **heads(5, 5, 8), rope_parameters=rope(1e4)),
-    "llama, biases, tied": transformers.LlamaConfig(
-        **SHAPE | {"hidden_size": 42},  # transformers wants a multiple of the heads here
-        **heads(3, 1, 10),
-        rope_parameters=rope(5e5),
-        attention_bias=True,
-        mlp_bias=True,
-        tie_word_embeddings=True,
-    ),
-    "mistral, window": transformers.MistralConfig(
-        **SHAPE, **heads(6, 3, 10), rope_parameters=rope(1e4), sliding_window=5
-    ),
-    "qwen2, window above": transformers.Qwen2Config(
-        **SHAPE | {"hidden_size": 42},
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        rope_parameters=rope(1e6),
-        use_sliding_window=True,
-        sliding_window=7,
-        max_window_layers=1,
-    ),
-    "qwen3, tied": transformers.Qwen3Config(
-        **SHAPE, **heads(5, 1, 12), rope_parameters=rope(1e6), tie_word_embeddings=True
-    ),
-    "gemma3, windows": transformers.Gemma3TextConfig(
-        **SHAPE | {"hidden_size": 42},
-        **heads(6, 2, 10),
-        query_pre_attn_scalar=12,
-        sliding_window=4,
-        layer_types=["sliding_attention", "full_attention"],
-        rope_parameters={
-            "sliding_attention": rope(1e4),
-            "full_attention": rope(1e6),
-        },
-    ),
-    "gemma3, global layers scaled": transformers.Gemma3TextConfig(
-        **SHAPE,
-        **heads(2, 1, 20),
-        query_pre_attn_scalar=12,
-        sliding_window=4,
-        layer_types=["sliding_attention", "full_attention"],
-        rope_parameters={
-            "sliding_attention": rope(1e4),
-            "full_attention": rope(1e6) | {"rope_type": "linear", "factor": 8.0},
-        },
-    ),
-}
 Fault = Callable[[ModelConfig], ModelConfig]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(CONFIGS[request.param], tmp_path_factory.mktemp("model"))
+    return make_case(ARCHITECTURES[request.param], tmp_path_factory.mktemp("model"))
 
 
 def test_fp64_agrees_with_transformers_in_fp64(case: Case) -> None:

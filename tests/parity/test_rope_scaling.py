@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,78 +20,20 @@ from bitlens.model.config import ConfigError, ModelConfig
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.rope_scaling import LongRope, RopeScaling
 from error_bounds import operation_bound
-from huggingface_cases import SHAPE, TRANSFORMERS, U64, Case, heads, make_case, rope, used
-
-THETA, D_HEAD = 1e4, 20
-SHORT = [1.0 + 0.1 * j for j in range(D_HEAD // 2)]
-LONG = [1.0 + j * j for j in range(D_HEAD // 2)]
+from huggingface_cases import TRANSFORMERS, U64, Case, make_case, rope, used
+from huggingface_configs import D_HEAD, FIXED_ROPE, LLAMA, ROPE_OF_LENGTH, THETA
 
 
-LLAMA = SHAPE | heads(2, 1, D_HEAD)
-
-
-def llama(kind: str, n_ctx: int = 64, **parameters: Any) -> transformers.PretrainedConfig:
-    rope_parameters = {"rope_type": kind, "rope_theta": THETA, **parameters}
-    shape = LLAMA | {"max_position_embeddings": n_ctx}
-    return transformers.LlamaConfig(**shape, rope_parameters=rope_parameters)
-
-
-FIXED: Mapping[str, transformers.PretrainedConfig] = {
-    "linear": llama("linear", factor=4.0),
-    "yarn": llama("yarn", factor=4.0, original_max_position_embeddings=32),
-    "yarn, every field": llama(
-        "yarn",
-        factor=8.0,
-        original_max_position_embeddings=8,
-        beta_fast=4.0,
-        beta_slow=0.5,
-        mscale=0.7,
-        mscale_all_dim=1.3,
-        truncate=False,
-    ),
-    "yarn, factor from contexts": llama(
-        "yarn", factor=None, original_max_position_embeddings=16, attention_factor=1.25
-    ),
-    "llama3": llama(
-        "llama3",
-        factor=8.0,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-        original_max_position_embeddings=32,
-    ),
-    "longrope, one list": llama(
-        "longrope",
-        factor=4.0,
-        short_factor=LONG,
-        long_factor=LONG,
-        original_max_position_embeddings=16,
-    ),
-    "longrope, within the trained context": llama(
-        "longrope", short_factor=SHORT, long_factor=LONG, original_max_position_embeddings=64
-    ),
-}
-FOLLOW_LENGTH: Mapping[str, transformers.PretrainedConfig] = {
-    "dynamic": llama("dynamic", n_ctx=8, factor=4.0),
-    "longrope": llama(
-        "longrope",
-        factor=4.0,
-        short_factor=SHORT,
-        long_factor=LONG,
-        original_max_position_embeddings=8,
-    ),
-}
-
-
-@pytest.fixture(scope="module", params=FIXED)
+@pytest.fixture(scope="module", params=FIXED_ROPE)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(FIXED[request.param], tmp_path_factory.mktemp("model"))
+    return make_case(FIXED_ROPE[request.param], tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module", params=[(name, n) for name in FOLLOW_LENGTH for n in (6, 16)])
+@pytest.fixture(scope="module", params=[(name, n) for name in ROPE_OF_LENGTH for n in (6, 16)])
 def following(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Of a length within the trained context of 8, and beyond it."""
     name, n = request.param
-    return make_case(FOLLOW_LENGTH[name], tmp_path_factory.mktemp("model"), (n,))
+    return make_case(ROPE_OF_LENGTH[name], tmp_path_factory.mktemp("model"), (n,))
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
