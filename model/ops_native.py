@@ -6,18 +6,18 @@ m d_mlp, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from . import kernels
 from .batch import RaggedBatch
-from .checkpoint import StoredMatrix
+from .checkpoint import Format, StoredMatrix
 from .config import ActFn
 from .fused import TAPS, FusedBlocks
 from .kv_cache import LayerCache
-from .packed import PackedWeight, narrow, pack, round_to_bf16, widen
+from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .rope import RopeTables
 from .rope_scaling import RopeScaling
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .block import Block
     from .run import Run
 
-STORAGE: dict[str, Callable[[StoredMatrix], StoredMatrix]] = {"packed": narrow, "fp32": widen}
+STORAGE = ("packed", "fp32")
 """How weights are kept: the narrowest exact format, or always fp32 (same bits, more memory)."""
 
 
@@ -47,14 +47,17 @@ class NativeOps:
                 f"storage = {storage!r}: expected one of {', '.join(map(repr, STORAGE))}"
             )
         self.policy = policy
-        self._storage = STORAGE[storage]
+        self._storage = storage
         self._rope = RopeTables()
         self._fused: FusedBlocks | None = None
 
     def weight(self, matrix: StoredMatrix) -> PackedWeight:
-        if self.policy.weight is torch.bfloat16:
-            matrix = round_to_bf16(matrix)
-        return pack(self._storage(matrix))
+        rounded = self.policy.weight is torch.bfloat16
+        if self._storage == "fp32":
+            format = Format.F32
+        else:
+            format = Format.BF16 if rounded else narrowest(matrix)
+        return pack(matrix, format, rounded=rounded and matrix.format is not Format.BF16)
 
     def storage(self, weight: PackedWeight) -> tuple[str, int]:
         return weight.format.name, weight.data.numel()

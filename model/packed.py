@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _core
-from .checkpoint import Format, StoredMatrix
+from .checkpoint import DENSE_DTYPES, Format, StoredMatrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,35 +39,44 @@ class PackedWeight:
         return out
 
 
-def pack(matrix: StoredMatrix) -> PackedWeight:
-    """Arranges a stored matrix into panels, each value as it is stored."""
-    data = torch.empty(_core.packed_bytes(matrix.format, matrix.n, matrix.k), dtype=torch.uint8)
-    rows = matrix.data.contiguous()
-    _core.pack(matrix.format, rows.data_ptr(), matrix.n, matrix.k, data.data_ptr())
-    return PackedWeight(matrix.format, matrix.n, matrix.k, data)
+def pack(
+    matrix: StoredMatrix, format: Format | None = None, *, rounded: bool = False
+) -> PackedWeight:
+    """Arranges a matrix into panels, some rows at a time.
 
-
-def narrow(matrix: StoredMatrix) -> StoredMatrix:
-    """The same values in the narrowest dense format that holds all of them exactly.
-
-    A quantised matrix is returned as it is: its blocks are narrower than any dense format.
+    Args:
+        format: What the panels hold: the matrix's own format, the default, or a dense one that
+            holds its values exactly, as `narrowest` finds it.
+        rounded: Every weight is rounded to bf16 first, to nearest even.
     """
-    if matrix.format is not Format.F32:
-        return matrix
-    for format, dtype in ((Format.BF16, torch.bfloat16), (Format.F16, torch.float16)):
-        narrowed = matrix.data.to(dtype)
-        if torch.equal(narrowed.float().view(torch.int32), matrix.data.view(torch.int32)):
-            return StoredMatrix(format, matrix.n, matrix.k, narrowed)
-    return matrix
+    format = matrix.format if format is None else format
+    n, k = matrix.n, matrix.k
+    data = torch.empty(_core.packed_bytes(format, n, k), dtype=torch.uint8)
+    if format is matrix.format and not rounded:
+        _core.pack(format, matrix.data.data_ptr(), n, k, data.data_ptr())
+        return PackedWeight(format, n, k, data)
+    for start, rows in matrix.chunks():
+        values = rows.to(torch.bfloat16) if rounded else rows
+        values = values.to(DENSE_DTYPES[format]).contiguous()
+        panels = data.data_ptr() + _core.packed_bytes(format, start, k)
+        _core.pack(format, values.data_ptr(), len(values), k, panels)
+    return PackedWeight(format, n, k, data)
 
 
-def widen(matrix: StoredMatrix) -> StoredMatrix:
-    """The same values in fp32."""
-    return StoredMatrix(Format.F32, matrix.n, matrix.k, matrix.dequantize())
+def narrowest(matrix: StoredMatrix) -> Format:
+    """The narrowest format of the kernels that holds every weight exactly.
+
+    Blocks that kernels read stay as they are: they are narrower than any dense format.
+    """
+    if matrix.format.in_kernels and matrix.format is not Format.F32:
+        return matrix.format
+    for format in (Format.BF16, Format.F16):
+        # A matrix that does not fit nearly always shows it in its first row.
+        if _exact(matrix.rows(0, 1), format) and all(_exact(w, format) for _, w in matrix.chunks()):
+            return format
+    return Format.F32
 
 
-def round_to_bf16(matrix: StoredMatrix) -> StoredMatrix:
-    """Every weight rounded to bf16, to nearest even."""
-    if matrix.format is Format.BF16:
-        return matrix
-    return StoredMatrix(Format.BF16, matrix.n, matrix.k, matrix.dequantize().to(torch.bfloat16))
+def _exact(w: torch.Tensor, format: Format) -> bool:
+    narrowed = w.to(DENSE_DTYPES[format]).float()
+    return torch.equal(narrowed.view(torch.int32), w.view(torch.int32))

@@ -77,7 +77,8 @@ def _check(op: str, name: str, x: torch.Tensor, dtype: torch.dtype, shape: Seque
 
 
 def _check_panels(op: str, panels: torch.Tensor, format: int, n: int, k: int) -> None:
-    _require(format in list(Format), op, f"format {format} is none of {list(Format)}")
+    known = [f for f in Format if f.in_kernels]
+    _require(format in known, op, f"format {format} is none of {known}")
     _require(n > 0 and k >= 0, op, f"no matrix is [{n}, {k}]")
     _check(op, "panels", panels, torch.uint8, [_core.packed_bytes(format, n, k)])
 

@@ -10,7 +10,32 @@ from typing import Any
 
 import numpy as np
 
-TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30, "Q4_K": 12}
+DENSE = {"F32": 0, "F16": 1, "BF16": 30}
+# ggml_type; weights and bytes of a block, and where its fp16 scales stand, as ggml-common.h has it.
+BLOCKS: Mapping[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "Q4_0": (2, 32, 18, (0,)),
+    "Q4_1": (3, 32, 20, (0, 2)),
+    "Q5_0": (6, 32, 22, (0,)),
+    "Q5_1": (7, 32, 24, (0, 2)),
+    "Q8_0": (8, 32, 34, (0,)),
+    "Q2_K": (10, 256, 84, (80, 82)),
+    "Q3_K": (11, 256, 110, (108,)),
+    "Q4_K": (12, 256, 144, (0, 2)),
+    "Q5_K": (13, 256, 176, (0, 2)),
+    "Q6_K": (14, 256, 210, (208,)),
+    "IQ2_XXS": (16, 256, 66, (0,)),
+    "IQ2_XS": (17, 256, 74, (0,)),
+    "IQ3_XXS": (18, 256, 98, (0,)),
+    "IQ1_S": (19, 256, 50, (0,)),
+    "IQ4_NL": (20, 32, 18, (0,)),
+    "IQ3_S": (21, 256, 110, (0,)),
+    "IQ2_S": (22, 256, 82, (0,)),
+    "IQ4_XS": (23, 256, 136, (0,)),
+    "IQ1_M": (29, 256, 56, ()),
+    "TQ1_0": (34, 256, 54, (52,)),
+    "TQ2_0": (35, 256, 66, (64,)),
+}
+TYPES = DENSE | {name: number for name, (number, *_) in BLOCKS.items()}
 
 
 @dataclass
@@ -101,11 +126,16 @@ def dense(array: np.ndarray, type: str = "F32") -> Raw:
 
 def random_blocks(rng: np.random.Generator, type: str, n: int, k: int) -> Raw:
     """A random quantised matrix with scales that keep a small model sane."""
-    blocks = n * k // 32
-    halves = 2 if type == "Q4_1" else 1
-    scales = rng.normal(0, 0.02, (blocks, halves)).astype("<f2").view("<u1")
-    integers = rng.integers(0, 256, (blocks, 32 if type == "Q8_0" else 16), dtype="u1")
-    return Raw(type, (n, k), np.concatenate([scales.reshape(blocks, -1), integers], 1).tobytes())
+    _, weights, n_bytes, scales = BLOCKS[type]
+    blocks = rng.integers(0, 256, (n * k // weights, n_bytes), dtype="u1")
+    # The other types multiply their scale by integers of more bits.
+    spread = 0.02 if type in ("Q4_0", "Q4_1", "Q8_0", "Q5_0", "Q5_1") else 2e-4
+    for at in scales:
+        halves = rng.normal(0, spread, len(blocks)).astype("<f2")
+        blocks[:, at : at + 2] = halves[:, None].view("u1")
+    if type == "IQ1_M":  # its scale's upper four bits: 2^-15 to 2^-12
+        blocks[:, 55] &= 0x0F
+    return Raw(type, (n, k), blocks.tobytes())
 
 
 LLAMA_METADATA: Mapping[str, Any] = {
@@ -135,7 +165,7 @@ def llama_tensors(
     """The tensors of a tied Llama, matrices in `type`, norms in F32."""
 
     def matrix(n: int, k: int) -> Raw:
-        if type.startswith("Q"):
+        if type in BLOCKS:
             return random_blocks(rng, type, n, k)
         values = rng.normal(0, 0.05, (n, k)).astype("f4")
         values = (values.view("u4") & 0xFFFF0000).view("f4") if type == "BF16" else values
@@ -167,3 +197,21 @@ def write_llama(path: Path, type: str = "F32", seed: int = 0, **metadata: Any) -
     named = {key.replace("__", "."): v for key, v in metadata.items()}
     path.write_bytes(gguf_bytes({**LLAMA_METADATA, **named}, llama_tensors(rng, type)))
     return path
+
+
+def write_shards(
+    directory: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Raw], count: int
+) -> list[Path]:
+    """A model in `count` files, every count-th tensor in each, as llama-gguf-split names them."""
+    paths = []
+    for number in range(count):
+        split = {
+            "split.no": Typed("u16", number),
+            "split.count": Typed("u16", count),
+            "split.tensors.count": Typed("i32", len(tensors)),
+        }
+        own = {name: tensors[name] for name in list(tensors)[number::count]}
+        path = directory / f"model-{number + 1:05d}-of-{count:05d}.gguf"
+        path.write_bytes(gguf_bytes({**(metadata if number == 0 else {}), **split}, own))
+        paths.append(path)
+    return paths

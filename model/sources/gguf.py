@@ -1,4 +1,4 @@
-"""A GGUF file -> Checkpoint."""
+"""A GGUF model, in one file or several -> Checkpoint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ..architectures import by_gguf_name, gguf_name
 from ..checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 from ..config import ConfigError, ModelConfig
 from .gguf_config import config_from_gguf
-from .gguf_format import GGUFFile, TensorInfo, read_header, read_tensor
+from .gguf_format import GGUFFile, TensorInfo, read_tensor
 from .gguf_rope import DIVISORS
+from .gguf_shards import read_model
 from .match_tensors import match_tensors
-
-# The metadata key that counts the files of a model cut into several.
-_SPLIT_COUNT = "split.count"
 
 
 def open_gguf(path: Path) -> Checkpoint:
     """Reads header and tokenizer; weights are read when asked for.
+
+    Args:
+        path: The file, or any shard of a model in several.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -30,11 +31,7 @@ def open_gguf(path: Path) -> Checkpoint:
     # Imported here: the tokenizers library is half of what `import bitlens` would take.
     from .gguf_tokenizer import tokenizer_from_gguf
 
-    file = read_header(path)
-    if _SPLIT_COUNT in file.metadata:
-        raise CheckpointError(
-            f"{path}: one of several parts of a model; join them with `llama-gguf-split --merge`"
-        )
+    file = read_model(path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
     try:
         config = config_from_gguf(file.metadata, shapes, _rope_divisors(file))
@@ -56,7 +53,6 @@ class GGUFReader:
         permuted: Matrices and vectors whose rows llama.cpp reordered -> their number of heads.
     """
 
-    path: Path
     tensors: Mapping[str, TensorInfo]
     permuted: Mapping[str, int]
 
@@ -66,7 +62,7 @@ class GGUFReader:
 
     def read(self, name: str) -> StoredMatrix:
         info = self.tensors[name]
-        stored = read_tensor(self.path, info)
+        stored = read_tensor(info)
         if name not in self.permuted:
             return stored
         order = rotate_half_rows(info.shape[0], self.permuted[name])
@@ -92,7 +88,7 @@ def _rope_divisors(file: GGUFFile) -> dict[str, tuple[float, ...]]:
             info = file.tensors[name]
             if len(info.shape) != 1 or info.format != Format.F32:
                 raise CheckpointError(f"{file.path}: {name} is not a vector of type F32")
-            found[name] = tuple(read_tensor(file.path, info).data[0].tolist())
+            found[name] = tuple(read_tensor(info).data[0].tolist())
     return found
 
 
@@ -115,4 +111,4 @@ def _reader(
             module = name.rpartition(".")[0]
             if module.endswith((".attn.q", ".attn.k")):
                 permuted[name] = heads[module[-1]]
-    return GGUFReader(file.path, tensors, permuted)
+    return GGUFReader(tensors, permuted)

@@ -7,6 +7,7 @@ exception and no memory.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ..checkpoint import BLOCK, BLOCK_BYTES, DENSE_DTYPES, CheckpointError, Format, StoredMatrix
+from ..checkpoint import BLOCKS, DENSE_DTYPES, CheckpointError, Format, StoredMatrix
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -38,30 +39,35 @@ _SCALARS: dict[int, np.dtype[Any]] = {
 }
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
+# Tensor types by their number in the file (ggml_type).
 FORMATS = {
     0: Format.F32,
     1: Format.F16,
     2: Format.Q4_0,
     3: Format.Q4_1,
+    6: Format.Q5_0,
+    7: Format.Q5_1,
     8: Format.Q8_0,
+    10: Format.Q2_K,
+    11: Format.Q3_K,
+    12: Format.Q4_K,
+    13: Format.Q5_K,
+    14: Format.Q6_K,
+    16: Format.IQ2_XXS,
+    17: Format.IQ2_XS,
+    18: Format.IQ3_XXS,
+    19: Format.IQ1_S,
+    20: Format.IQ4_NL,
+    21: Format.IQ3_S,
+    22: Format.IQ2_S,
+    23: Format.IQ4_XS,
+    29: Format.IQ1_M,
     30: Format.BF16,
+    34: Format.TQ1_0,
+    35: Format.TQ2_0,
 }
 # Names for the error message only.
-_OTHER_TYPES = {
-    6: "Q5_0",
-    7: "Q5_1",
-    9: "Q8_1",
-    10: "Q2_K",
-    11: "Q3_K",
-    12: "Q4_K",
-    13: "Q5_K",
-    14: "Q6_K",
-    15: "Q8_K",
-    20: "IQ4_NL",
-    23: "IQ4_XS",
-    28: "F64",
-    39: "MXFP4",
-}
+_OTHER_TYPES = {9: "Q8_1", 15: "Q8_K", 28: "F64", 39: "MXFP4", 40: "NVFP4"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,12 @@ class TensorInfo:
     """A row of the tensor table.
 
     Attributes:
+        path: The file that holds the data.
         shape: Outermost dimension first (GGUF lists it last).
         offset: From the start of the file.
     """
 
+    path: Path
     name: str
     shape: tuple[int, ...]
     format: Format
@@ -106,18 +114,20 @@ def read_header(path: Path) -> GGUFFile:
     return GGUFFile(path, version, metadata, tensors)
 
 
-def read_tensor(path: Path, info: TensorInfo) -> StoredMatrix:
+def read_tensor(info: TensorInfo) -> StoredMatrix:
     """Reads one tensor of at most two dimensions (a vector as one row) without mapping the file."""
     n, k = (1, *info.shape)[-2:]
     raw = torch.empty(info.n_bytes, dtype=torch.uint8)
     buffer = memoryview(raw.numpy().data)
-    with path.open("rb", buffering=0) as file:
+    with info.path.open("rb", buffering=0) as file:
         file.seek(info.offset)
         filled = 0
         while filled < info.n_bytes:
             n_read = file.readinto(buffer[filled:])
             if not n_read:
-                raise CheckpointError(f"{path}: tensor {info.name!r} ends early; was the file cut?")
+                raise CheckpointError(
+                    f"{info.path}: tensor {info.name!r} ends early; was the file cut?"
+                )
             filled += n_read
     if info.format in DENSE_DTYPES:
         return StoredMatrix(info.format, n, k, raw.view(DENSE_DTYPES[info.format]).view(n, k))
@@ -129,12 +139,12 @@ class _Cursor:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
-        self._path = path
+        self.path = path
         self.size = file.seek(0, 2)
         self.position = file.seek(0)
 
     def error(self, problem: str) -> CheckpointError:
-        return CheckpointError(f"{self._path}: {problem} (at byte {self.position})")
+        return CheckpointError(f"{self.path}: {problem} (at byte {self.position})")
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes > self.size - self.position:
@@ -252,15 +262,20 @@ def _read_tensor_info(cursor: _Cursor) -> TensorInfo:
     format = FORMATS[kind]
     if min(shape) == 0 or math.prod(shape) >= 1 << 62:
         raise cursor.error(f"tensor {name!r} has impossible shape {list(shape)}")
+    n_bytes = _n_bytes(cursor, name, shape, format)
+    return TensorInfo(cursor.path, name, shape, format, offset, n_bytes)
+
+
+def _n_bytes(cursor: _Cursor, name: str, shape: tuple[int, ...], format: Format) -> int:
     if format in DENSE_DTYPES:
-        n_bytes = math.prod(shape) * DENSE_DTYPES[format].itemsize
-    elif shape[-1] % BLOCK:
+        return math.prod(shape) * DENSE_DTYPES[format].itemsize
+    layout = BLOCKS[format]
+    if shape[-1] % layout.weights:
         raise cursor.error(
-            f"tensor {name!r}: {format.name} rows hold whole blocks of {BLOCK}, got {shape[-1]}"
+            f"tensor {name!r}: {format.name} rows hold whole blocks of {layout.weights}, "
+            f"got {shape[-1]}"
         )
-    else:
-        n_bytes = math.prod(shape) // BLOCK * BLOCK_BYTES[format]
-    return TensorInfo(name, shape, format, offset, n_bytes)
+    return math.prod(shape) // layout.weights * layout.bytes
 
 
 def _place(
@@ -282,5 +297,5 @@ def _place(
             raise cursor.error(
                 f"tensor {info.name!r} ends at byte {end}, the file at {cursor.size}; is it cut?"
             )
-        placed[info.name] = TensorInfo(info.name, info.shape, info.format, start, info.n_bytes)
+        placed[info.name] = dataclasses.replace(info, offset=start)
     return placed

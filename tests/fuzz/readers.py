@@ -75,18 +75,24 @@ def judge_tokenizer(tokenizer: Tokenizer, d_vocab: int) -> str:
 
 def gguf(folder: Path, number: int) -> str:
     rng = random.Random(f"gguf {number}")
-    document, data = rng.choice(_GGUF)
+    documents = rng.choice(_GGUF)
+    files = [seeds.gguf_bytes(*document) for document in documents]
+    damaged = rng.randrange(len(files))
+    files[damaged] = _damaged_gguf(*documents[damaged], rng)
+    paths = seeds.write_model(folder, files)
+    if len(paths) > 1 and rng.random() < 0.05:
+        rng.choice(paths).unlink()
+    return judge_checkpoint(open_checkpoint(rng.choice(paths)))
+
+
+def _damaged_gguf(document: dict[str, Any], data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.5:
-        damaged = damage_bytes(seeds.gguf_bytes(document, b""), rng) + data
-    elif rng.random() < 0.1:
-        damaged = seeds.gguf_bytes(document, damage_bytes(data, rng))
-    else:
-        tree = {key: damage_tree(document[key], rng) for key in ("metadata", "table", "counts")}
-        part = rng.choice(("metadata", "metadata", "table", "counts"))
-        damaged = seeds.gguf_bytes(document | {part: tree[part]}, data)
-    file = folder / "model.gguf"
-    file.write_bytes(damaged)
-    return judge_checkpoint(open_checkpoint(file))
+        return damage_bytes(seeds.gguf_bytes(document, b""), rng) + data
+    if rng.random() < 0.1:
+        return seeds.gguf_bytes(document, damage_bytes(data, rng))
+    tree = {key: damage_tree(document[key], rng) for key in ("metadata", "table", "counts")}
+    part = rng.choice(("metadata", "metadata", "table", "counts"))
+    return seeds.gguf_bytes(document | {part: tree[part]}, data)
 
 
 def config_json(folder: Path, number: int) -> str:
@@ -172,7 +178,7 @@ CAMPAIGNS: Mapping[str, Campaign] = {
     "config.json": config_json,
 }
 
-_GGUF = seeds.gguf_documents()
+_GGUF = seeds.gguf_models()
 _TOKENIZER: dict[str, Any] = seeds.tokenizer_files()
 _SAFETENSORS: dict[str, bytes] = {}
 

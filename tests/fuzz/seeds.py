@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
-from gguf_writer import LLAMA_METADATA, TYPES, Raw, Typed, llama_tensors, value
+from gguf_writer import LLAMA_METADATA, TYPES, Raw, Typed, llama_tensors, random_blocks, value
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
@@ -182,53 +183,97 @@ def tokenizer_files() -> dict[str, Any]:
 
 
 def _tokenizer_metadata(kind: str) -> dict[str, Any]:
+    """A tokenizer of tokenizer.ggml.model `kind`; "gemma" is a "llama" with user-defined tokens."""
     backend = byte_level_backend()
     tokens = [backend.id_to_token(i) or "" for i in range(backend.get_vocab_size())]
-    keys: dict[str, Any] = {"model": kind, "bos_token_id": 37, "eos_token_id": 38}
+    keys: dict[str, Any] = {"model": "gpt2" if kind == "gpt2" else "llama"}
+    keys |= {"bos_token_id": 37, "eos_token_id": 38}
     if kind == "gpt2":
         keys |= {"pre": "llama-bpe", "merges": ["t h", "h e", "th e", "Ġ t", "i n"]}
     else:
         tokens = ["<unk>", *tokens[1:36], "<s>", "</s>", "▁", "▁t"]
+        tokens += ["\n\n", "  ", "[x]"] if kind == "gemma" else []
         scores = [-float(i) for i in range(len(tokens))]
-        keys |= {"scores": Typed("f32", scores), "add_space_prefix": True}
-    special = [3 if token.startswith("<") else 1 for token in tokens]
-    keys |= {"tokens": tokens, "token_type": Typed("i32", special), "add_bos_token": True}
+        keys |= {"scores": Typed("f32", scores), "add_space_prefix": kind == "llama"}
+    types = [3 if token.startswith("<") else 1 for token in tokens]
+    if kind == "gemma":
+        types[-3:] = [4, 4, 4]
+    keys |= {"tokens": tokens, "token_type": Typed("i32", types), "add_bos_token": True}
     named = {f"tokenizer.ggml.{key}": v for key, v in keys.items()}
     return named | {"tokenizer.chat_template": "{{ messages[0].content }}"}
 
 
 _QWEN_METADATA = {key.replace("llama", "qwen2"): v for key, v in LLAMA_METADATA.items()}
 
+Document = tuple[dict[str, Any], bytes]
+"""A GGUF file as a tree (counts, metadata, tensor table), and its tensors' bytes."""
 
-def gguf_documents() -> list[tuple[dict[str, Any], bytes]]:
-    """GGUF files as trees (counts, metadata, tensor table) and their tensors' bytes."""
+
+def gguf_models() -> list[list[Document]]:
+    """Models in one file, and then in several."""
     rng = np.random.default_rng(0)
+    models = [
+        [_model(rng, architecture, type, kind)]
+        for architecture, type, kind in (
+            ("llama", "F32", "gpt2"),
+            ("llama", "Q4_1", "llama"),
+            ("llama", "Q8_0", "gpt2"),
+            ("qwen2", "F16", "llama"),
+            ("llama", "BF16", "gpt2"),
+        )
+    ]
+    metadata = {**LLAMA_METADATA, **_tokenizer_metadata("gemma")}
+    metadata |= {"llama.embedding_length": 256, "llama.feed_forward_length": 256}
+    tensors = _k_quants(rng)
+    return [
+        *models,
+        [_document(metadata, tensors)],
+        _shards(metadata, tensors, 2),
+        _shards(dict(LLAMA_METADATA), llama_tensors(rng, "Q5_1", vocab=48), 3),
+    ]
+
+
+def _model(rng: np.random.Generator, architecture: str, type: str, kind: str) -> Document:
+    metadata = dict(LLAMA_METADATA if architecture == "llama" else _QWEN_METADATA)
+    metadata |= {"general.architecture": architecture, "llama.rope.dimension_count": 16}
+    if architecture == "qwen2":
+        metadata.pop("llama.rope.dimension_count")
+    if type == "Q8_0":
+        scaling = {"type": "linear", "factor": 2.0, "original_context_length": 64}
+        metadata |= {f"llama.rope.scaling.{key}": v for key, v in scaling.items()}
+    metadata |= {"general.alignment": 32, **_tokenizer_metadata(kind)}
+    tensors = llama_tensors(rng, type, vocab=48)
+    if architecture == "qwen2":
+        for name, size in (("q", 64), ("k", 32), ("v", 32)):
+            bias = rng.normal(0, 0.1, size).astype("<f4")
+            tensors[f"blk.0.attn_{name}.bias"] = Raw("F32", (size,), bias.tobytes())
+    return _document(metadata, tensors)
+
+
+def _k_quants(rng: np.random.Generator) -> dict[str, Raw]:
+    """A model of 256-wide blocks, the types by turns."""
+    tensors = llama_tensors(rng, "Q4_K", vocab=48, d=256, m=256, q=256, kv=128)
+    matrices = [name for name, raw in tensors.items() if raw.type == "Q4_K"]
+    for i, name in enumerate(matrices):
+        type = ("Q4_K", "Q6_K", "Q2_K", "IQ2_XS", "Q5_0", "IQ1_M")[i % 6]
+        tensors[name] = random_blocks(rng, type, *tensors[name].shape)
+    return tensors
+
+
+def _shards(metadata: dict[str, Any], tensors: Mapping[str, Raw], count: int) -> list[Document]:
     documents = []
-    for architecture, type, kind in (
-        ("llama", "F32", "gpt2"),
-        ("llama", "Q4_1", "llama"),
-        ("llama", "Q8_0", "gpt2"),
-        ("qwen2", "F16", "llama"),
-        ("llama", "BF16", "gpt2"),
-    ):
-        metadata = dict(LLAMA_METADATA if architecture == "llama" else _QWEN_METADATA)
-        metadata |= {"general.architecture": architecture, "llama.rope.dimension_count": 16}
-        if architecture == "qwen2":
-            metadata.pop("llama.rope.dimension_count")
-        if type == "Q8_0":
-            scaling = {"type": "linear", "factor": 2.0, "original_context_length": 64}
-            metadata |= {f"llama.rope.scaling.{key}": v for key, v in scaling.items()}
-        metadata |= {"general.alignment": 32, **_tokenizer_metadata(kind)}
-        tensors = llama_tensors(rng, type, vocab=48)
-        if architecture == "qwen2":
-            for name, size in (("q", 64), ("k", 32), ("v", 32)):
-                bias = rng.normal(0, 0.1, size).astype("<f4")
-                tensors[f"blk.0.attn_{name}.bias"] = Raw("F32", (size,), bias.tobytes())
-        documents.append(_document(metadata, tensors))
+    for number in range(count):
+        split = {
+            "split.no": Typed("u16", number),
+            "split.count": Typed("u16", count),
+            "split.tensors.count": Typed("i32", len(tensors)),
+        }
+        own = {name: tensors[name] for name in list(tensors)[number::count]}
+        documents.append(_document({**(metadata if number == 0 else {}), **split}, own))
     return documents
 
 
-def _document(metadata: dict[str, Any], tensors: Mapping[str, Raw]) -> tuple[dict[str, Any], bytes]:
+def _document(metadata: dict[str, Any], tensors: Mapping[str, Raw]) -> Document:
     data, table = b"", []
     for name, tensor in tensors.items():
         data += b"\0" * (-len(data) % 32)
@@ -236,6 +281,16 @@ def _document(metadata: dict[str, Any], tensors: Mapping[str, Raw]) -> tuple[dic
         data += tensor.data
     counts = [3, len(tensors), len(metadata)]
     return {"counts": counts, "metadata": metadata, "table": table}, data
+
+
+def write_model(folder: Path, files: Sequence[bytes]) -> list[Path]:
+    """Writes a model's files under the names that belong to their number."""
+    n = len(files)
+    names = [f"model-{i + 1:05d}-of-{n:05d}.gguf" for i in range(n)] if n > 1 else ["model.gguf"]
+    paths = [folder / name for name in names]
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(content)
+    return paths
 
 
 def gguf_bytes(document: Any, data: bytes) -> bytes:

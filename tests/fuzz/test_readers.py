@@ -80,10 +80,10 @@ def test_mutations_are_fixed(tmp_path: Path) -> None:
 
 
 def test_the_undamaged_files_are_sound(tmp_path: Path) -> None:
-    for document, data in seeds.gguf_documents():
-        file = tmp_path / "model.gguf"
-        file.write_bytes(seeds.gguf_bytes(document, data))
-        assert readers.judge_checkpoint(readers.open_checkpoint(file)) == "a model"
+    for documents in seeds.gguf_models():
+        files = [seeds.gguf_bytes(*document) for document in documents]
+        for path in seeds.write_model(tmp_path, files):
+            assert readers.judge_checkpoint(readers.open_checkpoint(path)) == "a model"
     for name in seeds.CONFIGS:
         (tmp_path / "config.json").write_text(json.dumps(seeds.config_json(name)))
         (tmp_path / "model.safetensors").write_bytes(readers._weights(name))
