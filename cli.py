@@ -200,7 +200,7 @@ def info(
 )
 def fetch(model: Model = "smollm2-135m-instruct", as_json: Json = False) -> None:
     """Download a model into the cache and print its path."""
-    from .model.sources import locate
+    from .model.sources import ALIASES, locate
 
     columns = (
         TextColumn("{task.description}"),
@@ -213,9 +213,12 @@ def fetch(model: Model = "smollm2-135m-instruct", as_json: Json = False) -> None
         path = locate(
             model, progress=lambda done, total: bar.update(task, completed=done, total=total)
         ).path
+    terms = ALIASES[model].terms if model in ALIASES else None
     if as_json:
-        _print_json(model=model, path=str(path))
+        _print_json(model=model, path=str(path), terms=terms)
     else:
+        if terms is not None:
+            err.print(f"terms of the weights: {terms}", soft_wrap=True)
         typer.echo(path)
 
 

@@ -55,3 +55,11 @@ def smollm2_path() -> Path:
     from bitlens.model.sources import fetch
 
     return Path(fetch("smollm2-135m-instruct"))
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma 3 270m (base) as a Q4_K_M GGUF, fetched once into the user's cache."""
+    from bitlens.model.sources import fetch
+
+    return Path(fetch("gemma-3-270m"))

@@ -21,6 +21,7 @@ from .gguf_rope import SCALING_KEYS, rope_scaling
 # What Gemma 3 leaves out of its metadata (llama.cpp's loader holds the same numbers).
 _GEMMA_LOCAL_THETA = 10_000.0
 _GEMMA_PATTERN = 6
+_GEMMA_27B_LAYERS = 62
 
 # From here on fp64 rounds to an fp32 infinity.
 FP32_OVERFLOW = float.fromhex("0x1.ffffffp127")
@@ -103,7 +104,7 @@ def config_from_gguf(
         d_vocab=_d_vocab(reader, shapes),
         n_ctx=context_reached(reader.integer("context_length"), layers, is_trained=False),
         eps=reader.number("attention.layer_norm_rms_epsilon"),
-        attn_scale=reader.number("attention.scale", d_head**-0.5),
+        attn_scale=reader.number("attention.scale", _attn_scale(reader, arch, d_head)),
         tie_embeddings="output.weight" not in shapes,
         layers=layers,
         act_fn="gelu_tanh" if gemma else "silu",
@@ -154,6 +155,13 @@ def _d_head(reader: _Values, d_model: int, n_heads: int) -> int:
     if reader.integer("rope.dimension_count", d_head) != d_head:
         raise reader.error("rope.dimension_count", f"{d_head}: only full rotary embeddings work")
     return d_head
+
+
+def _attn_scale(reader: _Values, arch: Architecture, d_head: int) -> float:
+    """Where the file does not say: Gemma 3 27B alone divides by d_model / n_heads."""
+    if arch.name == "gemma3" and reader.integer("block_count") == _GEMMA_27B_LAYERS:
+        d_head = reader.integer("embedding_length") // reader.integer("attention.head_count")
+    return float(d_head**-0.5)
 
 
 def _d_vocab(reader: _Values, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -37,20 +37,22 @@ def sentencepiece_bpe(
     """Builds the tokenizer; characters outside the vocabulary become their bytes' <0xXX> tokens.
 
     Args:
-        types: tokenizer.ggml.token_type; only normal tokens are merged into.
+        types: tokenizer.ggml.token_type; only normal tokens are merged into. Where there are
+            user-defined ones, the caller adds them, to match before any of this.
 
     Raises:
         CheckpointError: a token appears twice or is longer than any real one, there is no <unk>,
-            or tokens are user-defined (whether those see spaces before or after normalisation
-            differs from model to model).
+            or user-defined tokens meet a space prefix or are written with the sign for a space:
+            whether such see spaces before or after normalisation differs from model to model.
     """
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens) or _UNKNOWN not in vocab:
         raise CheckpointError(f"{file}: tokenizer.ggml.tokens: expected {_UNKNOWN}, no token twice")
-    if USER_DEFINED in types:
+    user_defined = [t for t, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED]
+    if any(add_space_prefix or SPACE in token for token in user_defined):
         raise CheckpointError(
-            f"{file}: user-defined tokens in a SentencePiece vocabulary are not supported; "
-            f"{WAY_OUT}"
+            f"{file}: user-defined tokens beside a space prefix, or with {SPACE} in them, are not "
+            f"supported; {WAY_OUT}"
         )
     normal = {token: i for token, i in vocab.items() if types[i] == NORMAL}
     longest = max(map(len, normal), default=0)

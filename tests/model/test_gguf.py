@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bitlens.model.checkpoint import BLOCK_BYTES, Checkpoint, CheckpointError, Format, StoredMatrix
+from bitlens.model.checkpoint import BLOCKS, Checkpoint, CheckpointError, Format, StoredMatrix
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.gguf import rotate_half_rows
+from bitlens.model.sources.gguf_config import config_from_gguf
 from bitlens.model.sources.gguf_format import read_header
 from gguf_writer import (
     LLAMA_METADATA,
@@ -68,7 +69,7 @@ def finite_half() -> st.SearchStrategy[bytes]:
 @given(st.data(), st.sampled_from(QUANTISED))
 def test_dequantize_is_the_rounded_exact_value(data: st.DataObject, format: Format) -> None:
     n_halves = 2 if format == Format.Q4_1 else 1
-    n_integers = BLOCK_BYTES[format] - 2 * n_halves
+    n_integers = BLOCKS[format].bytes - 2 * n_halves
     blocks = [
         b"".join(data.draw(finite_half()) for _ in range(n_halves))
         + data.draw(st.binary(min_size=n_integers, max_size=n_integers))
@@ -134,6 +135,19 @@ def test_qwen_rows_are_not_permuted(tmp_path: Path) -> None:
         stored = np.frombuffer(raw[f"blk.0.attn_q.{name}"].data, "<f4")
         tensor = read_everything(checkpoint)[f"blocks.0.attn.q.{name}"]
         assert np.array_equal(tensor.flatten().numpy(), stored)
+
+
+@pytest.mark.parametrize(("layers", "divisor"), [(61, 128), (62, 168), (63, 128)])
+def test_gemma3_27b_scales_its_scores_otherwise(layers: int, divisor: int) -> None:
+    """Its files do not say so; llama.cpp knows it by its 62 layers."""
+    sizes = {"block_count": layers, "embedding_length": 5376, "feed_forward_length": 21504}
+    heads = {"head_count": 32, "head_count_kv": 16, "key_length": 128, "value_length": 128}
+    heads |= {"sliding_window": 1024, "layer_norm_rms_epsilon": 1e-6}
+    sizes |= {f"attention.{name}": v for name, v in heads.items()} | {"context_length": 4096}
+    metadata = {f"gemma3.{name}": v for name, v in sizes.items()}
+    metadata["general.architecture"] = "gemma3"
+    config = config_from_gguf(metadata, {"token_embd.weight": (262144, 5376)})
+    assert config.attn_scale == divisor**-0.5
 
 
 def test_real_model_agrees_with_its_own_bytes(smollm2_path: Path) -> None:
@@ -270,7 +284,7 @@ def table(
         ([table(dims=())], "0 dimensions"),
         ([table(dims=(0, 3))], "impossible shape"),
         ([table(dims=(2**40, 2**40, 2**40))], "impossible shape"),
-        ([table(kind=12)], "'w' has type Q4_K; supported are F32, F16, Q4_0"),
+        ([table(kind=39)], r"'w' has type MXFP4; supported are F32, F16, Q4_0.*Q4_K.*IQ1_M"),
         ([table(dims=(33, 2), kind=8)], "whole blocks of 32"),
         ([table(offset=8)], "not aligned"),
         ([table(offset=HUGE)], "ends at byte"),
@@ -303,7 +317,7 @@ def test_bad_tensor_tables_are_named(tmp_path: Path, tables: list[bytes], messag
         ),
         ({"llama__vocab_size": 41}, "vocab_size"),
         ({"llama__residual_scale": 0.5}, "does not know"),
-        ({"split__count": Typed("u16", 2)}, "llama-gguf-split"),
+        ({"split__count": Typed("u16", 2), "split__no": 0}, "llama-gguf-split"),
     ],
 )
 def test_unsupported_metadata_is_named(

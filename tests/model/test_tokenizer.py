@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bitlens.model.chat_template import ChatTemplateError
 from bitlens.model.checkpoint import CheckpointError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.gguf_tokenizer import PRE_TOKENIZERS, tokenizer_from_gguf
+from bitlens.model.sources.sentencepiece_bpe import SPACE
 from bitlens.model.tokenizer import Tokenizer
 from gguf_writer import LLAMA_METADATA, Typed, gguf_bytes, llama_tensors
 from hypothesis import given, settings
@@ -144,6 +146,58 @@ def test_smollm2_ids(smollm2: Tokenizer, text: str, ids: list[int]) -> None:
     assert smollm2.decode(ids, skip_special=False) == text
 
 
+@pytest.fixture(scope="session")
+def gemma3(gemma3_path: Path) -> Tokenizer:
+    tokenizer = open_checkpoint(gemma3_path).tokenizer
+    assert tokenizer is not None
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [  # what llama.cpp gives for the file
+        ("Hello world", [9259, 1902]),
+        ("  two  spaces and\ta tab", [138, 13498, 138, 35220, 532, 255968, 236746, 6937]),
+        (" " * 40 + "x" + "\n" * 35, [167, 145, 236781, 137, 110]),
+        ("a   b\n\n\nc\t\td", [236746, 139, 236763, 109, 236755, 255969, 236753]),
+        (
+            "<0x0A> <unused3> <table><tr>",
+            [236820, 236771, 236781, 236771, 236776, 236813, 236743, 9, 236743, 168, 173],
+        ),
+        ("日本語 žluť 🙂🇩🇪 नमस्ते", [94951, 8023, 6357, 238116, 57235, 246841, 245562, 173040]),
+        ("▁▁ x ▁", [236743, 236743, 1123, 236743, 236743]),
+        (
+            "def f(x):\n    return x  # 1",
+            [2063, 517, 236769, 236781, 1473, 107, 140, 2060, 1123, 138, 236865, 236743, 236770],
+        ),
+        ("<start_of_turn>user\nhi<end_of_turn>\n", [105, 2364, 107, 2202, 106, 107]),
+        ("[multimodal]", [5]),
+        ("\x01\x7f\r\n", [249732, 251541, 251, 107]),
+        ("½ﬁe\u0301\U000f0000", [238612, 240811, 236744, 238288, 481, 414, 366, 366]),
+        ("</h2><h7>", [192, 236820, 236754, 236832, 236813]),
+        ("", []),
+    ],
+)
+def test_gemma3_ids(gemma3: Tokenizer, text: str, ids: list[int]) -> None:
+    assert gemma3.encode(text) == ids
+    assert gemma3.decode(ids, skip_special=False) == text.replace(SPACE, " ")
+
+
+@given(text=texts.filter(lambda t: SPACE not in t))
+def test_gemma3_loses_no_text(gemma3: Tokenizer, text: str) -> None:
+    ids = gemma3.encode(text)
+    assert gemma3.decode(ids, skip_special=False) == text
+    assert all(0 <= i < gemma3.n_tokens for i in ids)
+
+
+def test_gemma3_is_a_base_model(gemma3: Tokenizer) -> None:
+    assert (gemma3.bos_id, gemma3.eos_ids, gemma3.pad_id) == (2, (1,), 0)
+    assert gemma3.prepends_bos
+    assert gemma3.encode("a", add_bos=True)[0] == 2
+    with pytest.raises(ChatTemplateError, match="no chat template"):
+        gemma3.apply_chat_template([{"role": "user", "content": "Hi"}])
+
+
 # Bytes without a token in SmolLM2's vocabulary, in Hugging Face's too.
 ABSENT = b"\x04\x06\x13\x14\x16\x1d\xf1\xf2"
 
@@ -253,8 +307,7 @@ def test_mutated_tokenizers_raise_or_load(
         assert isinstance(tokenizer.decode(tokenizer.encode("the theory <|im_end|> 12")), str)
 
 
-@pytest.fixture(scope="session")
-def sentencepiece_model() -> sentencepiece.SentencePieceProcessor:
+def train_sentencepiece(**options: Any) -> sentencepiece.SentencePieceProcessor:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CORPUS * 4),
@@ -265,19 +318,40 @@ def sentencepiece_model() -> sentencepiece.SentencePieceProcessor:
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         minloglevel=2,
+        **options,
     )
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def sentencepiece_metadata(model: sentencepiece.SentencePieceProcessor) -> dict[str, Any]:
+USER_DEFINED = ["\n", "\n\n", "\n\n\n", "▁▁", "▁▁▁", "<b>", "</b>", "[x]"]
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_model() -> sentencepiece.SentencePieceProcessor:
+    return train_sentencepiece()
+
+
+@pytest.fixture(scope="session")
+def gemma_like() -> sentencepiece.SentencePieceProcessor:
+    """User-defined tokens, some of them runs of spaces, and no space put first: as Gemma's."""
+    return train_sentencepiece(user_defined_symbols=USER_DEFINED, add_dummy_prefix=False)
+
+
+def sentencepiece_metadata(
+    model: sentencepiece.SentencePieceProcessor, user_defined: Sequence[str] = ()
+) -> dict[str, Any]:
     n = model.vocab_size()
+    pieces = [model.id_to_piece(i) for i in range(n)]
     types = [
         2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1
         for i in range(n)
     ]
+    for i, piece in enumerate(pieces):
+        if piece in user_defined:  # convert_hf_to_gguf.py writes their spaces as such
+            pieces[i], types[i] = piece.replace(SPACE, " "), 4
     return {
         "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": [model.id_to_piece(i) for i in range(n)],
+        "tokenizer.ggml.tokens": pieces,
         "tokenizer.ggml.scores": np.array([model.get_score(i) for i in range(n)], "f4"),
         "tokenizer.ggml.token_type": np.array(types),
         "tokenizer.ggml.bos_token_id": 1,
@@ -286,7 +360,7 @@ def sentencepiece_metadata(model: sentencepiece.SentencePieceProcessor) -> dict[
 
 
 @settings(max_examples=100)
-@given(text=texts.filter(lambda t: "\0" not in t and "\N{LOWER ONE EIGHTH BLOCK}" not in t))
+@given(text=texts.filter(lambda t: "\0" not in t and SPACE not in t))
 def test_sentencepiece_bpe_gives_sentencepiece_ids(
     text: str, sentencepiece_model: sentencepiece.SentencePieceProcessor
 ) -> None:
@@ -297,13 +371,35 @@ def test_sentencepiece_bpe_gives_sentencepiece_ids(
     assert tokenizer.prepends_bos
 
 
-def test_sentencepiece_user_defined_tokens_are_refused(
-    sentencepiece_model: sentencepiece.SentencePieceProcessor,
+@settings(max_examples=100)
+@given(
+    text=st.lists(st.one_of(texts, st.sampled_from([*USER_DEFINED, " ", "   \n", "<", "b>"])))
+    .map("".join)
+    .map(lambda t: t.replace(SPACE, " ").replace("\0", ""))
+)
+def test_user_defined_tokens_give_sentencepiece_ids(
+    text: str, gemma_like: sentencepiece.SentencePieceProcessor
 ) -> None:
-    metadata = sentencepiece_metadata(sentencepiece_model)
-    metadata["tokenizer.ggml.token_type"][5] = 4
-    with pytest.raises(CheckpointError, match=r"user-defined.*tokenizer\.json"):
+    metadata = sentencepiece_metadata(gemma_like, USER_DEFINED) | {
+        "tokenizer.ggml.add_space_prefix": False
+    }
+    assert (metadata["tokenizer.ggml.token_type"] == 4).sum() == len(USER_DEFINED)
+    tokenizer = rebuild(metadata)
+    ids = tokenizer.encode(text)
+    assert ids == gemma_like.encode(text)
+    assert tokenizer.decode(ids) == text
+
+
+def test_user_defined_tokens_that_may_see_spaces_either_way_are_refused(
+    gemma_like: sentencepiece.SentencePieceProcessor,
+) -> None:
+    metadata = sentencepiece_metadata(gemma_like, USER_DEFINED)
+    with pytest.raises(CheckpointError, match=r"user-defined tokens beside.*tokenizer\.json"):
         rebuild(metadata)
+    tokens = [t.replace("  ", SPACE * 2) for t in metadata["tokenizer.ggml.tokens"]]
+    raw = {"tokenizer.ggml.add_space_prefix": False, "tokenizer.ggml.tokens": tokens}
+    with pytest.raises(CheckpointError, match=r"user-defined tokens.*tokenizer\.json"):
+        rebuild(metadata | raw)
 
 
 CONFIG = {
