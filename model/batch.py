@@ -92,12 +92,17 @@ class RaggedBatch:
     @cached_property
     def starts_B1(self) -> torch.Tensor:
         """`starts` as int64 [B + 1] on the CPU."""
-        return torch.tensor(self.starts, dtype=torch.int64)
+        return torch.arange(self.size + 1) if self._is_step else torch.tensor(self.starts)
 
     @cached_property
     def past_B(self) -> torch.Tensor:
         """`past` as int64 [B] on the CPU."""
         return torch.tensor(self.past, dtype=torch.int64)
+
+    @property
+    def _is_step(self) -> bool:
+        """Whether every sequence has one new token, as while decoding."""
+        return self.n_rows == self.size
 
     @property
     def n_rows(self) -> int:
@@ -122,6 +127,8 @@ class RaggedBatch:
     @cached_property
     def positions_T(self) -> torch.Tensor:
         """Position of each row in its own sequence, int64 [T]."""
+        if self._is_step:
+            return self.past_B.to(self.device)
         if self.size == 1:
             return torch.arange(self.past[0], self.totals[0], device=self.device)
         spans = zip(self.past, self.totals, strict=True)

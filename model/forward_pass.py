@@ -83,11 +83,13 @@ class ForwardPass:
         captures = captures or Captures()
         tokens_T, run = self._start(tokens, attention_mask, kv_cache, captures, (unembed.__name__,))
         resid_Td = self._residual(tokens_T, run, self.config.n_layers)
-        last_B = run.batch.last_rows_B
-        if run.wants(*FINAL_NAMES):
-            logits = unembed(resid_Td, run)[last_B]
+        batch = run.batch
+        if batch.n_rows == batch.size:  # a token each: every row is a last one
+            logits = unembed(resid_Td, run)
+        elif run.wants(*FINAL_NAMES):
+            logits = unembed(resid_Td, run)[batch.last_rows_B]
         else:
-            logits = unembed(resid_Td[last_B], run)
+            logits = unembed(resid_Td[batch.last_rows_B], run)
         run.cache.advance(run.batch)
         return logits
 
@@ -101,6 +103,8 @@ class ForwardPass:
         prepend_bos: bool | None = None,
     ) -> tuple[torch.Tensor, Run]:
         """As `_prepare`, once all ranks agree on the pass, its other `arguments` included."""
+        if self.group is None:
+            return self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
         topics = ("the tokens", "the hooks and overrides", "the arguments")
         with agreement(self.group, "a forward pass", *topics) as statement:
             tokens_T, run = self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)

@@ -68,6 +68,7 @@ class _Chooser:
 
     Attributes:
         ranks: Who holds the other slices of the logits, if this rank's begins at `vocab_start`.
+        follows_text: A stop string or a reader waits for the text; else it is made at the end.
     """
 
     params: SamplingParams
@@ -75,6 +76,7 @@ class _Chooser:
     min_new_tokens: int
     ranks: SamplingRanks | None
     vocab_start: int
+    follows_text: bool
 
     def choose(self, sequences: list[_Sequence], logits_BV: torch.Tensor) -> list[int]:
         """The next token of each sequence. Raises ValueError for logits that are not numbers."""
@@ -107,12 +109,22 @@ class _Chooser:
         if token in self.stop_ids:
             sequence.done = True
             return ""
-        if sequence.stream is None:
+        if sequence.stream is None or not self.follows_text:
             return ""
         may_stop = len(sequence.new) >= self.min_new_tokens
         released = sequence.stream.push(token, may_stop=may_stop)
         sequence.done = sequence.stream.stopped
         return released
+
+    def finish(self, sequence: _Sequence) -> str:
+        """The text that is left at a sequence's end."""
+        if sequence.stream is None:
+            return ""
+        if not self.follows_text:
+            for token in sequence.new:
+                if token not in self.stop_ids:
+                    sequence.stream.push(token)
+        return sequence.stream.finish()
 
 
 @torch.no_grad()
@@ -187,12 +199,14 @@ def generate(
         stop_token_ids=stop_ids,
     )
     ranks = SamplingRanks(model.group) if model.group is not None else None
-    chooser = _Chooser(params, stop_ids, min_new_tokens, ranks, model.vocab_start)
+    chooser = _Chooser(
+        params, stop_ids, min_new_tokens, ranks, model.vocab_start, bool(strings or stream)
+    )
     emit = _emitter(stream, len(sequences))
     names = select_names(capture, model.hook_names) if capture else []
     steps = _decode(model, sequences, chooser, max_new_tokens, names, emit)
     for sequence in sequences:
-        emit(sequence.stream.finish() if sequence.stream else "")
+        emit(chooser.finish(sequence))
     if stream is True:
         emit("\n")
     return _output(model, sequences, {name: _join(name, steps[name]) for name in names})

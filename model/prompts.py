@@ -85,7 +85,8 @@ def token_batch(
 
 def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
     """Raises ValueError for an id that is not in the vocabulary."""
-    low, high = (int(x) for x in torch.aminmax(tokens_T))
+    ids = tokens_T.tolist()  # one torch call: while decoding, the rest is cheaper in Python
+    low, high = min(ids), max(ids)
     if low < 0 or high >= d_vocab:
         raise ValueError(
             f"tokens: id {low if low < 0 else high} is not in the vocabulary, 0 to {d_vocab - 1}"
