@@ -81,9 +81,10 @@ void finish(const float* totals, int64_t totals_stride, int64_t rows, int64_t ro
   }
 }
 
-// M rows of x, which are rows row0 .. of the output, through P panels.
+// M rows of x, which are rows row0 .. of the output, through P panels. `more`: the next panels
+// follow.
 template <typename Panel, int M, int P>
-void direct_rows(const float* x, int64_t row0, const LinearOutput& to, int64_t panel) {
+void direct_rows(const float* x, int64_t row0, const LinearOutput& to, int64_t panel, bool more) {
   const int64_t k = to.weight.k;
   const int64_t bytes = panel_bytes<Panel>(k);
   const uint8_t* base = to.weight.data + panel * bytes;
@@ -115,6 +116,7 @@ void direct_rows(const float* x, int64_t row0, const LinearOutput& to, int64_t p
         reader[p].seek(kk);
         // Past its end, a stream goes on at the panel that takes its place in the next group.
         const int64_t offset = kk * Panel::kBytesPerK + kPrefetchBytes;
+        if (offset >= bytes && !more) continue;
         const int64_t next_group = offset < bytes ? 0 : (P - 1) * bytes;
         const uint8_t* ahead = base + p * bytes + offset + next_group;
         for (int64_t line = 0; line < 8 * Panel::kBytesPerK; line += 64)
@@ -141,20 +143,22 @@ void direct_rows(const float* x, int64_t row0, const LinearOutput& to, int64_t p
 
 // m <= M rows.
 template <typename Panel, int M, int P>
-void direct_group(const float* x, int64_t m, int64_t row0, const LinearOutput& to, int64_t panel) {
-  if (m == M) return direct_rows<Panel, M, P>(x, row0, to, panel);
-  if constexpr (M > 1) direct_group<Panel, M - 1, P>(x, m, row0, to, panel);
+void direct_group(const float* x, int64_t m, int64_t row0, const LinearOutput& to, int64_t panel,
+                  bool more) {
+  if (m == M) return direct_rows<Panel, M, P>(x, row0, to, panel, more);
+  if constexpr (M > 1) direct_group<Panel, M - 1, P>(x, m, row0, to, panel, more);
 }
 
 // p <= P panels side by side, all rows while they are in the cache.
 template <typename Panel, int P>
-void direct_panels_of(const float* x, int64_t m, const LinearOutput& to, int64_t panel, int64_t p) {
+void direct_panels_of(const float* x, int64_t m, const LinearOutput& to, int64_t panel, int64_t p,
+                      bool more) {
   if constexpr (P > 1)
-    if (p < P) return direct_panels_of<Panel, P - 1>(x, m, to, panel, p);
+    if (p < P) return direct_panels_of<Panel, P - 1>(x, m, to, panel, p, more);
   const int64_t parts = (m + kDirectRows - 1) / kDirectRows;
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t row0 = m * i / parts, rows = m * (i + 1) / parts - row0;
-    direct_group<Panel, direct_rows_of(P), P>(x + row0 * to.weight.k, rows, row0, to, panel);
+    direct_group<Panel, direct_rows_of(P), P>(x + row0 * to.weight.k, rows, row0, to, panel, more);
   }
 }
 
@@ -165,7 +169,8 @@ void direct_of(const float* x, int64_t m, const LinearOutput& to, int64_t panel,
   const int64_t groups = (count + most - 1) / most;
   for (int64_t i = 0; i < groups; ++i) {
     const int64_t first = count * i / groups, last = count * (i + 1) / groups;
-    direct_panels_of<Panel, kSingleRowPanels>(x, m, to, panel + first, last - first);
+    direct_panels_of<Panel, kSingleRowPanels>(x, m, to, panel + first, last - first,
+                                              i + 1 < groups);
   }
 }
 
