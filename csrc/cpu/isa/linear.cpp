@@ -162,6 +162,16 @@ void direct_panels_of(const float* x, int64_t m, const LinearOutput& to, int64_t
   }
 }
 
+// The first bytes of `count` panels, which no stream fetches ahead of itself: all at once, where
+// the first reads would wait for them one after the other.
+template <typename Panel>
+void fetch_heads(const LinearOutput& to, int64_t panel, int64_t count) {
+  const int64_t bytes = panel_bytes<Panel>(to.weight.k);
+  const uint8_t* base = to.weight.data + panel * bytes;
+  for (int64_t at = 0; at < smaller(bytes, kPrefetchBytes); at += 64)
+    for (int64_t p = 0; p < count; ++p) __builtin_prefetch(base + p * bytes + at);
+}
+
 // Groups as even as they can be: a panel alone streams at half the speed.
 template <typename Panel>
 void direct_of(const float* x, int64_t m, const LinearOutput& to, int64_t panel, int64_t count) {
@@ -169,6 +179,7 @@ void direct_of(const float* x, int64_t m, const LinearOutput& to, int64_t panel,
   const int64_t groups = (count + most - 1) / most;
   for (int64_t i = 0; i < groups; ++i) {
     const int64_t first = count * i / groups, last = count * (i + 1) / groups;
+    if (i == 0) fetch_heads<Panel>(to, panel, last);
     direct_panels_of<Panel, kSingleRowPanels>(x, m, to, panel + first, last - first,
                                               i + 1 < groups);
   }
