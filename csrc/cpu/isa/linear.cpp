@@ -19,7 +19,10 @@ constexpr int kTileRows = 4, kTileVectors = 1, kDirectRows = 1;
 constexpr int kSingleRowPanels = 1, kDirectPanels = 1;
 #endif
 constexpr int64_t kMostDirectRows = 4 * kDirectRows;  // beyond, widening each time costs more
-constexpr int64_t kPrefetchBytes = 2048;
+
+// How far ahead of itself a stream fetches: blocks take longer to widen, so more is under way.
+template <typename Panel>
+constexpr int64_t kPrefetchBytes = Panel::kAnyK ? 1536 : 2048;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -115,7 +118,7 @@ void direct_rows(const float* x, int64_t row0, const LinearOutput& to, int64_t p
       for (int p = 0; p < P; ++p) {
         reader[p].seek(kk);
         // Past its end, a stream goes on at the panel that takes its place in the next group.
-        const int64_t offset = kk * Panel::kBytesPerK + kPrefetchBytes;
+        const int64_t offset = kk * Panel::kBytesPerK + kPrefetchBytes<Panel>;
         if (offset >= bytes && !more) continue;
         const int64_t next_group = offset < bytes ? 0 : (P - 1) * bytes;
         const uint8_t* ahead = base + p * bytes + offset + next_group;
@@ -168,7 +171,7 @@ template <typename Panel>
 void fetch_heads(const LinearOutput& to, int64_t panel, int64_t count) {
   const int64_t bytes = panel_bytes<Panel>(to.weight.k);
   const uint8_t* base = to.weight.data + panel * bytes;
-  for (int64_t at = 0; at < smaller(bytes, kPrefetchBytes); at += 64)
+  for (int64_t at = 0; at < smaller(bytes, kPrefetchBytes<Panel>); at += 64)
     for (int64_t p = 0; p < count; ++p) __builtin_prefetch(base + p * bytes + at);
 }
 
