@@ -195,8 +195,7 @@ def info(
 
 
 @app.command(
-    epilog="Examples:  bitlens fetch smollm2-135m-instruct"
-    "  |  bitlens fetch HuggingFaceTB/SmolLM2-135M"
+    epilog="Examples:  bitlens fetch gemma-3-270m  |  bitlens fetch HuggingFaceTB/SmolLM2-135M"
 )
 def fetch(model: Model = "smollm2-135m-instruct", as_json: Json = False) -> None:
     """Download a model into the cache and print its path."""

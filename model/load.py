@@ -42,11 +42,11 @@ def load(
     """Loads a model.
 
     Args:
-        source: The alias `smollm2-135m-instruct`; a .gguf file; a Hugging Face directory; a model
-            on the Hugging Face hub, `org/name` or `org/name@revision` (needs the `hub` extra; a
-            directory of that name wins), with `:Q4_K_M` or `:file.gguf` for a GGUF file in it; a
-            transformers model in memory, of which this takes a copy as it is now; or a Checkpoint
-            that is open.
+        source: An alias (`smollm2-135m-instruct`, `gemma-3-270m`); a .gguf file, or any shard of
+            one; a Hugging Face directory; a model on the Hugging Face hub, `org/name` or
+            `org/name@revision` (needs the `hub` extra; a directory of that name wins), with
+            `:Q4_K_M` or `:file.gguf` for a GGUF file in it; a transformers model in memory, of
+            which this takes a copy as it is now; or a Checkpoint that is open.
         revision: The branch, tag or commit of a model on the hub.
         tokenizer: For a model in memory: the fast tokenizer of transformers that goes with it.
         dtype: The precision policy: "fp32", "bf16", "bf16_weights", "fp64" or "hf_bf16" (the last
@@ -66,6 +66,7 @@ def load(
         FetchError: it is not on this machine and cannot be fetched.
         TypeError: no source at all.
         CheckpointError: a damaged or unsupported checkpoint, naming file and tensor or field.
+        RuntimeError: K-quants without the `gguf` package; says what to install.
         ValueError: an argument that cannot be, naming it and what can.
         ConfigError: a rope_scaling that cannot be, or one whose frequencies follow the length of
             the sequence, with the native backend.

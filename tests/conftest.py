@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import bitlens
 import pytest
 import torch
+from bitlens.model.checkpoint import Checkpoint
 from hypothesis import settings
 
 settings.register_profile("bitlens", deadline=None, max_examples=25, derandomize=True)
@@ -63,3 +64,11 @@ def gemma3_path() -> Path:
     from bitlens.model.sources import fetch
 
     return Path(fetch("gemma-3-270m"))
+
+
+@pytest.fixture(scope="session")
+def gemma3_checkpoint(gemma3_path: Path) -> Checkpoint:
+    """The same, opened once: its vocabulary of 262,144 takes seconds to build."""
+    from bitlens.model.sources import open_checkpoint
+
+    return open_checkpoint(gemma3_path)

@@ -21,7 +21,7 @@ import bitlens
 import pytest
 
 ROOT = Path(bitlens.__file__).resolve().parent
-HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate"}
+HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf"}
 
 
 def _run(*command: str | Path, cwd: Path, **env: str) -> str:
@@ -151,7 +151,8 @@ def test_metadata_keeps_the_heavy_packages_out_of_the_core(wheel: Path) -> None:
         for line in metadata.get_all("Requires-Dist", [])
         if "extra ==" not in line
     }
-    assert core == {"torch", "numpy", "safetensors", "tokenizers", "jinja2", "rich", "typer"}
+    expected = {"torch", "numpy", "safetensors", "tokenizers", "gguf", "jinja2", "rich", "typer"}
+    assert core == expected
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Version"] == bitlens.__version__
 

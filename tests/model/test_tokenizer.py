@@ -14,7 +14,7 @@ import sentencepiece
 import tokenizers
 import transformers
 from bitlens.model.chat_template import ChatTemplateError
-from bitlens.model.checkpoint import CheckpointError
+from bitlens.model.checkpoint import Checkpoint, CheckpointError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.gguf_tokenizer import PRE_TOKENIZERS, tokenizer_from_gguf
 from bitlens.model.sources.sentencepiece_bpe import SPACE
@@ -147,8 +147,8 @@ def test_smollm2_ids(smollm2: Tokenizer, text: str, ids: list[int]) -> None:
 
 
 @pytest.fixture(scope="session")
-def gemma3(gemma3_path: Path) -> Tokenizer:
-    tokenizer = open_checkpoint(gemma3_path).tokenizer
+def gemma3(gemma3_checkpoint: Checkpoint) -> Tokenizer:
+    tokenizer = gemma3_checkpoint.tokenizer
     assert tokenizer is not None
     return tokenizer
 

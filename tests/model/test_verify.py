@@ -135,3 +135,10 @@ def test_only_native_policies_are_verified(tiny_llama: Path) -> None:
 def test_every_promise_holds_on_smollm2(smollm2_path: Path, dtype: str) -> None:
     report = verify.verify(smollm2_path, dtype=dtype)
     assert not [dataclasses.asdict(row) for row in report.rows if not row.ok]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_every_promise_holds_on_gemma3(gemma3_path: Path, dtype: str) -> None:
+    report = verify.verify(gemma3_path, dtype=dtype)
+    assert not [dataclasses.asdict(row) for row in report.rows if not row.ok]
