@@ -6,7 +6,8 @@
     logits, cache = model.run_with_cache_with_saes(tokens, saes=[sae])
 
 An SAE runs as a hook function at its hook point: what it returns goes on through the same kernels,
-and everything else keeps its bits. Shapes: B batch, P positions.
+and everything else keeps its bits. SAEs have parameters, so on the native backend, which computes
+no gradients, runs are without them, functions on hooks included. Shapes: B batch, P positions.
 """
 
 from __future__ import annotations
@@ -51,9 +52,13 @@ class SAELensModel:
         self._error_terms: dict[str, bool] = {}
 
     def __getattr__(self, name: str) -> Any:
-        # The model's weight views would unpack a matrix each time SAELens asks for their device.
-        if name.startswith(("W_", "__")) or name == "model":
+        if name.startswith("__") or name == "model":
             raise AttributeError(name)
+        if name == "W_E":
+            # SAELens's store asks for its device at every batch, and would unpack the matrix.
+            raise AttributeError(
+                "W_E is not on the adapter: take the model's own, `model.model.W_E`"
+            )
         return getattr(self.model, name)
 
     @property
@@ -202,14 +207,15 @@ class SAELensModel:
                     else:
                         stack.enter_context(self.acts_to_saes[at].hooks([(inner, fn)]))
             splices = [(name, self._splice(name)) for name in self.acts_to_saes]
+            graph = torch.is_grad_enabled() and self.model.ops.differentiable
+            stack.enter_context(torch.set_grad_enabled(graph))
             yield splices + outer
 
     def _splice(self, name: str) -> HookFunction:
         sae, error_term = self.acts_to_saes[name], self._error_terms[name]
 
         def fn(tensor: torch.Tensor, *, hook: HookPoint) -> torch.Tensor:
-            graph = torch.is_grad_enabled() and self.model.ops.differentiable
-            with torch.set_grad_enabled(graph), _error_term(sae, error_term):
+            with _error_term(sae, error_term):
                 y: torch.Tensor = sae(tensor.to(sae.dtype))
             return y.to(tensor.dtype)
 

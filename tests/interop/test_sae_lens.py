@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bitlens
+import datasets
 import pytest
+import sae_lens
 import torch
 from bitlens.model.interop.sae_lens_model import SAELensModel
 from random_models import BOS, byte_tokenizer, random_checkpoint
-from transformer_lens_peer import transformer_lens_llama
-
-sae_lens = pytest.importorskip("sae_lens", reason="SAELens comes with the extra `interop`")
-datasets = pytest.importorskip("datasets", reason="comes with SAELens")
+from sae_lens_cases import hooked_sae_transformer, random_sae
 
 CHECKPOINT = random_checkpoint("llama", tokenizer=byte_tokenizer())
 C = CHECKPOINT.config
@@ -26,27 +23,9 @@ TOKENS = torch.tensor([[BOS, 3, 1, 4, 1, 5], [BOS, 9, 2, 6, 5, 3]])
 TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 
 
-def make_sae(hook: str = HOOK, d_in: int = C.d_model, reshape: str = "none") -> Any:
-    metadata = {"hook_name": hook, "context_size": 6, "prepend_bos": True, "model_name": "random"}
-    config = sae_lens.StandardSAEConfig(
-        d_in=d_in,
-        d_sae=64,
-        dtype="float32",
-        device="cpu",
-        reshape_activations=reshape,
-        metadata=sae_lens.saes.sae.SAEMetadata(**metadata),
-    )
-    sae = sae_lens.StandardSAE(config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in sae.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * d_in**-0.5)
-    return sae
-
-
 @pytest.fixture(scope="module")
 def sae() -> Any:
-    return make_sae()
+    return random_sae(HOOK, C.d_model)
 
 
 @pytest.fixture
@@ -56,12 +35,7 @@ def model() -> SAELensModel:
 
 @pytest.fixture
 def lens() -> Any:
-    kind = sae_lens.HookedSAETransformer
-    lens = transformer_lens_llama(CHECKPOINT, kind, use_attn_result=False)
-    ours = SAELensModel(bitlens.load(CHECKPOINT))
-    lens.tokenizer = SimpleNamespace(**asdict(ours.tokenizer), padding_side="left")
-    lens.to_tokens = ours.to_tokens
-    return lens
+    return hooked_sae_transformer(CHECKPOINT, SAELensModel(bitlens.load(CHECKPOINT)))
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -106,7 +80,7 @@ def test_ablating_a_latent(model: SAELensModel, lens: Any, sae: Any) -> None:
 
 
 def test_an_sae_that_stays(model: SAELensModel, lens: Any) -> None:
-    heads = make_sae("blocks.0.attn.hook_z", C.n_heads * C.d_head, "hook_z")
+    heads = random_sae("blocks.0.attn.hook_z", C.n_heads * C.d_head, reshape="hook_z")
     for each in (model, lens):
         each.add_sae(heads)
     close(model(TOKENS), lens(TOKENS))
@@ -178,22 +152,33 @@ def test_the_evaluator(model: SAELensModel, lens: Any, sae: Any) -> None:
         assert value == pytest.approx(found[1][key], rel=1e-3, abs=1e-4), key
 
 
-def test_the_documented_example(
-    smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore:.*not tokenized")
+def test_the_documented_examples(
+    smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
-    make_sae("blocks.2.hook_resid_post", 576).save_model(tmp_path / "my_sae")
+    """In order and in one namespace; the SAE that the page loads is one that it trains."""
     page = Path(bitlens.__file__).parent / "docs" / "migration.md"
-    (block,) = re.findall(r"```python sae-lens\n(.*?)```", page.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python sae-lens\n(.*?)```", page.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"bitlens": bitlens}
-    exec(compile(block, page.name, "exec"), namespace)
-    assert namespace["latents"].shape[-1] == 64
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), namespace)
+    assert namespace["latents"].shape[-1] == namespace["sae"].cfg.d_sae
+    assert not torch.equal(namespace["ablated"], namespace["logits"])
+    assert namespace["metrics"]["model_behavior_preservation"]["kl_div_with_sae"] > 0
+    assert len(namespace["top_tokens"]) == 5
+
+
+def test_weights_on_the_adapter(model: SAELensModel) -> None:
+    assert torch.equal(model.W_U, model.model.W_U)
+    with pytest.raises(AttributeError, match=r"model\.model\.W_E"):
+        model.W_E  # noqa: B018
 
 
 def test_what_cannot_be_spliced(model: SAELensModel, sae: Any) -> None:
     with pytest.raises(KeyError, match="did you mean"):
-        model.add_sae(make_sae("blocks.1.hook_resid_pst"))
-    transcoder = make_sae()
+        model.add_sae(random_sae("blocks.1.hook_resid_pst", C.d_model))
+    transcoder = random_sae(HOOK, C.d_model)
     transcoder.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
     with pytest.raises(ValueError, match="transcoder"):
         model.add_sae(transcoder)
