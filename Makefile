@@ -7,11 +7,12 @@ PIP := $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 MODEL ?= smollm2-135m-instruct
 TESTFLAGS ?=
+PYTHONS ?= python3.11 python3.12 python3.13
 CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help demo test check bench bench-precision build fuzz nightly sanitize format clean
+.PHONY: help demo test check bench bench-precision build fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -51,7 +52,6 @@ check: $(VENV)/dev.stamp build ## formatting, lint and types
 	ruff format --check .
 	ruff check .
 	clang-format --dry-run -Werror $(CXX_FILES)
-	mkdir -p build/link && ln -sfn $(CURDIR) build/link/bitlens
 	cd build/link && mypy --config-file ../../pyproject.toml -m bitlens -m bitlens.cli \
 		-p bitlens.model -p bitlens.precision -p bitlens.interp
 
@@ -76,14 +76,18 @@ sanitize: ## the C++ core under ASan and UBSan, then TSan
 fuzz: $(VENV)/test.stamp build ## 200,000 more damaged files for the readers of models and tokenizers
 	$(PY) -m pytest -q --nightly tests/fuzz
 
+packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in clean environments of PYTHONS
+	PYTHONS="$(PYTHONS)" $(PY) -m pytest -q --nightly tests/packages
+
 # CONTRIBUTING.md says what each of these shows.
 nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers
-	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/test_exhaustive.py
+	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/packages --ignore tests/test_exhaustive.py
 	$(MAKE) fuzz
 	$(MAKE) exhaustive
 	$(MAKE) sanitize
 	$(MAKE) arm-check
 	$(MAKE) clang-check
+	$(MAKE) packages
 
 clean: ## remove what was built, the environment stays
 	rm -rf build dist *.egg-info _core*.so

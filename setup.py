@@ -12,8 +12,10 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
+LINK = Path("build", "link")
 
 
 class CMakeBuild(build_ext):
@@ -22,6 +24,8 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         import pybind11
 
+        if self.inplace:
+            link_package()
         cmake = shutil.which("cmake")
         if cmake is None:
             raise RuntimeError("building bitlens needs cmake >= 3.24: pip install cmake ninja")
@@ -50,10 +54,39 @@ class BuildPy(build_py):
     the package, lie in it, but are no modules of bitlens.
     """
 
+    def run(self) -> None:
+        if not self.editable_mode:
+            # Of an earlier build: modules that are gone from the tree would go into the wheel.
+            shutil.rmtree(Path(self.build_lib, "bitlens"), ignore_errors=True)
+        super().run()
+
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         modules = super().find_package_modules(package, package_dir)
         strangers = [("bitlens", "setup"), ("bitlens", "bitlens_pytest")]
         return [m for m in modules if (m[0], m[1]) not in strangers]
+
+
+class EditableWheel(editable_wheel):
+    """Puts a folder on the path in which the repository is called `bitlens`.
+
+    A mapping of the root to `bitlens` would be done by an import hook, which type checkers and
+    editors do not follow.
+    """
+
+    def finalize_options(self) -> None:
+        link_package()
+        self.distribution.package_dir = {"": str(LINK)}
+        super().finalize_options()
+
+
+def link_package() -> None:
+    """Makes the links build/link/bitlens and build/link/bitlens_pytest.py."""
+    (ROOT / LINK).mkdir(parents=True, exist_ok=True)
+    for name, target in (("bitlens", ROOT), ("bitlens_pytest.py", ROOT / "bitlens_pytest.py")):
+        link = ROOT / LINK / name
+        if not link.exists():
+            link.unlink(missing_ok=True)  # of a clone that has moved
+            link.symlink_to(target)
 
 
 version = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.MULTILINE)
@@ -74,5 +107,5 @@ setup(
     },
     include_package_data=False,
     ext_modules=[Extension("bitlens._core", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy},
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy, "editable_wheel": EditableWheel},
 )

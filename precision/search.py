@@ -11,11 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hypothesis
 import torch
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+
+from .extra import missing
+
+try:
+    import hypothesis
+    from hypothesis import HealthCheck, Phase, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import Flaky
+except ModuleNotFoundError as error:
+    raise missing("a search for inputs", "Hypothesis") from error
 
 from .contract import PrecisionContract
 from .exact import Method, reference

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import bitlens
 import pytest
+from clean_environment import build_sdist, source_tree
+from extra_uses import USES, Use
 
 ROOT = Path(bitlens.__file__).resolve().parent
 HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf"}
@@ -112,12 +114,7 @@ def test_mypy_recipe(tmp_path: Path, clone: str) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from an sdist of a clone named unlike the package."""
     folder = tmp_path_factory.mktemp("wheel")
-    clone = folder / "bitlens-main"
-    junk = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
-    shutil.copytree(ROOT, clone, ignore=junk, symlinks=True)
-    build = "import sys, setuptools.build_meta as b; print(b.build_sdist(sys.argv[1]))"
-    _run(sys.executable, "-c", build, folder, cwd=clone)
-    (sdist,) = folder.glob("*.tar.gz")
+    sdist = build_sdist(source_tree(folder), folder)
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     _run(*pip, "-w", folder, sdist, cwd=folder, CMAKE_BUILD_PARALLEL_LEVEL="2")
     (built,) = folder.glob("*.whl")
@@ -137,9 +134,11 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     sources = {
         str(path.relative_to(ROOT))
         for package in ("model", "precision", "interp")
-        for path in (ROOT / package).rglob("*.py")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert sources <= inside
+    assert {name for name in inside if name.split("/")[0] in folders} == sources
 
 
 def test_metadata_keeps_the_heavy_packages_out_of_the_core(wheel: Path) -> None:
@@ -162,7 +161,7 @@ def test_wheel_imports_in_a_clean_environment(wheel: Path, tmp_path: Path) -> No
     venv.create(tmp_path / "env", with_pip=False, symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"]
-    _run(*pip, wheel, cwd=tmp_path)
+    _run(*pip, wheel, cwd=tmp_path, PYTHONPATH="")  # which may name another bitlens
     (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     code = "import bitlens; print(bitlens.__file__); bitlens.load; print(bitlens._core.__file__)"
@@ -213,6 +212,16 @@ def test_a_missing_core_says_how_to_build(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode != 0
     assert "make build" in run.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.extra}: {use.package}")
+def test_a_missing_extra_is_named(use: Use, smollm2_path: Path) -> None:
+    code = f"import sys; sys.modules[{use.package!r}] = None\n{use.code}"
+    command = [sys.executable, "-c", code]
+    env = os.environ | {"MODEL": str(smollm2_path)}
+    run = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert run.returncode != 0
+    assert f"pip install 'bitlens[{use.extra}]'" in run.stderr.strip().splitlines()[-1]
 
 
 def test_an_unknown_isa_names_what_there_is() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..extra import missing
+
 BITS = 256
 
 Balls = Any
@@ -26,9 +28,7 @@ def _flint() -> Any:
     try:
         import flint
     except ImportError as error:
-        raise ImportError(
-            'method="arb" needs python-flint: pip install bitlens[precision]'
-        ) from error
+        raise missing('method="arb"', "python-flint") from error
     return flint
 
 

@@ -4,6 +4,13 @@ They shrink toward few significand bits, then exponent 0. Scalars are Python flo
 `Recipe`s, which build the same bits everywhere and print as the code that does so.
 """
 
+from ..extra import missing
+
+try:
+    import hypothesis as hypothesis
+except ModuleNotFoundError as error:
+    raise missing("bitlens.precision.strategies", "Hypothesis") from error
+
 from .attention import attention_sinks
 from .dot import DotFactor, gen_dot, ill_conditioned_dot
 from .drawn import DrawnInputs

@@ -1,0 +1,8 @@
+"""What to say where a package of the extra `precision` is not installed."""
+
+from __future__ import annotations
+
+
+def missing(what: str, package: str) -> ImportError:
+    """The error to raise from the import's own: `what` needs `package`."""
+    return ImportError(f"{what} needs {package}: pip install 'bitlens[precision]'")
