@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import bitlens
 import sae_lens
 import torch
 from bitlens.model.checkpoint import Checkpoint
@@ -44,3 +45,28 @@ def hooked_sae_transformer(checkpoint: Checkpoint, ours: SAELensModel) -> Any:
     lens.tokenizer = SimpleNamespace(**asdict(ours.tokenizer), padding_side="left")
     lens.to_tokens = ours.to_tokens
     return lens
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint on both sides, an SAE for one of its hooks, and tokens [1, P]."""
+
+    checkpoint: Checkpoint
+    ours: SAELensModel
+    theirs: Any
+    sae: Any
+    tokens: torch.Tensor
+
+    @property
+    def hook(self) -> str:
+        name: str = self.sae.cfg.metadata.hook_name
+        return name
+
+
+def subject(checkpoint: Checkpoint, layer: int, tokens: list[int]) -> Subject:
+    """With a random SAE for the residual stream after this layer."""
+    ours = SAELensModel(bitlens.load(checkpoint))
+    hook = f"blocks.{layer}.hook_resid_post"
+    sae = random_sae(hook, checkpoint.config.d_model, len(tokens))
+    lens = hooked_sae_transformer(checkpoint, ours)
+    return Subject(checkpoint, ours, lens, sae, torch.tensor([tokens]))
