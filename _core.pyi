@@ -87,6 +87,8 @@ def logsumexp(x: int, rows: int, n: int, out: int) -> None: ...
 def log_softmax(x: int, rows: int, n: int, out: int) -> None: ...
 def exp(x: int, count: int, out: int) -> None: ...
 def log(x: int, count: int, out: int) -> None: ...
+def tanh(x: int, count: int, out: int) -> None: ...
+def soft_cap(x: int, count: int, cap: float, out: int) -> None: ...
 def rope_inv_freq(theta: float, d_head: int, out: int) -> None: ...
 def rope_table(
     inv_freq: int,
@@ -137,6 +139,7 @@ def attention(
     n_kv_heads: int,
     d_head: int,
     scale: float,
+    cap: float,
     window: int,
     starts: int,
     past: int,
@@ -157,6 +160,7 @@ def attention_scores(
     n_kv_heads: int,
     d_head: int,
     scale: float,
+    cap: float,
     window: int,
     starts: int,
     past: int,
@@ -200,13 +204,14 @@ class Blocks:
         window: int,
         eps: float,
         attn_scale: float,
+        attn_cap: float,
         act: int,
     ) -> None:
         """Appends a block.
 
         norms: ln1, ln2, ln1_post, ln2_post, q_norm, k_norm (0: none). projections: (panels, format,
         n, k, bias) of q, k, v, o, gate, up, down. shape: d_model, n_heads, n_kv_heads, d_head,
-        d_mlp.
+        d_mlp. attn_cap: 0 for none.
         """
 
     def run(

@@ -177,6 +177,13 @@ void bind_rows(py::module_& m) {
   };
   map_values("exp", bitlens::exp);
   map_values("log", bitlens::log);
+  map_values("tanh", bitlens::tanh);
+  m.def(
+      "soft_cap",
+      [](Address x, int64_t count, float cap, Address out) {
+        soft_cap(at<float>(x), count, cap, at<float>(out));
+      },
+      NoGil());
 }
 
 void bind_rope(py::module_& m) {
@@ -229,26 +236,27 @@ void bind_attention(py::module_& m) {
   m.def(
       "attention",
       [](Address q, int dtype, int64_t q_stride, int64_t n_heads, int64_t n_kv_heads,
-         int64_t d_head, float scale, int64_t window, Address starts, Address past, int64_t batch,
-         Address page_table, int64_t max_pages, Address k_pages, Address v_pages, Address out,
-         int64_t out_stride, Address lse) {
+         int64_t d_head, float scale, float cap, int64_t window, Address starts, Address past,
+         int64_t batch, Address page_table, int64_t max_pages, Address k_pages, Address v_pages,
+         Address out, int64_t out_stride, Address lse) {
         const KVPages pages = {dtype_of(dtype),         n_kv_heads, d_head,
                                at<int32_t>(page_table), max_pages,  at<void>(k_pages),
                                at<void>(v_pages)};
-        attention({rows_of(starts, past, batch), pages, n_heads, scale, window}, at<void>(q),
+        attention({rows_of(starts, past, batch), pages, n_heads, scale, cap, window}, at<void>(q),
                   q_stride, at<void>(out), out_stride, at<float>(lse));
       },
       NoGil());
   m.def(
       "attention_scores",
       [](Address q, int dtype, int64_t q_stride, int64_t n_heads, int64_t n_kv_heads,
-         int64_t d_head, float scale, int64_t window, Address starts, Address past, int64_t batch,
-         Address page_table, int64_t max_pages, Address k_pages, Address indices, int64_t n_indices,
-         int64_t k_total, Address out) {
+         int64_t d_head, float scale, float cap, int64_t window, Address starts, Address past,
+         int64_t batch, Address page_table, int64_t max_pages, Address k_pages, Address indices,
+         int64_t n_indices, int64_t k_total, Address out) {
         const KVPages pages = {dtype_of(dtype), n_kv_heads,        d_head, at<int32_t>(page_table),
                                max_pages,       at<void>(k_pages), nullptr};
-        attention_scores({rows_of(starts, past, batch), pages, n_heads, scale, window}, at<void>(q),
-                         q_stride, at<int64_t>(indices), n_indices, k_total, at<float>(out));
+        attention_scores({rows_of(starts, past, batch), pages, n_heads, scale, cap, window},
+                         at<void>(q), q_stride, at<int64_t>(indices), n_indices, k_total,
+                         at<float>(out));
       },
       NoGil());
   m.def(
@@ -259,7 +267,7 @@ void bind_attention(py::module_& m) {
         const KVPages pages = {dtype_of(dtype),         n_kv_heads, d_head,
                                at<int32_t>(page_table), max_pages,  nullptr,
                                at<void>(v_pages)};
-        attention_values({rows_of(starts, past, batch), pages, n_heads, 1.0f, window},
+        attention_values({rows_of(starts, past, batch), pages, n_heads, 1.0f, 0.0f, window},
                          at<float>(pattern), k_total, at<void>(out), out_stride);
       },
       NoGil());
@@ -271,7 +279,7 @@ using ProjectionFields = std::tuple<Address, int, int64_t, int64_t, Address>;
 void add_block(std::vector<BlockWeights>& blocks, const NormAddresses& norms,
                const std::array<ProjectionFields, 7>& projections,
                const std::array<int64_t, 5>& shape, int64_t window, float eps, float attn_scale,
-               int act) {
+               float attn_cap, int act) {
   const auto projection = [&](size_t i) {
     const auto& [panels, format, n, k, bias] = projections[i];
     return Projection{{at<uint8_t>(panels), format_of(format), n, k}, at<float>(bias)};
@@ -294,6 +302,7 @@ void add_block(std::vector<BlockWeights>& blocks, const NormAddresses& norms,
   block.window = window;
   block.eps = eps;
   block.attn_scale = attn_scale;
+  block.attn_cap = attn_cap;
   block.act = activation_of(act);
   blocks.push_back(block);
 }
@@ -341,8 +350,9 @@ void bind_blocks(py::module_& m) {
            [](Blocks& self, const NormAddresses& norms,
               const std::array<ProjectionFields, 7>& projections,
               const std::array<int64_t, 5>& shape, int64_t window, float eps, float attn_scale,
-              int act) {
-             add_block(self.blocks, norms, projections, shape, window, eps, attn_scale, act);
+              float attn_cap, int act) {
+             add_block(self.blocks, norms, projections, shape, window, eps, attn_scale, attn_cap,
+                       act);
            })
       .def("run", &Blocks::run, NoGil());
 }

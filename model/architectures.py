@@ -21,8 +21,9 @@ class Architecture:
         fixed: ModelConfig fields that the architecture decides, whatever the checkpoint says.
         bias_fields: ModelConfig bias field -> the config.json flag that switches it on.
         window_rule: Which layers slide a window: "none", "all" (Mistral), those from
-            `max_window_layers` on ("upper", Qwen), or all but each `sliding_window_pattern`-th
-            ("interleaved", Gemma 3). `layer_types` overrides the last two.
+            `max_window_layers` on ("upper", Qwen), all but each second ("alternating", Gemma 2), or
+            all but each `sliding_window_pattern`-th, with a RoPE base of their own ("interleaved",
+            Gemma 3). `layer_types` overrides the last three.
         gguf_permuted: llama.cpp reorders the rows of q and k, from rotate-half to interleaved RoPE.
     """
 
@@ -32,8 +33,13 @@ class Architecture:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     bias_fields: Mapping[str, str] = field(default_factory=dict)
-    window_rule: Literal["none", "all", "upper", "interleaved"] = "none"
+    window_rule: Literal["none", "all", "upper", "alternating", "interleaved"] = "none"
     gguf_permuted: bool = False
+
+    @property
+    def is_gemma(self) -> bool:
+        """Norms by (1 + w), a scaled embedding, tanh-GELU, `query_pre_attn_scalar`, soft caps."""
+        return self.window_rule in ("alternating", "interleaved")
 
 
 # What the config classes of all supported architectures assume.
@@ -88,6 +94,24 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         fixed={"qk_norm": True},
         bias_fields={"attn_bias": "attention_bias", "attn_out_bias": "attention_bias"},
         window_rule="upper",
+    ),
+    Architecture(
+        name="gemma2",
+        model_type="gemma2",
+        gguf_name="gemma2",
+        defaults={
+            "max_position_embeddings": 8192,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "tie_word_embeddings": True,
+        },
+        fixed={"sandwich_norms": True},
+        bias_fields={"attn_bias": "attention_bias", "attn_out_bias": "attention_bias"},
+        window_rule="alternating",
     ),
     Architecture(
         name="gemma3",

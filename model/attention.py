@@ -114,17 +114,30 @@ class Attention(AttentionWeights, nn.Module):
             cache,
             run.batch,
             scale=self.config.attn_scale,
+            cap=self.config.attn_logit_softcap,
             window=window,
         )
         return z
+
+    def _scores(
+        self, q_THh: torch.Tensor, cache: LayerCache, run: Run, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What hook_attn_scores shows, of all rows or of some."""
+        return run.ops.attention_scores(
+            q_THh,
+            cache,
+            run.batch,
+            scale=self.config.attn_scale,
+            cap=self.config.attn_logit_softcap,
+            window=self.layer.window,
+            rows=rows,
+        )
 
     def _hook_pattern(
         self, q_THh: torch.Tensor, cache: LayerCache, run: Run
     ) -> tuple[torch.Tensor, bool]:
         window = self.layer.window
-        scores = run.ops.attention_scores(
-            q_THh, cache, run.batch, scale=self.config.attn_scale, window=window
-        )
+        scores = self._scores(q_THh, cache, run)
         scores, scored = run.hook_keys(
             f"{self.address}.hook_attn_scores", scores, -math.inf, window
         )
@@ -138,14 +151,7 @@ class Attention(AttentionWeights, nn.Module):
         """Keeps scores and pattern of the captured rows only; returns a pattern that is whole."""
         rows = run.captured_rows()
         with torch.no_grad():
-            scores = run.ops.attention_scores(
-                q_THh,
-                cache,
-                run.batch,
-                scale=self.config.attn_scale,
-                window=self.layer.window,
-                rows=rows,
-            )
+            scores = self._scores(q_THh, cache, run, rows)
             sliced = rows is not None
             name = f"{self.address}.hook_attn_scores"
             if run.wants(name):

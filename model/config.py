@@ -72,14 +72,16 @@ class ModelConfig:
     """Shape and options of a model. Checked when made; raises ConfigError.
 
     Attributes:
-        architecture: "llama", "mistral", "qwen2", "qwen3" or "gemma3": a name for people. Nothing
-            is computed from it.
+        architecture: "llama", "mistral", "qwen2", "qwen3", "gemma2" or "gemma3": a name for people.
+            Nothing is computed from it.
         norm_offset: 1.0 where the norm multiplies by (1 + w), as in Gemma's Hugging Face files.
         attn_bias: Biases on q, k and v; attn_out_bias is the bias on o.
         qk_norm: RMS norm over d_head on q and k before RoPE (Qwen 3, Gemma 3).
         sandwich_norms: A second norm on each sublayer's output (Gemma 2 and 3).
         embed_scale: Factor on the token embedding.
         attn_scale: Factor on q . k, normally 1 / sqrt(d_head).
+        attn_logit_softcap: Scores s become cap * tanh(s / cap) before they are masked (Gemma 2).
+        final_logit_softcap: The same of the logits, after the unembedding.
     """
 
     architecture: str
@@ -103,6 +105,8 @@ class ModelConfig:
     qk_norm: bool = False
     sandwich_norms: bool = False
     embed_scale: float = 1.0
+    attn_logit_softcap: float | None = None
+    final_logit_softcap: float | None = None
 
     def __post_init__(self) -> None:
         for field in _SIZES:
@@ -113,6 +117,9 @@ class ModelConfig:
                 raise ConfigError(f"{field} = {value}: expected at most {MAX_SIZE}")
         for field in ("eps", "attn_scale", "embed_scale"):
             _require_positive(field, getattr(self, field))
+        for field in ("attn_logit_softcap", "final_logit_softcap"):
+            if (cap := getattr(self, field)) is not None:
+                _require_positive(field, cap)
         if self.n_heads % self.n_key_value_heads:
             raise ConfigError(
                 f"n_heads = {self.n_heads} is not a multiple of "

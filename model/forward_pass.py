@@ -15,7 +15,7 @@ from .block import Block
 from .config import ModelConfig
 from .hooks import FINAL_NAMES, HookRegistry, layer_of
 from .kv_cache import KVCache
-from .layers import Embedding, Linear, RMSNorm
+from .layers import Embedding, Linear, RMSNorm, SoftCap
 from .loss import next_token_loss, next_token_losses
 from .ops import Ops
 from .overrides import OverrideRegistry
@@ -37,6 +37,7 @@ class ForwardPass:
     embed: Embedding
     ln_final: RMSNorm
     unembed: Linear
+    soft_cap: SoftCap
     _blocks: tuple[Block, ...]
     _registry: HookRegistry
     _overrides: OverrideRegistry
@@ -176,17 +177,21 @@ class ForwardPass:
 
     def _logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
-        return run.hook("unembed.hook_out", self.unembed(x, run))
+        logits_TV = run.hook("unembed.hook_out", self.unembed(x, run))
+        capped_TV: torch.Tensor = self.soft_cap(logits_TV, run)
+        return capped_TV
 
     def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         weight = self.unembed.weight
         if not isinstance(self.ops, ShardedOps):
             return self._logits(resid_Td, run)
-        if run.wants("unembed.hook_out") or self.unembed.address in run.watch.overrides:
+        if run.wants("unembed.hook_out") or any(map(run.is_overridden, ("unembed", "soft_cap"))):
             logits_TV = self._logits(resid_Td, run)
             return logits_TV[:, weight.start : weight.start + weight.own.n]
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
-        return self.ops.own_columns(x, weight, out_dtype=self.ops.policy.logits)
+        logits_Tr = self.ops.own_columns(x, weight, out_dtype=self.ops.policy.logits)
+        capped_Tr: torch.Tensor = self.soft_cap(logits_Tr, run)
+        return capped_Tr
 
     def _result(
         self,

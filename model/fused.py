@@ -125,6 +125,7 @@ class FusedBlocks:
             attn.layer.window or 0,
             config.eps,
             config.attn_scale,
+            config.attn_logit_softcap or 0.0,
             ACT_CODES[config.act_fn],
         )
 

@@ -190,14 +190,15 @@ def attention(
     past_B: torch.Tensor,
     scale: float,
     window: int,
+    cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """z [T, H, h] and the log-sum-exp of the scores, fp32 [T, H]; window 0 is none."""
+    """z [T, H, h] and the log-sum-exp of the scores, fp32 [T, H]; window 0 and cap 0 are none."""
     q_THh = q_THh.contiguous()
     rows, heads, d_head = q_THh.shape
     z_THh, lse_TH = empty(q_THh.shape, q_THh.dtype), empty((rows, heads))
     _core.attention(
         q_THh.data_ptr(), DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
-        d_head, scale, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
+        d_head, scale, cap, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
         page_table.data_ptr(), page_table.shape[1], k_pages.data_ptr(), v_pages.data_ptr(),
         z_THh.data_ptr(), heads * d_head, lse_TH.data_ptr(),
     )  # fmt: skip
@@ -214,6 +215,7 @@ def attention_scores(
     window: int,
     rows_R: torch.Tensor,
     n_keys: int,
+    cap: float = 0.0,
 ) -> torch.Tensor:
     """Scores of the rows in rows_R, fp32 [R, H, n_keys], -inf where masked."""
     q_THh, rows_R = q_THh.contiguous(), rows_R.contiguous()
@@ -221,7 +223,7 @@ def attention_scores(
     scores = empty((rows_R.shape[0], heads, n_keys))
     _core.attention_scores(
         q_THh.data_ptr(), DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
-        d_head, scale, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
+        d_head, scale, cap, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
         page_table.data_ptr(), page_table.shape[1], k_pages.data_ptr(), rows_R.data_ptr(),
         rows_R.shape[0], n_keys, scores.data_ptr(),
     )  # fmt: skip
@@ -300,4 +302,20 @@ def log(x: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
     _core.log(x.data_ptr(), x.numel(), out.data_ptr())
+    return out
+
+
+def tanh(x: torch.Tensor) -> torch.Tensor:
+    """Hyperbolic tangent, fp32, at most 1 ULP off."""
+    x = x.contiguous()
+    out = empty(x.shape, x.dtype)
+    _core.tanh(x.data_ptr(), x.numel(), out.data_ptr())
+    return out
+
+
+def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """cap * tanh(x / cap), fp32."""
+    x = x.contiguous()
+    out = empty(x.shape, x.dtype)
+    _core.soft_cap(x.data_ptr(), x.numel(), cap, out.data_ptr())
     return out

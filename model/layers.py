@@ -105,6 +105,23 @@ class RMSNorm(nn.Module):
         return y
 
 
+class SoftCap(nn.Module):
+    """cap * tanh(x / cap) of the logits, dispatched at "soft_cap"; x itself without a cap."""
+
+    def __init__(self, ops: Ops, cap: float | None) -> None:
+        super().__init__()
+        self.ops = ops
+        self.cap = cap
+
+    def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
+        if self.cap is None:
+            return x
+        if run is None:
+            return self.ops.soft_cap(x, self.cap)
+        y: torch.Tensor = run.op("soft_cap", run.ops.soft_cap, x, self.cap)
+        return y
+
+
 def _by_rows(fn: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """fn of [rows, k] over all leading axes of x."""
     y = fn(x.reshape(-1, x.shape[-1]))

@@ -31,6 +31,7 @@ Tensors = tuple[torch.Tensor, ...]
 OPERATIONS: Mapping[str, str] = {
     "embed": "embedding",
     "unembed": "linear",
+    "soft_cap": "soft_cap",
     "ln_final": "norm",
     "ln1": "norm",
     "ln2": "norm",
@@ -99,6 +100,7 @@ CONTRACTED: Mapping[str, str] = {
     "norm": "rms_norm",
     "rope": "rope",
     "attention": "attention",
+    "soft_cap": "soft_cap",
     "gated_act": "swiglu",
 }
 """The contract's operation for each kind. A product with a scale and a sum of two are dot products
@@ -138,6 +140,7 @@ VIEWS: Mapping[str, Callable[[Any], torch.Tensor]] = {
     "norm": rows,
     "rope": _heads,
     "attention": _heads,
+    "soft_cap": rows,
     "gated_act": rows,
 }
 RESTORES: Mapping[str, Callable[[torch.Tensor, Any], Any]] = {
@@ -147,6 +150,7 @@ RESTORES: Mapping[str, Callable[[torch.Tensor, Any], Any]] = {
     "norm": as_rows,
     "rope": _as_heads,
     "attention": _as_heads,
+    "soft_cap": as_rows,
     "gated_act": as_rows,
 }
 
@@ -228,6 +232,7 @@ def _bind_attention(
     batch: RaggedBatch,
     *,
     scale: float | None = None,
+    cap: float | None = None,
     window: int | None,
 ) -> dict[str, Any]:
     if scale is None:
@@ -236,6 +241,7 @@ def _bind_attention(
         raise ValueError(f"attention of {batch.size} sequences: its contract takes one at a time")
     q, k, v = _attention_operands(q_THh, cache, batch)
     inputs = {"q": q, "k": k, "v": v, "scale": scale, "causal": True, "past": batch.past[0]}
+    inputs |= {} if cap is None else {"cap": cap}
     return inputs if window is None else inputs | {"window": window}
 
 
@@ -245,6 +251,10 @@ def _attention_operands(
     pairs = [cache.gather(b, total) for b, total in enumerate(batch.totals)]
     k, v = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return _heads(q_THh.detach()), _heads(k), _heads(v)
+
+
+def _bind_soft_cap(policy: Policy, x: torch.Tensor, cap: float) -> dict[str, Any]:
+    return {"x": rows(x), "cap": cap}
 
 
 def _bind_gated_act(
@@ -260,5 +270,6 @@ _ARGUMENTS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., Tens
     "norm": (_bind_norm, lambda x, *_: (rows(x.detach()),)),
     "rope": (_bind_rope, lambda x, *_: (_heads(x.detach()),)),
     "attention": (_bind_attention, _attention_operands),
+    "soft_cap": (_bind_soft_cap, lambda x, _: (rows(x.detach()),)),
     "gated_act": (_bind_gated_act, lambda _, gate, up: (gate.detach(), up.detach())),
 }

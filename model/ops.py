@@ -111,6 +111,7 @@ class Ops(Protocol):
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
     ) -> torch.Tensor:
         """z [T, H, h]: scores, pattern and values in one, bit for bit."""
@@ -123,13 +124,15 @@ class Ops(Protocol):
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """scale * q . k -> `policy.compute` [T or len(rows), H, K], -inf where the key is masked.
+        """scale * q . k, soft-capped if there is a cap; -inf where the key is masked.
 
-        K is `batch.n_keys` and column j is the key at position j of the row's own sequence. `rows`
-        (int64, ascending) chooses rows of T; q_THh holds all of them all the same.
+        In `policy.compute`, [T or len(rows), H, K]. K is `batch.n_keys` and column j is the key at
+        position j of the row's own sequence. `rows` (int64, ascending) chooses rows of T; q_THh
+        holds all of them all the same.
         """
         ...
 
@@ -150,6 +153,10 @@ class Ops(Protocol):
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """act(gate) * up, rounded once -> [T, m]."""
+        ...
+
+    def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
+        """cap * tanh(x / cap) of logits, in their dtype (Gemma 2, arXiv 2408.00118)."""
         ...
 
     def run_blocks(

@@ -29,9 +29,14 @@ class HuggingFaceOps(TorchOps):
 
 
 def require_known_rounding(config: ModelConfig) -> None:
-    """Raises ConfigError for an architecture whose norms transformers rounds in another way."""
+    """Raises ConfigError where transformers rounds norms in another way, and for soft caps."""
     if config.sandwich_norms:
         raise ConfigError(
             f'dtype = "hf_bf16": the rounding points of {config.architecture} are not known, only '
             'those of llama, mistral, qwen2 and qwen3; load with dtype="bf16"'
+        )
+    if config.attn_logit_softcap or config.final_logit_softcap:
+        raise ConfigError(
+            'dtype = "hf_bf16": the rounding points of soft caps are not known; load with '
+            'dtype="bf16"'
         )

@@ -126,6 +126,7 @@ class NativeOps:
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
     ) -> torch.Tensor:
         z_THh, _ = kernels.attention(
@@ -137,6 +138,7 @@ class NativeOps:
             batch.past_B,
             scale,
             window or 0,
+            cap or 0.0,
         )
         return z_THh
 
@@ -147,6 +149,7 @@ class NativeOps:
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -160,6 +163,7 @@ class NativeOps:
             window or 0,
             torch.arange(batch.n_rows) if rows is None else rows,
             batch.n_keys,
+            cap or 0.0,
         )
 
     def attention_pattern(self, scores_THK: torch.Tensor) -> torch.Tensor:
@@ -184,6 +188,9 @@ class NativeOps:
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         return kernels.gated_act(kind, gate, up)
+
+    def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
+        return kernels.soft_cap(x, cap)
 
     def run_blocks(
         self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run

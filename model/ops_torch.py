@@ -109,9 +109,12 @@ class TorchOps:
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        scores = self.attention_scores(q_THh, layer_cache, batch, scale=scale, window=window)
+        scores = self.attention_scores(
+            q_THh, layer_cache, batch, scale=scale, cap=cap, window=window
+        )
         pattern = self.attention_pattern(scores)
         return self.attention_values(pattern, layer_cache, batch, window=window)
 
@@ -122,6 +125,7 @@ class TorchOps:
         batch: RaggedBatch,
         *,
         scale: float,
+        cap: float | None,
         window: int | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -131,6 +135,8 @@ class TorchOps:
             q = self._widen(q_THh[batch.starts[b] : batch.starts[b + 1]])
             q = q.reshape(q.shape[0], k.shape[1], -1, q.shape[2])
             s_THK = torch.einsum("tgrh,kgh->tgrk", q, k).flatten(1, 2) * scale
+            if cap is not None:
+                s_THK = self.soft_cap(s_THK, cap)
             scores.append(F.pad(s_THK, (0, batch.n_keys - k.shape[0])))
         masked = torch.cat(scores).masked_fill(~batch.visible_THK(window), -math.inf)
         return masked if rows is None else masked[rows]
@@ -162,6 +168,9 @@ class TorchOps:
         gate = self._widen(gate)
         act = F.silu(gate) if kind == "silu" else F.gelu(gate, approximate="tanh")
         return self._round(act * self._widen(up))
+
+    def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
+        return cap * torch.tanh(x / cap)
 
     def run_blocks(
         self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run

@@ -42,7 +42,8 @@ def op_addresses(config: ModelConfig) -> list[str]:
     absent |= set() if config.sandwich_norms else {"ln1_post", "ln2_post"}
     block = [name for name in _BLOCK if name not in absent]
     inner = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in block]
-    return ["embed", *inner, "ln_final", "unembed"]
+    last = [] if config.final_logit_softcap is None else ["soft_cap"]
+    return ["embed", *inner, "ln_final", "unembed", *last]
 
 
 class OverrideRegistry:

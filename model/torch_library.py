@@ -282,6 +282,14 @@ def kv_write(
     kernels.kv_write(k, v, k_pages, v_pages, page_table, starts, past)
 
 
+_CAP = "positive normal number of fp32"
+
+
+def _is_cap(cap: float) -> bool:
+    fp32 = torch.finfo(torch.float32)
+    return fp32.tiny <= cap <= fp32.max
+
+
 def _fake_attention(
     q: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -291,7 +299,7 @@ def _fake_attention(
 
 @_operator(
     "attention(Tensor q, Tensor k_pages, Tensor v_pages, Tensor page_table, Tensor starts, "
-    "Tensor past, float scale, int window=0) -> (Tensor, Tensor)",
+    "Tensor past, float scale, int window=0, float cap=0.0) -> (Tensor, Tensor)",
     _fake_attention,
 )
 def attention(
@@ -303,10 +311,12 @@ def attention(
     past: torch.Tensor,
     scale: float,
     window: int = 0,
+    cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention of q [T, H, h] over pages that hold the batch's keys, its own included.
 
-    Returns z [T, H, h] and the scores' log-sum-exp fp32 [T, H]. window 0: no window.
+    Returns z [T, H, h] and the scores' log-sum-exp fp32 [T, H]. window 0: no window; cap 0: no soft
+    cap of the scaled scores.
     """
     _check_act("attention", q=q)
     _require(
@@ -316,8 +326,9 @@ def attention(
         k_pages.dtype == q.dtype and k_pages.shape[2] == q.shape[2], "attention", "pages unlike q"
     )
     _require(window >= 0, "attention", f"window {window} is negative")
+    _require(cap == 0.0 or _is_cap(cap), "attention", f"cap {cap} is no {_CAP}")
     _check_pages("attention", q.shape[0], q.shape[1], k_pages, v_pages, page_table, starts, past)
-    return kernels.attention(q, k_pages, v_pages, page_table, starts, past, scale, window)
+    return kernels.attention(q, k_pages, v_pages, page_table, starts, past, scale, window, cap)
 
 
 @_operator(
@@ -383,3 +394,24 @@ def log(x: torch.Tensor) -> torch.Tensor:
     """Natural logarithm, fp32, at most 1 ULP off, the same bits on every instruction set."""
     _require(x.dtype == torch.float32, "log", f"x is {x.dtype}, expected float32")
     return kernels.log(x)
+
+
+@_operator(
+    "tanh(Tensor x) -> Tensor",
+    lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
+)
+def tanh(x: torch.Tensor) -> torch.Tensor:
+    """Hyperbolic tangent, fp32, at most 1 ULP off, the same bits on every instruction set."""
+    _require(x.dtype == torch.float32, "tanh", f"x is {x.dtype}, expected float32")
+    return kernels.tanh(x)
+
+
+@_operator(
+    "soft_cap(Tensor x, float cap) -> Tensor",
+    lambda x, cap: torch.empty_like(x, memory_format=torch.contiguous_format),
+)
+def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """cap * tanh(x / cap), fp32 (Gemma 2, arXiv 2408.00118)."""
+    _require(x.dtype == torch.float32, "soft_cap", f"x is {x.dtype}, expected float32")
+    _require(_is_cap(cap), "soft_cap", f"cap {cap} is no {_CAP}")
+    return kernels.soft_cap(x, cap)

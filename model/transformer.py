@@ -28,7 +28,7 @@ from .hooks import (
     select_names,
 )
 from .kv_cache import KVCache
-from .layers import Embedding, Linear
+from .layers import Embedding, Linear, SoftCap
 from .ops import Ops
 from .overrides import Override, OverrideRegistry, op_addresses
 from .parallel import Group, ShardedOps, ShardedWeight
@@ -75,6 +75,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         self.blocks = nn.ModuleList(self._blocks)
         self.ln_final = builder.norm("ln_final")
         self.unembed = builder.unembedding(self.embed)
+        self.soft_cap = SoftCap(ops, self.config.final_logit_softcap)
 
     @property
     def cfg(self) -> TransformerLensConfig:

@@ -20,6 +20,8 @@ class TransformerLensConfig:
         attn_scale: What q . k is divided by; `config.attn_scale` is its reciprocal.
         window_size: The widest sliding window, None without any; `attn_types` says which layers
             slide ("local").
+        attn_scores_soft_cap: `config.attn_logit_softcap`; -1.0 for none.
+        output_logits_soft_cap: `config.final_logit_softcap`; -1.0 for none.
         rotary_base: Of the first layer; `config.layers` has each one's.
         dtype: Of activations.
     """
@@ -40,6 +42,8 @@ class TransformerLensConfig:
     attn_scale: float
     window_size: int | None
     attn_types: tuple[str, ...]
+    attn_scores_soft_cap: float
+    output_logits_soft_cap: float
     rotary_base: float
     rotary_dim: int
     use_normalization_before_and_after: bool
@@ -79,6 +83,8 @@ def transformer_lens_config(
         attn_scale=1 / config.attn_scale,
         window_size=max((width for width in windows if width is not None), default=None),
         attn_types=tuple("global" if width is None else "local" for width in windows),
+        attn_scores_soft_cap=config.attn_logit_softcap or -1.0,
+        output_logits_soft_cap=config.final_logit_softcap or -1.0,
         rotary_base=config.layers[0].rope_theta,
         rotary_dim=config.d_head,
         use_normalization_before_and_after=config.sandwich_norms,

@@ -66,15 +66,31 @@ def _logsumexp(y: Tensor, x: Tensor) -> Tensor:
     return (scores.softmax(-1) * scores.masked_fill(x == -torch.inf, 0.0).abs()).sum(-1)
 
 
-def _attention(y: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor) -> Tensor:
-    """do/ds_j = p_j (v_j - o), and relative errors of q or k move s_j by scale |q||k_j|."""
+def _attention(
+    y: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor, cap: float | None
+) -> Tensor:
+    """do/ds_j = p_j (v_j - o), and relative errors of q or k move s_j by scale |q||k_j|, times the
+    slope of a soft cap."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.double().repeat_interleave(group, -3) for x in (k, v))
     queries = q.double()
-    p = (queries @ keys.mT * scale).masked_fill(~visible, -torch.inf).softmax(-1)
-    moved = p * (queries.abs() @ keys.abs().mT) * abs(scale)
+    scores, slope = queries @ keys.mT * scale, torch.ones(())
+    if cap is not None:
+        slope = _soft_cap_slope(scores, cap)
+        scores = cap * (scores / cap).tanh()
+    p = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    moved = p * slope * (queries.abs() @ keys.abs().mT) * abs(scale)
     through_scores = moved @ values.abs() + moved.sum(-1, keepdim=True) * y.abs()
     return p @ values.abs() + through_scores
+
+
+def _soft_cap(y: Tensor, x: Tensor, cap: float) -> Tensor:
+    r = x.double()
+    return r.abs() * _soft_cap_slope(r, cap)
+
+
+def _soft_cap_slope(x: Tensor, cap: float) -> Tensor:
+    return torch.cosh(x / cap) ** -2
 
 
 def _rope(y: Tensor, x: Tensor, **tables: Any) -> Tensor:
@@ -118,6 +134,7 @@ _SPREADS: dict[str, Callable[..., Tensor]] = {
     "softmax": _softmax,
     "logsumexp": _logsumexp,
     "attention": _attention,
+    "soft_cap": _soft_cap,
     "rope": _rope,
     "silu": _silu,
     "swiglu": _swiglu,

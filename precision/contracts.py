@@ -25,6 +25,8 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
         raise ContractError(f"op {op!r}: known are {', '.join(OPERATIONS)} and unembed")
     if op in ("softmax", "logsumexp"):  # always of fp32 scores or logits
         return PrecisionContract(op, order="blocked:256", function_ulp=1.0)
+    if op == "soft_cap":  # of fp32 logits
+        return PrecisionContract(op, function_ulp=1.0)
     order = "blocked:256" if OPERATIONS[op].reduces and op != "layer_norm" else "any"
     angles = "fp64" if op == "rope" else None
     return PrecisionContract(op, storage=policy, order=order, angles=angles)
@@ -62,6 +64,7 @@ HUGGINGFACE_LLAMA_BF16: dict[str, PrecisionContract] = {
         "softmax": (),
         "logsumexp": (),
         "attention": ("scores", "scaled", "probabilities"),
+        "soft_cap": ("quotient", "tanh"),
         "rope": ("tables", "products"),
         "silu": (),
         "swiglu": ("activated",),

@@ -73,6 +73,12 @@ def _number(op: str, inputs: dict[str, Any], name: str, default: float, *, above
     inputs[name] = float(value)
 
 
+def _cap(op: str, inputs: dict[str, Any]) -> None:
+    _number(op, inputs, "cap", 0.0, above=0.0)
+    if inputs["cap"] == 0:
+        raise InputsError(f"{op}: cap=0.0 must be positive")
+
+
 def _mismatch(op: str, inputs: Inputs, *names: str) -> InputsError:
     shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in names)
     return InputsError(f"{op}: shapes do not fit: {shapes}")
@@ -102,6 +108,11 @@ def _unary(op: str, inputs: dict[str, Any]) -> None:
             raise InputsError(f"gelu: approximate={inputs['approximate']!r}: use 'none' or 'tanh'")
 
 
+def _soft_cap(op: str, inputs: dict[str, Any]) -> None:
+    _tensor(op, inputs, "x")
+    _cap(op, inputs)
+
+
 def _swiglu(op: str, inputs: dict[str, Any]) -> None:
     if _tensor(op, inputs, "gate").shape != _tensor(op, inputs, "up").shape:
         raise _mismatch(op, inputs, "gate", "up")
@@ -119,6 +130,8 @@ def _attention(op: str, inputs: dict[str, Any]) -> None:
         raise _mismatch(op, inputs, "q", "k")
     n_queries, n_keys = q.shape[-2], k.shape[-2]
     _number(op, inputs, "scale", 1 / math.sqrt(q.shape[-1]), above=-math.inf)
+    if inputs["cap"] is not None:
+        _cap(op, inputs)
     causal, window, past = inputs["causal"], inputs["window"], inputs["past"]
     causal = False if causal is None else bool(causal)
     if window is not None and (not causal or window < 1):
@@ -185,6 +198,7 @@ _CHECKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "softmax": _unary,
     "logsumexp": _unary,
     "attention": _attention,
+    "soft_cap": _soft_cap,
     "rope": _rope,
     "silu": _unary,
     "swiglu": _swiglu,

@@ -46,6 +46,7 @@ _SCALINGS: dict[str, tuple[_Scaling, ...]] = {
     "rms_norm": (_Scaling({"x": 1, "eps": 2}, 0), _Scaling({"weight": 1}, 1)),
     "layer_norm": (_Scaling({"x": 1, "eps": 2}, 0), _Scaling({"weight": 1, "bias": 1}, 1)),
     "attention": (_Scaling({"v": 1}, 1), _Scaling({"q": 1, "k": -1}, 0)),
+    "soft_cap": (_Scaling({"x": 1, "cap": 1}, 1),),
     "rope": (_Scaling({"x": 1}, 1),),
     "swiglu": (_Scaling({"up": 1}, 1),),
 }
@@ -55,6 +56,7 @@ _ROWS = {
     "layer_norm": ("x",),
     "softmax": ("x",),
     "logsumexp": ("x",),
+    "soft_cap": ("x",),
     "silu": ("x",),
     "gelu": ("x",),
     "swiglu": ("gate", "up"),

@@ -1,4 +1,4 @@
-"""The ten operations: arguments, cast points and program of each."""
+"""The eleven operations: arguments, cast points and program of each."""
 
 from __future__ import annotations
 
@@ -86,11 +86,20 @@ OPERATIONS: dict[str, Operation] = {
         Operation(
             "attention",
             ("q", "k", "v"),
-            ("scale", "causal", "window", "past"),
+            ("scale", "causal", "window", "past", "cap"),
             ("inputs", "scores", "scaled", "exponentials", "probabilities", "output"),
             (),
             programs.attention,
             True,
+        ),
+        Operation(
+            "soft_cap",
+            ("x", "cap"),
+            (),
+            ("quotient", "tanh", "output"),
+            (),
+            programs.soft_cap,
+            False,
         ),
         Operation(
             "rope",

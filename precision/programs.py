@@ -92,7 +92,7 @@ def _ratio(ar: Arithmetic[V], a: V, b: V) -> V:
 
 
 def attention(ar: Arithmetic[V], inputs: Inputs) -> V:
-    """softmax(scale q k^T) v over the visible keys; q [H, T, d], k and v [G, K, d]."""
+    """softmax(scale q k^T, soft-capped) v over the visible keys; q [H, T, d], k, v [G, K, d]."""
     q, k, v = (ar.given(inputs[name]) for name in "qkv")
     visible_TK, group = inputs["visible"], inputs["q"].shape[-3] // inputs["k"].shape[-3]
     k = ar.shape(lambda t: t.repeat_interleave(group, -3).mT, k)
@@ -101,6 +101,8 @@ def attention(ar: Arithmetic[V], inputs: Inputs) -> V:
     updates = 0 if ar.declares("scores") or _power_of_four(inputs["scale"]) else 4
     scores = ar.cast(ar.dot(q, k, updates=updates), "scores")
     scaled = ar.cast(ar.mul(scores, ar.constant(inputs["scale"])), "scaled")
+    if inputs["cap"] is not None:
+        scaled = _soft_cap(ar, scaled, inputs["cap"])
     hidden = ar.where(visible_TK, scaled, -math.inf)
     exponentials = ar.exp(ar.shifted(hidden)[0])
     total = ar.sum(exponentials, rescaled=True)
@@ -112,6 +114,17 @@ def attention(ar: Arithmetic[V], inputs: Inputs) -> V:
         return ar.cast(ar.dot(pattern, v), "output")
     # Dividing by the sum may wait until the values are summed: two roundings of each product.
     return ar.cast(ar.dot(pattern, v, updates=2, rescaled=True), "output")
+
+
+def soft_cap(ar: Arithmetic[V], inputs: Inputs) -> V:
+    return ar.cast(_soft_cap(ar, ar.given(inputs["x"]), inputs["cap"]), "output")
+
+
+def _soft_cap(ar: Arithmetic[V], x: V, cap: float) -> V:
+    """cap tanh(x / cap) (Gemma 2, arXiv 2408.00118)."""
+    bend = ar.constant(cap)
+    quotient = ar.cast(_ratio(ar, x, bend), "quotient")
+    return ar.mul(ar.cast(ar.tanh(quotient), "tanh"), bend)
 
 
 def _power_of_four(scale: float) -> bool:

@@ -78,7 +78,7 @@ def _ordinary(draw: _Draw, op: str) -> Inputs:
         inputs["weight"] = draw.normal(n)
     if op == "layer_norm":
         inputs["bias"] = draw.normal(n)
-    return inputs
+    return inputs | {"cap": 3.0} if op == "soft_cap" else inputs
 
 
 def _subnormal_results(draw: _Draw, op: str) -> Inputs:
@@ -96,6 +96,7 @@ def _subnormal_results(draw: _Draw, op: str) -> Inputs:
         "logsumexp": lambda: {"x": tiny[None]},
         "attention": lambda: {"q": zero[None, None], "k": zero[None, None], "v": tiny[None, None]},
         "rope": lambda: {"x": torch.cat([tiny, zero])[None], "positions": torch.tensor([0])},
+        "soft_cap": lambda: {"x": tiny, "cap": 1.0},
         "silu": lambda: {"x": tiny},
         "swiglu": lambda: {"gate": one, "up": tiny},
         "gelu": lambda: {"x": tiny},

@@ -45,6 +45,7 @@ def _attention(
     causal: bool,
     scale: float | None = None,
     window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """q [H, T, d] at the end of k, v [G, K, d]; only causal attention has a kernel."""
     assert causal
@@ -59,7 +60,8 @@ def _attention(
     starts, past = torch.tensor([0, queries]), torch.tensor([n_keys - queries])
     rows = q.transpose(0, 1).contiguous()
     scale = d**-0.5 if scale is None else scale
-    z, _ = kernels.attention(rows, k_pages, v_pages, table, starts, past, scale, window or 0)
+    options = (scale, window or 0, cap or 0.0)
+    z, _ = kernels.attention(rows, k_pages, v_pages, table, starts, past, *options)
     return z.transpose(0, 1)
 
 
@@ -69,7 +71,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "softmax": lambda x: kernels.softmax(x.contiguous()),
     "logsumexp": lambda x: kernels.logsumexp(x.contiguous()),
     "attention": _attention,
+    "soft_cap": lambda x, cap: kernels.soft_cap(x.contiguous(), cap),
     "rope": _rope,
     "swiglu": _swiglu,
 }
-"""Those operations that have a kernel of their own. softmax and logsumexp take fp32 only."""
+"""Those operations that have a kernel of their own. softmax, logsumexp and soft_cap take fp32
+only."""

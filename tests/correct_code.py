@@ -137,10 +137,13 @@ def _eager_attention(
     scale: float,
     visible: Tensor | None = None,
     causal: bool = False,
+    cap: float | None = None,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3) for x in (k, v))
     scores = q.float() @ keys.mT * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
     visible = _visible(q, k, causal) if visible is None else visible
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ values
 
@@ -152,10 +155,12 @@ def _torch_attention(
     scale: float,
     visible: Tensor | None = None,
     causal: bool = False,
+    cap: float | None = None,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3)[None] for x in (k, v))
     visible = _visible(q, k, causal) if visible is None else visible
+    assert cap is None, "it has none"
     return F.scaled_dot_product_attention(q.float()[None], keys, values, visible, scale=scale)[0]
 
 
@@ -231,6 +236,10 @@ CORRECT: dict[str, dict[str, Implementation]] = {
         "fp32 angles": _rope_by(torch.float32),  # as Hugging Face forms them
         "fp64 angles": _rope_by(torch.float64),
     },
+    "soft_cap": {
+        "torch": lambda x, cap: cap * torch.tanh(x.float() / cap),
+        "by reciprocal": lambda x, cap: torch.tanh(x.float() * (1 / torch.tensor(cap))) * cap,
+    },
     "silu": {
         "torch silu": lambda x: F.silu(x.float()),
         "times sigmoid": lambda x: x.float() * x.float().sigmoid(),
@@ -289,6 +298,8 @@ def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
     if op == "rope":
         positions = torch.randint(0, 10 ** (seed % 6 + 1), (7,), generator=generator)
         return {"x": numbers(3, 7, 16), "positions": positions, "theta": 10000.0}
+    if op == "soft_cap":
+        return {"x": numbers(6, n) * 4, "cap": (1.0, 5.0, 50.0)[seed % 3]}
     if op == "swiglu":
         return {"gate": numbers(n) * 4, "up": numbers(n)}
     if op == "gelu":

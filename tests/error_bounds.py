@@ -82,6 +82,11 @@ class Rounding:
         """q [..., T, h], k [..., K, h] -> [..., T, K]."""
         return self.gamma(q.shape[-1] + 1) * scale * (q.abs() @ k.abs().mT)
 
+    def soft_cap(self, y: Tensor) -> Tensor:
+        """Of y = c tanh(x / c), tanh to 2 ULP: what moves x moves y by no more, |dy| <= |dx|, and
+        the quotient's rounding moves y by u |x| / cosh^2(x / c) <= u |y|."""
+        return 6 * self.u * y.abs()
+
     def softmax(self, scores: Tensor, given: Tensor | float = 0.0) -> Tensor:
         """Of the pattern, where scores [..., K] (-inf at masked keys) are off by `given`.
 
@@ -130,6 +135,8 @@ def operation_bound(rounding: Rounding, name: str, args: tuple[Any, ...], kwargs
     """The bound of one dispatched operation, `name` its address within the block."""
     if name == "attention":
         return _attention(rounding, *args, **kwargs)
+    if name == "soft_cap":
+        return rounding.soft_cap(soft_cap(*args))
     if name == "act":
         return rounding.gated_act(*args)
     if name == "embed":
@@ -144,16 +151,31 @@ def operation_bound(rounding: Rounding, name: str, args: tuple[Any, ...], kwargs
     return rounding.linear(*args)
 
 
+def soft_cap(x: Tensor, cap: float) -> Tensor:
+    return cap * torch.tanh(x / cap)
+
+
 def _attention(
-    rounding: Rounding, q_THh: Tensor, cache: Any, batch: Any, *, scale: float, window: int | None
+    rounding: Rounding,
+    q_THh: Tensor,
+    cache: Any,
+    batch: Any,
+    *,
+    scale: float,
+    cap: float | None,
+    window: int | None,
 ) -> Tensor:
     k_GKh, v_GKh = (x.transpose(0, 1) for x in cache.written)
     q = q_THh.transpose(0, 1)
     group = q.shape[0] // k_GKh.shape[0]
     k, v = (x.repeat_interleave(group, 0) for x in (k_GKh, v_GKh))
     hidden = ~batch.visible_THK(window).transpose(0, 1)
-    scores = (q @ k.mT * scale).masked_fill(hidden, -math.inf)
-    pattern_off = rounding.softmax(scores, rounding.scores(q, k, scale)).masked_fill(hidden, 0.0)
+    scores, off = q @ k.mT * scale, rounding.scores(q, k, scale)
+    if cap is not None:
+        scores = soft_cap(scores, cap)
+        off = off + rounding.soft_cap(scores)
+    scores = scores.masked_fill(hidden, -math.inf)
+    pattern_off = rounding.softmax(scores, off).masked_fill(hidden, 0.0)
     return rounding.values(scores.softmax(-1), v, pattern_off).transpose(0, 1)
 
 

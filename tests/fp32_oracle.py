@@ -83,6 +83,26 @@ def exp(x: F32) -> F32:
         return np.ldexp(p.astype(np.float64), np.nan_to_num(n).astype(np.int64)).astype(np.float32)
 
 
+def tanh(x: F32) -> F32:
+    """The operation list of csrc/spec/tanh.h."""
+    one, two = np.float32(1), np.float32(2)
+    names = ("-0x1.77cdc6p-12", "0x1.2da078p-9", "-0x1.045ffep-7", "0x1.6009a6p-6")
+    names += ("-0x1.b9623ap-5", "0x1.110be4p-3", "-0x1.55553cp-2")
+    p, *lower = (np.float32(float.fromhex(name)) for name in names)
+    with np.errstate(all="ignore"):
+        a = np.abs(x)
+        s = a * a
+        for c in lower:
+            p = fma(p, s, c)
+        near, far = fma(a * s, p, a), one - two / (exp(a + a) + one)
+        return np.copysign(np.where(a < one, near, far), x)
+
+
+def soft_cap(x: F32, cap: float) -> F32:
+    with np.errstate(all="ignore"):
+        return np.float32(cap) * tanh(x / np.float32(cap))
+
+
 def softmax(x: F32) -> tuple[F32, F32, F32]:
     """Softmax over the last axis, with its max (0 for a row of -inf) and its sum."""
     with np.errstate(all="ignore"):
@@ -95,14 +115,16 @@ def softmax(x: F32) -> tuple[F32, F32, F32]:
 
 
 def attention(
-    q_h: F32, k_Kh: F32, v_Kh: F32, scale: float, first: int
+    q_h: F32, k_Kh: F32, v_Kh: F32, scale: float, first: int, cap: float = 0.0
 ) -> tuple[F32, F32, F32, F32, F32]:
-    """One query row of one head that sees keys first .. K - 1.
+    """One query row of one head that sees keys first .. K - 1; cap 0 is none.
 
     Returns scores [K], pattern [K], z [h], and the softmax's max and sum.
     """
     scores = np.full(len(k_Kh), -np.inf, np.float32)
     scores[first:] = dot(q_h, k_Kh[first:]) * np.float32(scale)
+    if cap:
+        scores[first:] = soft_cap(scores[first:], cap)
     pattern, top, total = softmax(scores)
     z: F32 | None = None
     for start in range(first // LEAF * LEAF, len(k_Kh), LEAF):

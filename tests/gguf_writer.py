@@ -191,6 +191,31 @@ def llama_tensors(
     return tensors | {"output_norm.weight": norm()}
 
 
+GEMMA2_METADATA: Mapping[str, Any] = {
+    **{
+        key.replace("llama.", "gemma2."): v
+        for key, v in LLAMA_METADATA.items()
+        if "rope" not in key
+    },
+    "general.architecture": "gemma2",
+    "gemma2.block_count": 3,
+    "gemma2.attention.key_length": 16,
+    "gemma2.attention.value_length": 16,
+    "gemma2.attention.sliding_window": 8,
+    "gemma2.attn_logit_softcapping": 50.0,
+    "gemma2.final_logit_softcapping": 30.0,
+}
+
+
+def gemma2_tensors(rng: np.random.Generator) -> dict[str, Raw]:
+    """As `llama_tensors`, with Gemma's two more norms a block."""
+    tensors = llama_tensors(rng, layers=3)
+    for i in range(3):
+        for name in ("post_attention_norm", "post_ffw_norm"):
+            tensors[f"blk.{i}.{name}.weight"] = dense(1 + rng.normal(0, 0.1, 64))
+    return tensors
+
+
 def write_llama(path: Path, type: str = "F32", seed: int = 0, **metadata: Any) -> Path:
     """A tiny one-layer Llama without a tokenizer; metadata keys may be added or replaced."""
     rng = np.random.default_rng(seed)

@@ -82,7 +82,7 @@ def random_weights(config: transformers.PretrainedConfig) -> transformers.PreTra
         for name, x in model.named_parameters():
             x.normal_(generator=generator)
             if name.endswith("norm.weight"):
-                x.mul_(0.1).add_(0.0 if config.model_type == "gemma3_text" else 1.0)
+                x.mul_(0.1).add_(0.0 if config.model_type.startswith("gemma") else 1.0)
             else:
                 x.mul_(0.1 if x.ndim == 1 else x.shape[1] ** -0.5)
     return model.eval()

@@ -33,6 +33,15 @@ ARCHITECTURES: Mapping[str, transformers.PretrainedConfig] = {
     "qwen3, tied": transformers.Qwen3Config(
         **SHAPE, **heads(5, 1, 12), rope_parameters=rope(1e6), tie_word_embeddings=True
     ),
+    "gemma2, alternating windows": transformers.Gemma2Config(
+        **SHAPE | {"hidden_size": 42},
+        **heads(3, 3, 10),
+        query_pre_attn_scalar=12,
+        sliding_window=4,
+        rope_parameters=rope(1e4),
+        attn_logit_softcapping=1.5,  # scores and logits are about 1: the caps bend both
+        final_logit_softcapping=2.0,
+    ),
     "gemma3, windows": transformers.Gemma3TextConfig(
         **SHAPE | {"hidden_size": 42},
         **heads(6, 2, 10),
@@ -44,9 +53,10 @@ ARCHITECTURES: Mapping[str, transformers.PretrainedConfig] = {
             "full_attention": rope(1e6),
         },
     ),
-    "gemma3, global layers scaled": transformers.Gemma3TextConfig(
+    "gemma3, global layers scaled, logits capped": transformers.Gemma3TextConfig(
         **SHAPE,
         **heads(2, 1, 20),
+        final_logit_softcapping=2.0,
         query_pre_attn_scalar=12,
         sliding_window=4,
         layer_types=["sliding_attention", "full_attention"],

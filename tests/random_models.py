@@ -55,6 +55,20 @@ CONFIGS: dict[str, ModelConfig] = {
     "qwen3": _config(
         architecture="qwen3", qk_norm=True, n_heads=7, n_key_value_heads=7, tie_embeddings=True
     ),
+    "gemma2": _config(
+        (LayerConfig(window=4), LayerConfig(), LayerConfig(window=4)),
+        architecture="gemma2",
+        n_heads=3,
+        n_key_value_heads=3,
+        act_fn="gelu_tanh",
+        norm_offset=1.0,
+        sandwich_norms=True,
+        embed_scale=42**0.5,
+        attn_scale=12**-0.5,
+        attn_logit_softcap=1.5,  # of scores and logits near 1: both bend
+        final_logit_softcap=2.0,
+        tie_embeddings=True,
+    ),
     "gemma3": _config(
         (
             LayerConfig(window=4),

@@ -5,6 +5,7 @@ B sequences, T ragged rows, H query heads, G key-value heads, h d_head, K key po
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import bitlens
@@ -27,6 +28,7 @@ class Shape:
     d_head: int
     window: int = 0
     dtype: torch.dtype = torch.float32
+    cap: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -99,6 +101,7 @@ class Cache:
             q.stride(0),
             *self._shape(),
             self.shape.scale,
+            self.shape.cap,
             self.shape.window,
             starts.data_ptr(),
             before.data_ptr(),
@@ -124,6 +127,7 @@ class Cache:
             q.stride(0),
             *self._shape(),
             self.shape.scale,
+            self.shape.cap,
             self.shape.window,
             starts.data_ptr(),
             before.data_ptr(),
@@ -207,6 +211,8 @@ SHAPES = [
     Shape(heads=2, kv_heads=2, d_head=80, window=1),
     Shape(heads=4, kv_heads=1, d_head=80, window=7),
     Shape(heads=2, kv_heads=1, d_head=300),
+    Shape(heads=3, kv_heads=1, d_head=64, window=100, cap=0.7),
+    Shape(heads=2, kv_heads=1, d_head=300, cap=30.0),
 ]
 
 
@@ -215,7 +221,7 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_attention_is_the_spec(isa: str, dtype: torch.dtype, shape: Shape) -> None:
     _core.set_isa(isa)
-    shape = Shape(shape.heads, shape.kv_heads, shape.d_head, shape.window, dtype)
+    shape = dataclasses.replace(shape, dtype=dtype)
     lengths, past = [2, 1, 3], [257, 63, 0]
     cache, q = _filled(shape, lengths, past)
     z, lse = cache.attend(q, lengths, past)
@@ -226,7 +232,9 @@ def test_attention_is_the_spec(isa: str, dtype: torch.dtype, shape: Shape) -> No
             kv_head = head // (shape.heads // shape.kv_heads)
             k, v = _stored(cache, b, kv_head, position + 1)
             first = _visible(shape, position).start
-            want = oracle.attention(q[row, head].float().numpy(), k, v, shape.scale, first)
+            want = oracle.attention(
+                q[row, head].float().numpy(), k, v, shape.scale, first, shape.cap
+            )
             want_scores, want_pattern, want_z, top, total = map(torch.as_tensor, want)
             log_total = total.clone()
             _core.log(log_total.data_ptr(), 1, log_total.data_ptr())
@@ -246,6 +254,7 @@ def batches(draw: st.DrawFn) -> tuple[Shape, list[int], list[int]]:
         d_head=draw(st.sampled_from([1, 3, 16, 17, 33, 64, 80, 128])),
         window=draw(st.sampled_from([0, 0, 1, 5, 64, 130])),
         dtype=draw(st.sampled_from(DTYPES)),
+        cap=draw(st.sampled_from([0.0, 0.0, 0.7])),
     )
     sequence = st.tuples(st.integers(1, 150), st.integers(0, 400))
     sequences = draw(st.lists(sequence, min_size=1, max_size=4))
@@ -328,6 +337,23 @@ def test_a_nan_key_or_value_reaches_only_rows_that_see_it() -> None:
         assert z[seen].isnan().all()
         assert _same(z[hidden], clean[hidden])
         pages.copy_(saved)
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_a_cap_bounds_the_scores_a_row_sees_and_no_others(isa: str) -> None:
+    _core.set_isa(isa)
+    capped = Shape(heads=3, kv_heads=1, d_head=64, window=40, cap=0.5)
+    plain = dataclasses.replace(capped, cap=0.0)
+    rows = torch.arange(200)
+    scores = []
+    for shape in (capped, plain):
+        cache, q = _filled(shape, [200], [0])
+        scores.append(cache.scores(q, [200], [0], rows))
+    with_cap, without = scores
+    assert with_cap.isneginf().equal(without.isneginf())
+    seen = with_cap.isfinite()
+    assert bool((without[seen].abs() > 0.5).any())
+    assert bool((with_cap[seen].abs() <= 0.5).all())
 
 
 def test_a_row_whose_scores_are_all_minus_infinity_is_zero() -> None:

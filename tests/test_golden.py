@@ -79,7 +79,10 @@ def _elementary(case: Case) -> Outputs:
     else:
         x = specials() if case.flag == 2 else case.centered(0, case.n) * case.real
     y = torch.empty_like(x)
-    getattr(_core, case.op)(x.data_ptr(), case.n, y.data_ptr())
+    if case.op == "soft_cap":
+        _core.soft_cap(x.data_ptr(), case.n, case.k, y.data_ptr())
+    else:
+        getattr(_core, case.op)(x.data_ptr(), case.n, y.data_ptr())
     return (y,)
 
 
@@ -185,6 +188,7 @@ class _Attention:
         self.case, self.new, self.keys = case, new, case.position + 1
         self.act = FORMATS[case.act]
         self.scale = float(np.float32(1) / np.sqrt(np.float32(case.k)))
+        self.cap = case.flag // 2
         past = self.keys - new
         self.past = torch.tensor([past])
         self.starts = torch.tensor([0, new])
@@ -196,7 +200,7 @@ class _Attention:
         case, dtype = self.case, DTYPES[self.case.act]
         k, v = (case.activations(s, self.keys, case.rows, case.k) for s in (1, 2))
         first = max(0, case.position - case.window + 1) if case.window else 0
-        if case.flag == 1 and self.new == 1:
+        if case.flag % 2 and self.new == 1:
             k[:first], v[:first] = torch.nan, torch.nan
         self.n_pages = -(-self.keys // PAGE)
         self.table = torch.arange(self.n_pages, dtype=torch.int32)
@@ -220,7 +224,7 @@ class _Attention:
         z, lse = torch.empty_like(self.q), torch.empty(self.new, case.n)
         _core.attention(
             self.q.data_ptr(), self.act, stride, case.n, case.rows, case.k, self.scale,
-            case.window, *self._batch(), self.k_pages.data_ptr(), self.v_pages.data_ptr(),
+            self.cap, case.window, *self._batch(), self.k_pages.data_ptr(), self.v_pages.data_ptr(),
             z.data_ptr(), stride, lse.data_ptr(),
         )  # fmt: skip
         return z, lse
@@ -230,8 +234,8 @@ class _Attention:
         rows, out = torch.tensor([self.new - 1]), torch.empty(1, case.n, self.keys)
         _core.attention_scores(
             self.q.data_ptr(), self.act, case.n * case.k, case.n, case.rows, case.k, self.scale,
-            case.window, *self._batch(), self.k_pages.data_ptr(), rows.data_ptr(), 1, self.keys,
-            out.data_ptr(),
+            self.cap, case.window, *self._batch(), self.k_pages.data_ptr(), rows.data_ptr(), 1,
+            self.keys, out.data_ptr(),
         )  # fmt: skip
         return out
 
@@ -294,6 +298,8 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "round": _round,
     "exp": _elementary,
     "log": _elementary,
+    "tanh": _elementary,
+    "soft_cap": _elementary,
     "linear": _linear,
     "rms_norm": _rms_norm,
     "add": _add,

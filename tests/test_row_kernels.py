@@ -207,6 +207,38 @@ def test_exp_is_the_spec_for_any_float(values: list[float]) -> None:
         assert _same(out, oracle.exp(x.numpy())), name
 
 
+@given(st.lists(st.floats(width=32), min_size=1, max_size=70))
+def test_tanh_is_the_spec_for_any_float(values: list[float]) -> None:
+    x = torch.tensor(values)
+    for name in _core.available_isas():
+        _core.set_isa(name)
+        out = torch.empty_like(x)
+        _core.tanh(x.data_ptr(), len(x), out.data_ptr())
+        assert _same(out, oracle.tanh(x.numpy())), name
+
+
+_CAPS = st.floats(2.0**-20, 2.0**20, width=32)
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=70), _CAPS)
+def test_soft_cap_is_the_spec_for_any_float(values: list[float], cap: float) -> None:
+    x = torch.tensor(values)
+    for name in _core.available_isas():
+        _core.set_isa(name)
+        out = torch.empty_like(x)
+        _core.soft_cap(x.data_ptr(), len(x), cap, out.data_ptr())
+        assert _same(out, oracle.soft_cap(x.numpy(), cap)), name
+
+
+@given(st.floats(width=32, allow_nan=False), st.floats(width=32, allow_nan=False), _CAPS)
+def test_soft_cap_keeps_the_order_up_to_ties(a: float, b: float, cap: float) -> None:
+    x = torch.tensor(sorted([a, b]))
+    out = torch.empty_like(x)
+    _core.soft_cap(x.data_ptr(), 2, cap, out.data_ptr())
+    assert out[0] <= out[1]
+    assert out.abs().max() <= cap
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_add_rounds_once_and_may_overwrite(isa: str, dtype: torch.dtype) -> None:
     x, y = _random(1001, dtype=dtype), _random(1003, dtype=dtype)[:1001]

@@ -43,13 +43,15 @@ def samples(dtype: torch.dtype) -> dict[str, Sample]:
         "add_rms_norm": (x.float(), y, weight, 1e-5),
         "rope": (heads, positions, table, table),
         "kv_write": (heads, heads, *cache(dtype)),
-        "attention": (torch.randn(8, 4, 16).to(dtype), *cache(dtype), 0.25, 3),
+        "attention": (torch.randn(8, 4, 16).to(dtype), *cache(dtype), 0.25, 3, 0.5),
         "gated_act": (x, y, "gelu_tanh"),
         "softmax": (x.float(),),
         "log_softmax": (x.float(),),
         "logsumexp": (x.float(),),
         "exp": (x.float(),),
         "log": (x.float().abs(),),
+        "tanh": (x.float(),),
+        "soft_cap": (x.float(), 30.0),
     }
 
 
@@ -83,8 +85,13 @@ BAD: dict[str, tuple[str, int, Callable[[Any], Any], str]] = {
     "attention: heads that do not divide": ("attention", 0, lambda q: q[:, :3], "share"),
     "attention: strided pages": ("attention", 1, lambda k: k[:, :, ::2], "pages"),
     "attention: negative window": ("attention", 7, lambda _: -1, "window"),
+    "attention: negative cap": ("attention", 8, lambda _: -1.0, "cap -1.0"),
+    "attention: subnormal cap": ("attention", 8, lambda _: 1e-45, "cap 1e-45"),
     "gated_act: unknown kind": ("gated_act", 2, lambda _: "relu", "relu"),
     "softmax: bf16": ("softmax", 0, lambda x: x.bfloat16(), "bfloat16"),
+    "soft_cap: no cap": ("soft_cap", 1, lambda _: 0.0, "cap 0.0"),
+    "soft_cap: infinite cap": ("soft_cap", 1, lambda _: float("inf"), "cap inf"),
+    "soft_cap: bf16": ("soft_cap", 0, lambda x: x.bfloat16(), "bfloat16"),
     "logsumexp: nothing to reduce": ("logsumexp", 0, lambda x: x[:, :0], "reduce"),
 }
 

@@ -81,6 +81,8 @@ def rows(contract: PrecisionContract, generator: torch.Generator) -> Inputs:
         gate = draw.rows(ROWS, 16, limit=64.0)
         return {"gate": gate, "up": draw.rows(ROWS, 16), "activation": activation}
     x = draw.rows(ROWS, 16, limit=64.0)
+    if op == "soft_cap":
+        return {"x": x, "cap": draw.one_of((1.0, 30.0, 50.0))}
     return {"x": x} | ({"approximate": draw.one_of(("none", "tanh"))} if op == "gelu" else {})
 
 

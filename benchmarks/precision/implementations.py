@@ -154,6 +154,7 @@ _EAGER: dict[str, Implementation] = {
     "logsumexp": lambda x: x.float().logsumexp(-1).to(x.dtype),
     "attention": _eager_attention,
     "rope": _eager_rope,
+    "soft_cap": lambda x, cap: torch.tanh(x / cap) * cap,
     "silu": lambda x: F.silu(x),
     "swiglu": _eager_swiglu,
     "gelu": lambda x, approximate: F.gelu(x, approximate=approximate),

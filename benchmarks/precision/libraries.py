@@ -22,5 +22,5 @@ LIBRARIES: dict[str, Mapping[str, PrecisionContract]] = {
 }
 """bitlens promises an order of its sums, Hugging Face more casts, the plain one neither.
 
-bitlens computes softmax and logsumexp in fp32 under both policies: they are listed once.
+bitlens computes softmax, logsumexp and soft_cap in fp32 under both policies: they are listed once.
 """

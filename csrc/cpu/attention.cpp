@@ -80,6 +80,7 @@ void run_block(const Attention& op, const Operands& io, const BlockTask& task, K
       pages.dtype,
       pages.d_head,
       op.scale,
+      op.cap,
       pages.page_table + task.sequence * pages.max_pages,
       pages.k ? at(pages.k, task.kv_head * head_size, pages.dtype) : nullptr,
       pages.v ? at(pages.v, task.kv_head * head_size, pages.dtype) : nullptr,

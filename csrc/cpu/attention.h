@@ -9,6 +9,7 @@ struct Attention {
   KVPages pages;
   int64_t n_heads;
   float scale;
+  float cap;       // soft cap of the scaled scores; 0: none
   int64_t window;  // 0: every key up to the query's own; else the last `window` of them
 };
 
@@ -19,9 +20,9 @@ struct AttentionTaps {
   int64_t n_keys;
 };
 
-// out row = softmax(q k^T * scale) v per head. q and out are rows of [n_heads, d_head] with strides
-// in elements; lse [rows, n_heads] may be null. The batch's keys and values must be in the pages
-// already.
+// out row = softmax(soft_cap(q k^T * scale)) v per head. q and out are rows of [n_heads, d_head]
+// with strides in elements; lse [rows, n_heads] may be null. The batch's keys and values must be in
+// the pages already.
 void attention(const Attention& op, const void* q, int64_t q_stride, void* out, int64_t out_stride,
                float* lse, const AttentionTaps& taps = {});
 

@@ -24,7 +24,7 @@ struct AttentionBlock {
   int64_t n_rows;  // at most kBlockRows
   DType dtype;
   int64_t d_head;
-  float scale;
+  float scale, cap;           // cap 0: none
   const int32_t* page_table;  // of the sequence
   const void *k, *v;          // page i of the head is page_stride * i elements further
   int64_t page_stride;

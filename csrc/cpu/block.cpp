@@ -67,8 +67,8 @@ class Pass {
     if (!z) z = z_buffer.of(rows_ * q_width, dtype_);
     const AttentionTaps inside = {taps_.floats(Tap::SCORES), taps_.floats(Tap::PATTERN),
                                   taps_.n_keys};
-    attention({batch_, kv_, block_.n_heads, block_.attn_scale, block_.window}, q.data, q.stride, z,
-              q_width, nullptr, inside);
+    attention({batch_, kv_, block_.n_heads, block_.attn_scale, block_.attn_cap, block_.window},
+              q.data, q.stride, z, q_width, nullptr, inside);
     return z;
   }
 

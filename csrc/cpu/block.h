@@ -26,6 +26,7 @@ struct BlockWeights {
   int64_t d_model, n_heads, n_kv_heads, d_head, d_mlp;
   int64_t window;  // 0: none
   float eps, attn_scale;
+  float attn_cap;  // of the scores; 0: none
   Activation act;
 };
 

@@ -58,6 +58,8 @@ struct RowKernels {
   void (*log_softmax)(const float* x, int64_t n, float* out);
   void (*exp)(const float* x, int64_t count, float* out);
   void (*log)(const float* x, int64_t count, float* out);
+  void (*tanh)(const float* x, int64_t count, float* out);
+  void (*soft_cap)(const float* x, int64_t count, float cap, float* out);
 };
 
 namespace generic {

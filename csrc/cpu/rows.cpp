@@ -129,4 +129,17 @@ void log(const float* x, int64_t count, float* out) {
                [&](int64_t begin, int64_t end) { k.log(x + begin, end - begin, out + begin); });
 }
 
+void tanh(const float* x, int64_t count, float* out) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count,
+               [&](int64_t begin, int64_t end) { k.tanh(x + begin, end - begin, out + begin); });
+}
+
+void soft_cap(const float* x, int64_t count, float cap, float* out) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count, [&](int64_t begin, int64_t end) {
+    k.soft_cap(x + begin, end - begin, cap, out + begin);
+  });
+}
+
 }  // namespace bitlens

@@ -31,5 +31,9 @@ void log_softmax(const float* x, int64_t rows, int64_t n, float* out);
 
 void exp(const float* x, int64_t count, float* out);
 void log(const float* x, int64_t count, float* out);
+void tanh(const float* x, int64_t count, float* out);
+
+// cap * tanh(x / cap), for a positive cap.
+void soft_cap(const float* x, int64_t count, float cap, float* out);
 
 }  // namespace bitlens

@@ -33,6 +33,11 @@ inline f32x16 negate(f32x16 a) {
       _mm512_xor_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(INT32_MIN)))};
 }
 
+// a < b ? x : y
+inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
+}
+
 inline i32x16 bits(f32x16 a) { return {_mm512_castps_si512(a.v)}; }
 inline f32x16 from_bits(i32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline i32x16 operator+(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
@@ -109,6 +114,7 @@ inline f32x16 load_int8(const int8_t* p) {
 }
 inline i32x16 load_int(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline i32x16 operator&(i32x16 a, i32x16 b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline i32x16 operator|(i32x16 a, i32x16 b) { return {_mm512_or_si512(a.v, b.v)}; }
 
 inline f32x16 load_f16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};

@@ -41,6 +41,11 @@ inline f32x16 min(f32x16 x, f32x16 y) {
 }
 inline f32x16 negate(f32x16 x) { BITLENS_EACH_LANE(f32x16, -x.a[i]); }
 
+// a < b ? x : y
+inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
+  BITLENS_EACH_LANE(f32x16, a.a[i] < b.a[i] ? x.a[i] : y.a[i]);
+}
+
 inline i32x16 bits(f32x16 v) {
   i32x16 r;
   std::memcpy(r.a, v.a, sizeof(r.a));
@@ -80,6 +85,7 @@ inline i32x16 load_int(const void* p) {
   return r;
 }
 inline i32x16 operator&(i32x16 x, i32x16 y) { BITLENS_EACH_LANE(i32x16, x.a[i] & y.a[i]); }
+inline i32x16 operator|(i32x16 x, i32x16 y) { BITLENS_EACH_LANE(i32x16, x.a[i] | y.a[i]); }
 
 inline f32x16 load_bf16(const uint16_t* p) { BITLENS_EACH_LANE(f32x16, spec::widen_bf16(p[i])); }
 inline void store_bf16(uint16_t* p, f32x16 v) {

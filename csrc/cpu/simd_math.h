@@ -1,7 +1,9 @@
-// exp, silu and gelu_tanh on 16 lanes: the operation lists of csrc/spec/exp.h and activation.h.
+// exp, tanh, soft_cap, silu and gelu_tanh on 16 lanes: the operation lists of the headers of
+// csrc/spec that are called after them.
 #pragma once
 
 #include "../spec/activation.h"
+#include "../spec/soft_cap.h"
 #include "simd.h"
 
 namespace bitlens::BITLENS_ISA_NS {
@@ -40,6 +42,25 @@ inline f32x16 exp(f32x16 x) {
   p = fma(p, r, one);
   return scale_by_exp2(p, t, nf);
 }
+
+inline f32x16 tanh(f32x16 x) {
+  const f32x16 one = splat(1.0f);
+  const i32x16 sign_bit = splat_int(INT32_MIN);
+  const i32x16 sign = bits(x) & sign_bit;
+  const f32x16 a = from_bits(bits(x) - sign);
+  const f32x16 s = a * a;
+  f32x16 p = fma(splat(spec::kTanhC15), s, splat(spec::kTanhC13));
+  p = fma(p, s, splat(spec::kTanhC11));
+  p = fma(p, s, splat(spec::kTanhC9));
+  p = fma(p, s, splat(spec::kTanhC7));
+  p = fma(p, s, splat(spec::kTanhC5));
+  p = fma(p, s, splat(spec::kTanhC3));
+  const f32x16 near = fma(a * s, p, a);
+  const f32x16 far = one - splat(2.0f) / (exp(a + a) + one);
+  return from_bits(bits(select_less(a, one, near, far)) | sign);
+}
+
+inline f32x16 soft_cap(f32x16 x, f32x16 cap) { return cap * tanh(x / cap); }
 
 inline f32x16 sigmoid_product(f32x16 g, f32x16 z) { return g / (splat(1.0f) + exp(z)); }
 

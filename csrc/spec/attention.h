@@ -2,6 +2,7 @@
 //
 // Key j is visible when first <= j <= position, first = max(0, position - window + 1).
 //   score_j   = dot(q, k_j) * scale                       (linear.h's order over d_head)
+//               soft_cap(score_j, cap) where the layer has a cap       (soft_cap.h)
 //   pattern   = softmax of the scores over absolute positions, masked = -inf   (softmax.h)
 //   z_h       = per leaf of 256 absolute positions one FMA chain from +0 over its visible keys,
 //               ascending, of fma(pattern_j, v_jh, acc); leaves that hold a visible key are added
@@ -12,6 +13,7 @@
 
 #include "formats.h"
 #include "linear.h"
+#include "soft_cap.h"
 #include "softmax.h"
 
 namespace bitlens::spec {
@@ -21,17 +23,20 @@ BL_FN int64_t first_visible(int64_t position, int64_t window) {
   return window > 0 && position - window + 1 > 0 ? position - window + 1 : 0;
 }
 
-BL_FN float attention_score(const float* q, const float* k, int d_head, float scale) {
-  return dot(q, k, d_head) * scale;
+// cap 0: none.
+BL_FN float attention_score(const float* q, const float* k, int d_head, float scale, float cap) {
+  const float score = dot(q, k, d_head) * scale;
+  return cap > 0.0f ? soft_cap(score, cap) : score;
 }
 
 // scores: position + 1 values, -inf where masked.
 BL_FN void attention_scores(const float* q, const float* k, int64_t k_stride, int d_head,
-                            float scale, int64_t position, int64_t window, float* scores) {
+                            float scale, float cap, int64_t position, int64_t window,
+                            float* scores) {
   const int64_t first = first_visible(position, window);
   for (int64_t j = 0; j < first; ++j) scores[j] = float_of(0xff800000u);
   for (int64_t j = first; j <= position; ++j) {
-    scores[j] = attention_score(q, k + j * k_stride, d_head, scale);
+    scores[j] = attention_score(q, k + j * k_stride, d_head, scale, cap);
   }
 }
 
@@ -60,9 +65,9 @@ BL_FN void attention_values(const float* pattern, const float* v, int64_t v_stri
 
 // pattern: room for position + 1 values, holds the pattern on return. Returns the lse.
 BL_FN float attention(const float* q, const float* k, int64_t k_stride, const float* v,
-                      int64_t v_stride, int d_head, float scale, int64_t position, int64_t window,
-                      Format act, float* pattern, float* z) {
-  attention_scores(q, k, k_stride, d_head, scale, position, window, pattern);
+                      int64_t v_stride, int d_head, float scale, float cap, int64_t position,
+                      int64_t window, Format act, float* pattern, float* z) {
+  attention_scores(q, k, k_stride, d_head, scale, cap, position, window, pattern);
   const SoftmaxTerms terms = softmax(pattern, position + 1, pattern);
   attention_values(pattern, v, v_stride, d_head, position, window, act, z);
   return logsumexp_of(terms);

@@ -6,6 +6,7 @@
 #include "../spec/embedding.h"
 #include "../spec/rms_norm.h"
 #include "../spec/rope.h"
+#include "../spec/soft_cap.h"
 #include "../spec/typical.h"
 #include "golden_inputs.h"
 
@@ -24,12 +25,15 @@ enum class Op : int {
   kAdd,              // n elements, flag 1: x and the sum are fp32
   kRopeTable,        // d_head k, theta real, one position
   kRope,             // rows at position, position + 1, ...; n heads of k
-  kAttention,        // n heads, rows = key-value heads, d_head k; flag 1: NaN in masked keys
+  kAttention,        // n heads, rows = key-value heads, d_head k; flag: 2 * cap of the scores,
+                     // + 1 for NaN in masked keys
   kGatedAct,         // n elements, flag 0 silu, 1 gelu; gates scaled by real, specials first
   kSoftmax,          // n columns; flag 1: every third -inf, 2: all -inf, 3: one NaN
   kEmbedding,        // rows tokens of a table n x k, scaled by real
   kSampling,         // n logits of a row, scaled by real; draw flag; first id k
   kTypical,          // n logits of a row, scaled by real < 15.5; first id k
+  kTanh,             // as kExp
+  kSoftCap,          // as kExp, cap k
 };
 
 struct Case {
@@ -102,11 +106,15 @@ BL_FN float elementary_input(const Case& c, int64_t i) {
   return spec::float_of(special_bits(static_cast<int>(i)));
 }
 
+BL_FN float elementary(const Case& c, float x) {
+  if (c.op == Op::kExp) return spec::exp_f32(x);
+  if (c.op == Op::kLog) return spec::log_f32(x);
+  if (c.op == Op::kTanh) return spec::tanh_f32(x);
+  return spec::soft_cap(x, static_cast<float>(c.k));
+}
+
 BL_FN void evaluate_elementary(const Case& c, Sink* sink) {
-  for (int64_t i = 0; i < c.n; ++i) {
-    const float x = elementary_input(c, i);
-    put(sink, c.op == Op::kExp ? spec::exp_f32(x) : spec::log_f32(x));
-  }
+  for (int64_t i = 0; i < c.n; ++i) put(sink, elementary(c, elementary_input(c, i)));
 }
 
 BL_FN void evaluate_linear(const Case& c, float* scratch, Sink* sink) {
@@ -192,12 +200,15 @@ BL_FN void evaluate_rope(const Case& c, float* scratch, Sink* sink) {
   }
 }
 
+BL_FN bool poisons_masked_keys(const Case& c) { return c.flag % 2 == 1; }
+BL_FN float score_cap(const Case& c) { return static_cast<float>(c.flag / 2); }
+
 // Keys or values of all positions for one key-value head: row j of [position + 1, k].
 BL_FN void fill_keys(const Case& c, Stream s, int head, float* rows) {
   const int64_t first = spec::first_visible(c.position, c.window);
   for (int64_t j = 0; j <= c.position; ++j) {
     for (int h = 0; h < c.k; ++h) {
-      const bool poison = c.flag == 1 && j < first;
+      const bool poison = poisons_masked_keys(c) && j < first;
       rows[j * c.k + h] = poison ? spec::float_of(0x7fc00000u)
                                  : centered_act(s, (j * c.rows + head) * c.k + h, c.act);
     }
@@ -221,10 +232,10 @@ BL_FN void evaluate_attention(const Case& c, float* scratch, Sink* sink) {
       const float x = centered(stream(c.seed, 0), (c.position * c.n + head) * c.k + h);
       q[h] = spec::round_act(x * static_cast<float>(c.real), c.act);
     }
-    spec::attention_scores(q, k, c.k, c.k, scale, c.position, c.window, pattern);
+    spec::attention_scores(q, k, c.k, c.k, scale, score_cap(c), c.position, c.window, pattern);
     put_all(sink, pattern, keys);
-    const float lse =
-        spec::attention(q, k, c.k, v, c.k, c.k, scale, c.position, c.window, c.act, pattern, z);
+    const float lse = spec::attention(q, k, c.k, v, c.k, c.k, scale, score_cap(c), c.position,
+                                      c.window, c.act, pattern, z);
     put_all(sink, pattern, keys);
     put_all(sink, z, c.k);
     put(sink, lse);
@@ -334,6 +345,8 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kExp:
     case Op::kLog:
+    case Op::kTanh:
+    case Op::kSoftCap:
       evaluate_elementary(c, &sink);
       break;
     case Op::kLinear:

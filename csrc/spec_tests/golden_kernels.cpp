@@ -41,7 +41,7 @@ class Sequence {
   // Of the last query, per head: scores, pattern, z, lse. False where z differs from pattern . v.
   bool evaluate(Output* out) {
     const float scale = 1.0f / sqrtf(static_cast<float>(c_.k));
-    const Attention op = {{starts_, past_, 1}, pages(), c_.n, scale, c_.window};
+    const Attention op = {{starts_, past_, 1}, pages(), c_.n, scale, score_cap(c_), c_.window};
     Activations z(n_queries_ * row(), c_.act), unfused = z;
     std::vector<float> lse(static_cast<size_t>(n_queries_ * c_.n));
     std::vector<float> scores(static_cast<size_t>(c_.n * keys_)), pattern(scores.size());
@@ -77,7 +77,7 @@ class Sequence {
     const int64_t stride = static_cast<int64_t>(c_.rows) * c_.k;
     Activations k = centered_rows(c_, 1, keys_ * stride), v = centered_rows(c_, 2, keys_ * stride);
     // Prefill sees every key, so only decoding can have NaN in those its window hides.
-    const bool poison = c_.flag == 1 && n_queries_ == 1;
+    const bool poison = poisons_masked_keys(c_) && n_queries_ == 1;
     const int64_t first = poison ? spec::first_visible(c_.position, c_.window) : 0;
     for (int64_t i = 0; i < first * stride; ++i) {
       k.set(i, spec::float_of(0x7fc00000u));
@@ -158,7 +158,8 @@ Evaluate kernel_of(const Case& c) {
       {Op::kRope, kernel_rope},           {Op::kAttention, kernel_attention},
       {Op::kGatedAct, kernel_gated_act},  {Op::kSoftmax, kernel_softmax},
       {Op::kEmbedding, kernel_embedding}, {Op::kSampling, kernel_sampling},
-      {Op::kTypical, kernel_typical},
+      {Op::kTypical, kernel_typical},     {Op::kTanh, kernel_elementary},
+      {Op::kSoftCap, kernel_elementary},
   };
   if (c.op == Op::kRound) return c.out == Format::kBF16 ? kernel_round : nullptr;
   const auto found = kKernels.find(c.op);

@@ -145,7 +145,10 @@ inline void kernel_embedding(const Case& c, Output* out) {
 inline void kernel_elementary(const Case& c, Output* out) {
   std::vector<float> x, y(static_cast<size_t>(c.n));
   for (int i = 0; i < c.n; ++i) x.push_back(elementary_input(c, i));
-  (c.op == Op::kExp ? bitlens::exp : bitlens::log)(x.data(), c.n, y.data());
+  if (c.op == Op::kExp) bitlens::exp(x.data(), c.n, y.data());
+  if (c.op == Op::kLog) bitlens::log(x.data(), c.n, y.data());
+  if (c.op == Op::kTanh) bitlens::tanh(x.data(), c.n, y.data());
+  if (c.op == Op::kSoftCap) soft_cap(x.data(), c.n, static_cast<float>(c.k), y.data());
   out->floats(y.data(), c.n);
 }
 

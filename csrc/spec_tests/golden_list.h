@@ -16,6 +16,7 @@ inline const char* name_of(Op op) {
       "widen",     "round",           "exp",      "log",       "linear",     "linear_other_leaf",
       "row_sum",   "row_sum_squares", "rms_norm", "add",       "rope_table", "rope",
       "attention", "gated_act",       "softmax",  "embedding", "sampling",   "typical",
+      "tanh",      "soft_cap",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -234,6 +235,33 @@ inline void add_fp32_stream(std::vector<Case>* cases) {
   }
 }
 
+inline void add_soft_cap(std::vector<Case>* cases) {
+  cases->push_back({.op = Op::kTanh, .n = 4099, .flag = 0});
+  cases->push_back({.op = Op::kTanh, .n = 4099, .flag = 1, .real = 10.0});
+  cases->push_back({.op = Op::kTanh, .n = 4099, .flag = 1, .real = 2.0});
+  cases->push_back({.op = Op::kTanh, .n = kSpecials, .flag = 2});
+  for (int cap : {1, 30, 50}) {
+    cases->push_back({.op = Op::kSoftCap, .n = 1003, .k = cap, .flag = 0});
+    cases->push_back({.op = Op::kSoftCap, .n = 1003, .k = cap, .flag = 1, .real = 120.0});
+    cases->push_back({.op = Op::kSoftCap, .n = kSpecials, .k = cap, .flag = 2});
+  }
+  for (Format act : {Format::kF32, Format::kBF16}) {
+    for (int64_t position : {0, 63, 256, 600}) {
+      for (int64_t window : {0, 7, 270}) {
+        cases->push_back({.op = Op::kAttention,
+                          .act = act,
+                          .rows = 2,
+                          .n = 4,
+                          .k = 64,
+                          .flag = 2 + (window > 0 ? 1 : 0),
+                          .position = position,
+                          .window = window,
+                          .real = 4.0});
+      }
+    }
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -245,6 +273,7 @@ inline std::vector<Case> golden_list() {
   add_sampling(&cases);
   add_typical(&cases);
   add_fp32_stream(&cases);
+  add_soft_cap(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

@@ -145,6 +145,10 @@ void run_rows(Trace& trace, DType dtype) {
   trace.add(result);
   log(scores.data(), rows * d, result.data());
   trace.add(result);
+  tanh(scores.data(), rows * d, result.data());
+  trace.add(result);
+  soft_cap(scores.data(), rows * d, 0.5f, result.data());
+  trace.add(result);
 
   const int64_t heads = 3, d_head = 100, n_positions = 40;
   const std::vector<float> cos = random.floats(n_positions * d_head / 2),
@@ -156,7 +160,7 @@ void run_rows(Trace& trace, DType dtype) {
 }
 
 // Two sequences, one with a cached prefix, over pages in scrambled order.
-void run_attention(Trace& trace, DType dtype, int64_t window) {
+void run_attention(Trace& trace, DType dtype, float cap, int64_t window) {
   Random random(13);
   const int64_t heads = 6, groups = 2, d_head = 24, max_pages = 5;
   const std::vector<int64_t> starts = {0, 131, 134}, past = {0, 190}, none = {0, 0},
@@ -175,7 +179,7 @@ void run_attention(Trace& trace, DType dtype, int64_t window) {
   const std::vector<uint8_t> q = random.activations(rows * heads * d_head, dtype);
   std::vector<uint8_t> out(q.size()), unfused(q.size());
   std::vector<float> lse(static_cast<size_t>(rows * heads));
-  const Attention op = {ragged, pages, heads, 0.2f, window};
+  const Attention op = {ragged, pages, heads, 0.2f, cap, window};
   attention(op, q.data(), heads * d_head, out.data(), heads * d_head, lse.data());
   trace.add(out);
   trace.add(lse);
@@ -328,7 +332,8 @@ Trace run_all(bool slow) {
       for (int64_t m : {1, 3, 37})
         if (!slow || m < 37) run_linear(trace, static_cast<Format>(format), dtype, m);
     run_rows(trace, dtype);
-    for (int64_t window : {0, 50}) run_attention(trace, dtype, window);
+    for (int64_t window : {0, 50})
+      for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);
   }
   for (int64_t n : {1, 17, 1031}) {
     run_preparation(trace, n);

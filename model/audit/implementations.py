@@ -106,6 +106,7 @@ def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tens
         torch.tensor([n_keys - n_queries]),
         inputs["scale"],
         inputs.get("window") or 0,
+        inputs.get("cap") or 0.0,
     )
     return z_THh.transpose(0, 1)
 
@@ -114,11 +115,16 @@ def _native_gated(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
     return kernels.gated_act(inputs.get("activation", "silu"), inputs["gate"], inputs["up"])
 
 
+def _native_soft_cap(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
+    return kernels.soft_cap(inputs["x"], inputs["cap"])
+
+
 _NATIVE: Mapping[str, Implementation] = {
     "matmul": _native_matmul,
     "rms_norm": _native_norm,
     "rope": _native_rope,
     "attention": _native_attention,
+    "soft_cap": _native_soft_cap,
     "swiglu": _native_gated,
 }
 
@@ -144,8 +150,9 @@ def _eager_rope(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 
 def _eager_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    if inputs.get("window") is not None:
-        raise ValueError("attention: no window here")
+    for name in ("window", "cap"):
+        if inputs.get(name) is not None:
+            raise ValueError(f"attention: no {name} here")
     group = q.shape[0] // k.shape[0]
     k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
     scores = q @ k.transpose(1, 2) * inputs["scale"]

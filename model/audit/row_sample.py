@@ -13,6 +13,7 @@ ROW_AXES: Mapping[str, tuple[Mapping[str, int], int]] = {
     "layer_norm": ({"x": 0}, 0),
     "softmax": ({"x": 0}, 0),
     "logsumexp": ({"x": 0}, 0),
+    "soft_cap": ({"x": 0}, 0),
     "silu": ({"x": 0}, 0),
     "gelu": ({"x": 0}, 0),
     "swiglu": ({"gate": 0, "up": 0}, 0),

@@ -44,6 +44,7 @@ AXES = {
     "layer_norm": _ROWS,
     "softmax": _ROWS,
     "logsumexp": Axes({"x": "md"}, "m", "m", "d"),
+    "soft_cap": Axes({"x": "md"}, "md", "md", ""),
     "silu": Axes({"x": "md"}, "md", "md", ""),
     "gelu": Axes({"x": "md"}, "md", "md", ""),
     "swiglu": Axes({"gate": "md", "up": "md"}, "md", "md", ""),

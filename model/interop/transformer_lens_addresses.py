@@ -49,6 +49,8 @@ _NEEDED = {
     "positional_embedding_type": "rotary",
     "rotary_adjacent_pairs": False,
     "use_normalization_before_and_after": False,
+    "attn_scores_soft_cap": -1.0,
+    "output_logits_soft_cap": -1.0,
 }
 
 

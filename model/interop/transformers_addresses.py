@@ -321,6 +321,8 @@ def _bind_attention(
 ) -> dict[str, Any]:
     if q.shape[0] != 1:
         raise ValueError(f"attention of {q.shape[0]} sequences: its contract takes one at a time")
+    if options.get("softcap") is not None:
+        raise ValueError("softcap: the rounding points of a capped eager attention are not known")
     past = k.shape[2] - q.shape[2]
     inputs = {"q": _heads(q), "k": _heads(k), "v": _heads(v), "scale": scaling}
     window = options.get("sliding_window")

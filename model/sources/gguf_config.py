@@ -21,7 +21,11 @@ from .gguf_rope import SCALING_KEYS, rope_scaling
 # What Gemma 3 leaves out of its metadata (llama.cpp's loader holds the same numbers).
 _GEMMA_LOCAL_THETA = 10_000.0
 _GEMMA_PATTERN = 6
-_GEMMA_27B_LAYERS = 62
+# And Gemma 2; 0 is none.
+_GEMMA2_WINDOW = 4096
+_GEMMA2_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+# How deep the 27B models are, which alone scale scores by d_model / n_heads.
+_GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 
 # From here on fp64 rounds to an fp32 infinity.
 FP32_OVERFLOW = float.fromhex("0x1.ffffffp127")
@@ -58,8 +62,6 @@ _UNDERSTOOD = frozenset(
 _REFUSED: Mapping[str, tuple[object, ...]] = {
     "expert_count": (0,),
     "attention.causal": (True,),
-    "attn_logit_softcapping": (0.0,),
-    "final_logit_softcapping": (0.0,),
     "tensor_data_layout": ("reference",),
 }
 
@@ -91,7 +93,7 @@ def config_from_gguf(
     reader = _Values(prefix, values)
     d_model, n_heads = reader.integer("embedding_length"), reader.integer("attention.head_count")
     d_head = _d_head(reader, d_model, n_heads)
-    gemma = arch.window_rule == "interleaved"
+    gemma = arch.is_gemma
     layers = _layers(reader, arch, rope_scaling(prefix, values, rope_divisors or {}))
     return ModelConfig(
         architecture=arch.name,
@@ -112,6 +114,8 @@ def config_from_gguf(
         attn_out_bias="blk.0.attn_output.bias" in shapes,
         mlp_bias="blk.0.ffn_gate.bias" in shapes,
         embed_scale=float(np.float32(math.sqrt(d_model))) if gemma else 1.0,
+        attn_logit_softcap=_soft_cap(reader, arch, "attn_logit_softcapping"),
+        final_logit_softcap=_soft_cap(reader, arch, "final_logit_softcapping"),
         **{name: value for name, value in arch.fixed.items() if name != "attn_bias"},
     )
 
@@ -158,10 +162,17 @@ def _d_head(reader: _Values, d_model: int, n_heads: int) -> int:
 
 
 def _attn_scale(reader: _Values, arch: Architecture, d_head: int) -> float:
-    """Where the file does not say: Gemma 3 27B alone divides by d_model / n_heads."""
-    if arch.name == "gemma3" and reader.integer("block_count") == _GEMMA_27B_LAYERS:
+    """Where the file does not say: Gemma's 27B models alone divide by d_model / n_heads."""
+    if reader.integer("block_count") == _GEMMA_27B_LAYERS.get(arch.name):
         d_head = reader.integer("embedding_length") // reader.integer("attention.head_count")
     return float(d_head**-0.5)
+
+
+def _soft_cap(reader: _Values, arch: Architecture, key: str) -> float | None:
+    cap = reader.number(key, _GEMMA2_CAPS[key] if arch.name == "gemma2" else 0.0)
+    if cap and not (arch.is_gemma and cap > 0):
+        raise reader.error(key, "a positive number" if arch.is_gemma else f"none in {arch.name}")
+    return cap or None
 
 
 def _d_vocab(reader: _Values, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -180,12 +191,17 @@ def _layers(
     if n_layers > MAX_LAYERS:
         raise reader.error("block_count", f"at most {MAX_LAYERS}")
     windowed = "attention.sliding_window" in reader
-    window = reader.integer("attention.sliding_window") if windowed else None
+    default = _GEMMA2_WINDOW if arch.window_rule == "alternating" else None
+    window = reader.integer("attention.sliding_window") if windowed else default
     if windowed and arch.window_rule == "upper":
         raise reader.error("attention.sliding_window", f"none: which {arch.name} layers slide?")
     if arch.window_rule != "interleaved":
         theta = reader.number("rope.freq_base", 10_000.0)
-        return (LayerConfig(window=window, rope_theta=theta, rope_scaling=scaling),) * n_layers
+        sliding = LayerConfig(window=window, rope_theta=theta, rope_scaling=scaling)
+        if arch.window_rule != "alternating":
+            return (sliding,) * n_layers
+        whole = LayerConfig(rope_theta=theta, rope_scaling=scaling)
+        return tuple(whole if i % 2 else sliding for i in range(n_layers))
     every = reader.integer("attention.sliding_window_pattern", _GEMMA_PATTERN)
     theta = reader.number("rope.freq_base", 1_000_000.0)
     everywhere = LayerConfig(rope_theta=theta, rope_scaling=scaling)

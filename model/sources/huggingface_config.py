@@ -20,19 +20,24 @@ from ..rope_scaling import RopeScaling
 # Fields that change the arithmetic in ways bitlens does not have, and the values that ask for none.
 _REFUSED: Mapping[str, tuple[object, ...]] = {
     "quantization_config": (None,),
-    "attn_logit_softcapping": (None,),
-    "final_logit_softcapping": (None,),
     "use_bidirectional_attention": (None, False),
     "num_local_experts": (None, 0),
     "num_experts": (None, 0),
     "partial_rotary_factor": (None, 1, 1.0),
+}
+_SOFT_CAPS: Mapping[str, str] = {
+    "attn_logit_softcap": "attn_logit_softcapping",
+    "final_logit_softcap": "final_logit_softcapping",
 }
 
 
 def config_from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
     """Raises ConfigError naming the field, its value and what is supported."""
     arch = by_model_type(fields.get("model_type"))
-    for name, harmless in _REFUSED.items():
+    refused = dict(_REFUSED)
+    if not arch.is_gemma:
+        refused |= dict.fromkeys(_SOFT_CAPS.values(), (None,))
+    for name, harmless in refused.items():
         if fields.get(name) not in harmless:
             raise ConfigError(f"{name} = {fields[name]!r} is not supported: remove it or set null")
     values = {**COMMON_DEFAULTS, **arch.defaults, **fields}
@@ -48,7 +53,7 @@ def config_from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
             )
         values["head_dim"] = d_model // n_heads
     d_head = _integer(values, "head_dim")
-    gemma = arch.window_rule == "interleaved"
+    gemma = arch.is_gemma
     q_scalar = _number(values, "query_pre_attn_scalar") if gemma else float(d_head)
     if q_scalar <= 0:
         raise ConfigError(f"query_pre_attn_scalar = {q_scalar}: expected a positive number")
@@ -57,6 +62,7 @@ def config_from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
     }
     if gemma:
         options |= {"norm_offset": 1.0, "embed_scale": float(np.float32(math.sqrt(d_model)))}
+        options |= {field: _soft_cap(values, name) for field, name in _SOFT_CAPS.items()}
     layers = _layers(values, arch)
     return ModelConfig(
         architecture=arch.name,
@@ -68,7 +74,9 @@ def config_from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
         d_mlp=_integer(values, "intermediate_size"),
         d_vocab=_integer(values, "vocab_size"),
         n_ctx=context_reached(
-            _integer(values, "max_position_embeddings"), layers, is_trained=not gemma
+            _integer(values, "max_position_embeddings"),
+            layers,
+            is_trained=arch.window_rule != "interleaved",
         ),
         eps=_number(values, "rms_norm_eps"),
         attn_scale=q_scalar**-0.5,
@@ -125,6 +133,8 @@ def _derived_layer_types(values: Mapping[str, Any], arch: Architecture, n_layers
         first = _integer(values, "max_window_layers", least=0)
         used = _flag(values, "use_sliding_window", False)
         sliding = [used and i >= first for i in range(n_layers)]
+    elif arch.window_rule == "alternating":
+        sliding = [i % 2 == 0 for i in range(n_layers)]
     else:
         every = _integer(values, "sliding_window_pattern")
         sliding = [(i + 1) % every != 0 for i in range(n_layers)]
@@ -179,6 +189,15 @@ def _number(values: Mapping[str, Any], name: str) -> float:
     if abs(value) > 1e300:
         raise ConfigError(f"{name} is out of range")
     return float(value)
+
+
+def _soft_cap(values: Mapping[str, Any], name: str) -> float | None:
+    if values.get(name) is None:
+        return None
+    cap = _number(values, name)
+    if cap <= 0:
+        raise ConfigError(f"{name} = {cap}: expected null or a positive number")
+    return cap
 
 
 def _flag(values: Mapping[str, Any], name: str, default: bool) -> bool:

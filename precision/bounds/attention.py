@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from .gates import soft_cap_error
 from .products import dot_error
 from .rounding_model import RoundingModel
 from .softmax import softmax_error, softmax_underflow
@@ -16,11 +17,21 @@ Tensor = torch.Tensor
 
 
 def attention_bound(
-    model: RoundingModel, y: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor
+    model: RoundingModel,
+    y: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    visible: Tensor,
+    cap: float | None = None,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.double().repeat_interleave(group, -3) for x in (k, v))
     scores, score_error = _scores(model, q.double(), keys, scale)
+    if cap is not None:
+        scores = cap * (scores / cap).tanh()
+        score_error = score_error + soft_cap_error(model, scores.abs() + score_error, cap)
     scores = scores.masked_fill(~visible, -torch.inf)
 
     p = scores.softmax(-1)

@@ -11,7 +11,7 @@ from ..contract import PrecisionContract
 from ..reals.definitions import arguments_of, evaluate
 from ..reals.fp64 import Fp64
 from .attention import attention_bound
-from .gates import gelu_bound, silu_bound, swiglu_bound
+from .gates import gelu_bound, silu_bound, soft_cap_bound, swiglu_bound
 from .norms import layer_norm_bound, rms_norm_bound
 from .products import matmul_bound
 from .rope import rope_bound
@@ -31,6 +31,7 @@ _BOUNDS: dict[str, Callable[..., Tensor]] = {
     "softmax": softmax_bound,
     "logsumexp": logsumexp_bound,
     "attention": attention_bound,
+    "soft_cap": soft_cap_bound,
     "rope": rope_bound,
     "silu": silu_bound,
     "swiglu": swiglu_bound,

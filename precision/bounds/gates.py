@@ -1,4 +1,4 @@
-"""Bounds for SiLU, SwiGLU and GELU."""
+"""Bounds for SiLU, SwiGLU, GELU and the soft cap."""
 
 from __future__ import annotations
 
@@ -78,3 +78,25 @@ def _gelu_error(model: RoundingModel, x: Tensor, kind: str) -> Tensor:
     error = x.abs() * (error + model.steps(3) * (distribution + error))
     error = error + model.underflow * (1 + x.abs()) + model.flushed(x)
     return model.within_range(error, x.abs() if kind == "none" else x.abs() ** 3)
+
+
+def soft_cap_bound(model: RoundingModel, y: Tensor, x: Tensor, cap: float) -> Tensor:
+    error = soft_cap_error(model, y.abs(), cap) + model.flushed(x.double())
+    return model.cast("output", y, error)
+
+
+def soft_cap_error(model: RoundingModel, size: Tensor, cap: float) -> Tensor:
+    """Of c tanh(q), q = x / c, beside what x is off: results as large as `size`, before a cast.
+
+    A relative error e of q moves tanh q by e / (1 - e) of itself at most, as q is at most tanh q
+    times cosh^2 q; an absolute one by no more than itself.
+    """
+    argument, lost = model.steps(2), model.underflow
+    if "quotient" in model.casts:
+        fmt = model.casts["quotient"]
+        argument = (1 + argument) * (1 + fmt.unit_roundoff) - 1
+        lost += model.lost(fmt)
+    relative = (1 + argument / (1 - argument)) * (1 + model.function) - 1
+    error = relative * size / cap + lost + model.underflow
+    error = cap * model.cast("tanh", size / cap, error)
+    return error + model.steps(1) * (size + error) + model.underflow

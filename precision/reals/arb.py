@@ -55,6 +55,7 @@ class Arb:
         self._exp = np.frompyfunc(lambda ball: ball.exp(), 1, 1)
         self._log = np.frompyfunc(lambda ball: ball.log(), 1, 1)
         self._sqrt = np.frompyfunc(lambda ball: ball.sqrt(), 1, 1)
+        self._tanh = np.frompyfunc(lambda ball: ball.tanh(), 1, 1)
         self._erfc = np.frompyfunc(lambda ball: ball.erfc(), 1, 1)
         self._cos = np.frompyfunc(lambda ball: ball.cos(), 1, 1)
         self._sin = np.frompyfunc(lambda ball: ball.sin(), 1, 1)
@@ -85,6 +86,9 @@ class Arb:
 
     def sqrt(self, x: Balls) -> Balls:
         return self._array(self._sqrt(x))
+
+    def tanh(self, x: Balls) -> Balls:
+        return self._array(self._tanh(x))
 
     def erfc(self, x: Balls) -> Balls:
         return self._array(self._erfc(x))

@@ -1,4 +1,4 @@
-"""The ten operations over the real numbers, each one line of mathematics where it can be.
+"""The eleven operations over the real numbers, each one line of mathematics where it can be.
 
 Stated apart from the programs that contracts judge by, so that the two check each other. Inputs
 come by the names contracts use. H heads, G key/value heads, T queries, K keys, d and h d_head.
@@ -59,13 +59,30 @@ def logsumexp(over: Algebra, x: Tensor) -> Array:
 
 
 def attention(
-    over: Algebra, q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor
+    over: Algebra,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    visible: Tensor,
+    cap: float | None = None,
 ) -> Array:
     """q [.., H, T, d], k [.., G, K, d], v [.., G, K, h], visible [T, K] -> [.., H, T, h]."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = (over.repeat(over.lift(x), group) for x in (k, v))
     scores = over.matmul(over.lift(q), over.transpose(keys)) * over.lift(scale)
+    if cap is not None:
+        scores = _soft_cap(over, scores, cap)
     return over.matmul(_softmax(over, over.hide(scores, visible)), values)
+
+
+def soft_cap(over: Algebra, x: Tensor, cap: float) -> Array:
+    """cap * tanh(x / cap)."""
+    return _soft_cap(over, over.lift(x), cap)
+
+
+def _soft_cap(over: Algebra, r: Array, cap: float) -> Array:
+    return over.tanh(r / over.lift(cap)) * over.lift(cap)
 
 
 def rope(
@@ -122,6 +139,7 @@ _DEFINITIONS: dict[str, Callable[..., Array]] = {
     "softmax": softmax,
     "logsumexp": logsumexp,
     "attention": attention,
+    "soft_cap": soft_cap,
     "rope": rope,
     "silu": silu,
     "swiglu": swiglu,

@@ -39,6 +39,9 @@ class Fp64:
     def sqrt(self, x: Tensor) -> Tensor:
         return x.sqrt()
 
+    def tanh(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
     def erfc(self, x: Tensor) -> Tensor:
         y: Tensor = torch.special.erfc(x)
         return y

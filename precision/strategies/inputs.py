@@ -147,6 +147,14 @@ def _unary(
     return inputs
 
 
+def _soft_cap(
+    draw: st.DrawFn, contract: PrecisionContract, kind: str, max_size: int
+) -> dict[str, Any]:
+    return _unary(draw, contract, kind, max_size) | {
+        "cap": draw(st.sampled_from([1.0, 30.0, 50.0]))
+    }
+
+
 def _swiglu(
     draw: st.DrawFn, contract: PrecisionContract, kind: str, max_size: int
 ) -> dict[str, Any]:
@@ -245,6 +253,7 @@ _OPERATIONS: dict[str, _Draw] = {
     "softmax": _logits,
     "logsumexp": _logits,
     "attention": _attention,
+    "soft_cap": _soft_cap,
     "rope": _rope,
     "silu": _unary,
     "swiglu": _swiglu,

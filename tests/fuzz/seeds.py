@@ -56,6 +56,14 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
             "original_max_position_embeddings": 32,
         },
     },
+    "gemma2": {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 4,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
     "gemma3_text": {
         "head_dim": 8,
         "query_pre_attn_scalar": 16,

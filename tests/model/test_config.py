@@ -84,6 +84,7 @@ def test_old_and_new_rope_fields_agree() -> None:
         transformers.MistralConfig,
         transformers.Qwen2Config,
         transformers.Qwen3Config,
+        transformers.Gemma2Config,
         transformers.Gemma3TextConfig,
     ],
 )
@@ -135,6 +136,40 @@ def test_gemma3() -> None:
     assert [layer.rope_theta for layer in config.layers[4:6]] == [1e4, 2e6]
 
 
+GEMMA2 = {name: x for name, x in GEMMA.items() if name != "sliding_window"} | {
+    "model_type": "gemma2",
+    "attn_logit_softcapping": 20.0,
+}
+
+
+def test_gemma2() -> None:
+    config = config_from_huggingface(GEMMA2)
+    sliding, whole = LayerConfig(window=4096, rope_theta=1e4), LayerConfig(rope_theta=1e4)
+    assert config.layers == (sliding, whole) * 9
+    assert (config.act_fn, config.norm_offset, config.tie_embeddings) == ("gelu_tanh", 1.0, True)
+    assert (config.sandwich_norms, config.qk_norm) == (True, False)
+    assert (config.attn_logit_softcap, config.final_logit_softcap) == (20.0, 30.0)
+    assert config.embed_scale == np.float32(640**0.5)
+    assert config.attn_scale == 128**-0.5
+    # transformers' Gemma 2 does not read what makes Gemma 3's pattern.
+    assert config_from_huggingface(GEMMA2 | {"sliding_window_pattern": 6}) == config
+    plain = config_from_huggingface(GEMMA2 | dict.fromkeys(SOFT_CAPS))
+    assert (plain.attn_logit_softcap, plain.final_logit_softcap) == (None, None)
+
+
+SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+
+
+@pytest.mark.parametrize("name", SOFT_CAPS)
+@pytest.mark.parametrize("fields", [GEMMA2, GEMMA])
+def test_a_cap_is_positive_or_null(fields: dict[str, Any], name: str) -> None:
+    for cap, message in ((0.0, "null or a positive"), (-1, "null or"), ("30", "a number")):
+        with pytest.raises(ConfigError, match=f"{name} = .*{message}"):
+            config_from_huggingface(fields | {name: cap})
+    config = config_from_huggingface(fields | {name: 7})
+    assert 7.0 in (config.attn_logit_softcap, config.final_logit_softcap)
+
+
 LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0}
 
 
@@ -143,7 +178,7 @@ LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0}
     [
         (
             {"model_type": "mamba"},
-            "'mamba': supported are llama, mistral, qwen2, qwen3, gemma3_text",
+            "'mamba': supported are llama, mistral, qwen2, qwen3, gemma2, gemma3_text",
         ),
         ({"model_type": None}, "model_type = None"),
         ({"model_type": ["llama"]}, "model_type"),
@@ -187,6 +222,8 @@ def test_what_is_not_supported_is_named(fields: dict[str, Any], message: str) ->
         ({"act_fn": "relu"}, "supported are silu, gelu_tanh"),
         ({"attn_scale": float("inf")}, "attn_scale"),
         ({"norm_offset": float("nan")}, "norm_offset"),
+        ({"attn_logit_softcap": 0.0}, "attn_logit_softcap = 0.0"),
+        ({"final_logit_softcap": float("inf")}, "final_logit_softcap = inf"),
     ],
 )
 def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -196,7 +233,7 @@ def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> Non
         LayerConfig(window=0)
 
 
-@pytest.mark.parametrize("fields", [LLAMA, GEMMA])
+@pytest.mark.parametrize("fields", [LLAMA, GEMMA2, GEMMA])
 def test_every_tensor_has_its_own_name_in_each_source(fields: dict[str, Any]) -> None:
     config = config_from_huggingface(fields)
     names = tensor_shapes(config)

@@ -34,6 +34,7 @@ CONFIGS: dict[str, transformers.PretrainedConfig] = {
     "mistral": transformers.MistralConfig(**SMALL, sliding_window=8),
     "qwen2": transformers.Qwen2Config(**SMALL),
     "qwen3": transformers.Qwen3Config(**SMALL, head_dim=10),
+    "gemma2": transformers.Gemma2Config(**SMALL, head_dim=16, sliding_window=8),
     "gemma3": transformers.Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=8),
 }
 

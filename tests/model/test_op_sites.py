@@ -59,7 +59,7 @@ def keeps_its_contract(site: Site, result: Any, args: Any, kwargs: Any) -> None:
     ("architecture", "backend"),
     [
         *((name, "native") for name in CONFIGS),
-        *((name, "torch") for name in ("qwen2", "gemma3", "llama-scaled-rope")),
+        *((name, "torch") for name in ("qwen2", "gemma2", "gemma3", "llama-scaled-rope")),
     ],
 )
 def test_every_operation_keeps_its_contract(architecture: str, backend: str, dtype: str) -> None:

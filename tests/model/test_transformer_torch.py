@@ -17,6 +17,7 @@ HF_CLASSES = {
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "gemma2": (transformers.Gemma2Config, transformers.Gemma2ForCausalLM),
     "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
 }
 HF_NAMES = {
@@ -70,6 +71,12 @@ def hf_model(architecture: str) -> Any:
                 "full_attention": {"rope_type": "default", "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
             },
+        }
+    elif architecture == "gemma2":
+        options = {
+            "query_pre_attn_scalar": 12,
+            "attn_logit_softcapping": config.attn_logit_softcap,
+            "final_logit_softcapping": config.final_logit_softcap,
         }
     elif architecture == "qwen2":
         options = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
@@ -129,9 +136,10 @@ def test_gradients_survive_identity_hooks(architecture: str) -> None:
             torch.testing.assert_close(p.grad, plain[name], atol=1e-12, rtol=1e-9)
 
 
-def test_gradients_reach_every_hooked_tensor() -> None:
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3"])
+def test_gradients_reach_every_hooked_tensor(architecture: str) -> None:
     """The derivative along a direction, by autograd at the hook and by finite differences."""
-    model = model_of("gemma3", dtype="fp64")
+    model = model_of(architecture, dtype="fp64")
     for name in (n for n in model.hook_names[1:] if "blocks.0" not in n and "blocks.2" not in n):
         seen: list[torch.Tensor] = []
 

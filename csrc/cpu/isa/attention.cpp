@@ -95,6 +95,20 @@ void score_page(const Work& work, const TileSpan& tile, int64_t page) {
   }
 }
 
+// Caps what each row sees, in place.
+void cap_scores(const Work& work) {
+  const f32x16 cap = splat(work.block.cap);
+  const int64_t origin = work.first_page * kPageKeys;
+  for (int64_t row = 0; row < work.block.n_rows; ++row) {
+    const AttentionRow& r = work.block.rows[row];
+    for (int64_t j = r.first; j < r.last; j += 16) {
+      float* s = work.scores + row * work.score_stride + (j - origin);
+      const int n = static_cast<int>(min_of(16, r.last - j));
+      store_n(s, soft_cap(load_n(s, n), cap), n);
+    }
+  }
+}
+
 // Scores of whole pages; what lies in a page but is masked holds anything, and is never looked at.
 template <typename T>
 void score_pages(const Work& work) {
@@ -105,6 +119,7 @@ void score_pages(const Work& work) {
       if (page * kPageKeys < tile.last && (page + 1) * kPageKeys > tile.first)
         score_page<T>(work, tile, page);
     }
+  if (work.block.cap > 0.0f) cap_scores(work);
 }
 
 // Turns a row's scores into its pattern, in place.

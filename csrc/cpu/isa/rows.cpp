@@ -171,8 +171,19 @@ void log_all(const float* x, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = spec::log_f32(x[i]);
 }
 
-constexpr RowKernels kRowKernels = {rms_norm, normalize, norm_weight, add,     rope,   gated_act,
-                                    softmax,  logsumexp, log_softmax, exp_all, log_all};
+void tanh_all(const float* x, int64_t count, float* out) {
+  for_lanes(count, [&](int64_t i, int n) { store_n(out + i, tanh(load_n(x + i, n)), n); });
+}
+
+void soft_cap_all(const float* x, int64_t count, float cap, float* out) {
+  const f32x16 caps = splat(cap);
+  for_lanes(count,
+            [&](int64_t i, int n) { store_n(out + i, soft_cap(load_n(x + i, n), caps), n); });
+}
+
+constexpr RowKernels kRowKernels = {rms_norm,  normalize, norm_weight, add,         rope,
+                                    gated_act, softmax,   logsumexp,   log_softmax, exp_all,
+                                    log_all,   tanh_all,  soft_cap_all};
 
 }  // namespace
 
