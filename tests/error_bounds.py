@@ -170,13 +170,20 @@ def _attention(
     group = q.shape[0] // k_GKh.shape[0]
     k, v = (x.repeat_interleave(group, 0) for x in (k_GKh, v_GKh))
     hidden = ~batch.visible_THK(window).transpose(0, 1)
+    pattern, off = attention_pattern(rounding, q, k, hidden, scale, cap)
+    return rounding.values(pattern, v, off).transpose(0, 1)
+
+
+def attention_pattern(
+    rounding: Rounding, q: Tensor, k: Tensor, hidden: Tensor, scale: float, cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The pattern [..., T, K] of q [..., T, h] and k [..., K, h], and its bound."""
     scores, off = q @ k.mT * scale, rounding.scores(q, k, scale)
     if cap is not None:
         scores = soft_cap(scores, cap)
         off = off + rounding.soft_cap(scores)
     scores = scores.masked_fill(hidden, -math.inf)
-    pattern_off = rounding.softmax(scores, off).masked_fill(hidden, 0.0)
-    return rounding.values(scores.softmax(-1), v, pattern_off).transpose(0, 1)
+    return scores.softmax(-1), rounding.softmax(scores, off).masked_fill(hidden, 0.0)
 
 
 @dataclass
