@@ -184,6 +184,9 @@ def info(
     table.add_row("layers", f"{config.n_layers} of d_model {config.d_model}, d_mlp {config.d_mlp}")
     table.add_row("attention", f"{heads}, d_head {config.d_head}")
     table.add_row("windows", ", ".join(map(str, windows)) or "none")
+    caps = {"scores": config.attn_logit_softcap, "logits": config.final_logit_softcap}
+    capped = ", ".join(f"{what} at {cap:g}" for what, cap in caps.items() if cap is not None)
+    table.add_row("soft caps", capped or "none")
     table.add_row(
         "vocabulary", f"{config.d_vocab:,}" + (" (tied)" if config.tie_embeddings else "")
     )

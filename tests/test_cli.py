@@ -86,7 +86,7 @@ def test_chat_uses_the_template(run: Run, smollm2_path: Path) -> None:
 def test_info(run: Run, smollm2_path: Path) -> None:
     code, out, _ = run("info", smollm2_path)
     assert code == 0
-    for fact in ("llama", "134,515,008", "49,152", "8,192", "Q4_1", bitlens.isa()):
+    for fact in ("llama", "134,515,008", "49,152", "8,192", "soft caps", "Q4_1", bitlens.isa()):
         assert fact in out
     code, out, _ = run("info", smollm2_path, "--json", "--dtype", "bf16")
     facts = json.loads(out)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 EDGES = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _EXAMPLES = 20
 _CONTEXT = 60
+_NOT_THROUGH_A_CAP = (
+    "a soft cap follows the unembedding and may tie tokens, so that no position is proven"
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class LastStep:
     """The end of a pass over one prompt.
 
     Attributes:
+        logits_TV: What the tokens are chosen by.
+        unembedded_TV: What the unembedding gave: the same, but before a soft cap.
         hidden_Td: What the unembedding made the logits of.
         norm_inputs: What the final norm made those of, by its contract's names.
     """
 
     logits_TV: torch.Tensor
+    unembedded_TV: torch.Tensor
     hidden_Td: torch.Tensor
     norm_inputs: dict[str, Any]
     norm_contract: PrecisionContract
@@ -46,12 +52,15 @@ def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
     """Runs one prompt."""
     unembed, norm = path.model.site("unembed"), path.model.site("ln_final")
     hidden: list[torch.Tensor] = []
+    unembedded: list[torch.Tensor] = []
     norm_inputs: dict[str, Any] = {}
 
     def at_unembed(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if unembed.operands is not None:
             hidden.extend(unembed.operands(*args, **kwargs))
-        return original(*args, **kwargs)
+        result = original(*args, **kwargs)
+        unembedded.append(result.detach().flatten(0, -2).float())
+        return result
 
     def at_norm(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         norm_inputs.update(norm.bind(*args, **kwargs))
@@ -62,7 +71,7 @@ def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
         path.model.override("ln_final", at_norm),
     ):
         logits_TV = path.model(tokens_P).flatten(0, -2)
-    return LastStep(logits_TV.float(), hidden[0], norm_inputs, norm.contract)
+    return LastStep(logits_TV.float(), unembedded[0], hidden[0], norm_inputs, norm.contract)
 
 
 @torch.no_grad()
@@ -106,14 +115,20 @@ class TokenCount:
         """Counts one prompt's positions. Raises ValueError for other vocabularies."""
         self._runs.add(prompt, a.logits_TV, b.logits_TV)
         observed = Observed(self._heads, a.hidden_Td, b.hidden_Td)
-        certificate = flip_certificate(a.logits_TV, observed)
+        certificate = flip_certificate(a.unembedded_TV, observed)
         flipped_T = a.logits_TV.argmax(-1) != b.logits_TV.argmax(-1)
         enclosed = enclose_final_norm(self._heads, a.hidden_Td, b.norm_inputs, b.norm_contract)
-        proof = flip_certificate(a.logits_TV, enclosed)
+        proof = flip_certificate(a.unembedded_TV, enclosed)
+        certified_T, proven_T = certificate.certified_T, proof.certified_T
         self._premises = proof.premises
-        self._certified += int(certificate.certified_T.sum())
-        self._proven += int(proof.certified_T.sum())
-        wrong_T = (certificate.certified_T | proof.certified_T) & flipped_T
+        if not (_is_uncapped(a) and _is_uncapped(b)):
+            # A cap keeps the order of logits but may tie them, and a tie goes to the smaller id.
+            certified_T = certified_T & _keeps_argmax(a) & _keeps_argmax(b)
+            proven_T = torch.zeros_like(proven_T)
+            self._premises = (*proof.premises, _NOT_THROUGH_A_CAP)
+        self._certified += int(certified_T.sum())
+        self._proven += int(proven_T.sum())
+        wrong_T = (certified_T | proven_T) & flipped_T
         self._broken += int(wrong_T.sum())
         self._flipped += flipped_T.tolist()
         self._prompt_of += [prompt] * len(flipped_T)
@@ -171,6 +186,14 @@ class TokenCount:
             float(tops[0][0] - tops[0][1]),
             float(tops[1][0] - tops[1][1]),
         )
+
+
+def _is_uncapped(step: LastStep) -> bool:
+    return torch.equal(step.logits_TV, step.unembedded_TV)
+
+
+def _keeps_argmax(step: LastStep) -> torch.Tensor:
+    return step.logits_TV.argmax(-1) == step.unembedded_TV.argmax(-1)
 
 
 def _visible(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Gemma 2 at every hook that transformers shows, soft caps included, to a derived bound.
+"""Gemma 2 at every hook that transformers shows, soft caps included, to a derived bound; and
+Gemma 3's cap of scores.
 
 Truth is transformers in fp64; docs/accuracy.md derives the bounds. T tokens, K keys, H heads.
 """
@@ -16,7 +17,15 @@ import transformers
 from bitlens.benchmarks.hugging_face import InDouble
 from bitlens.model.transformer import HookedTransformer
 from error_bounds import LogitBounds, attention_pattern
-from huggingface_cases import NATIVE, SHAPE, TRANSFORMERS, heads, random_weights, rope, used
+from huggingface_cases import (
+    NATIVE,
+    SHAPE,
+    TRANSFORMERS,
+    heads,
+    random_weights,
+    rope,
+    used,
+)
 
 CONFIG = transformers.Gemma2Config(
     **SHAPE | {"hidden_size": 42},
@@ -91,6 +100,7 @@ def _values(model: Any) -> Seen:
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Peer:
+    torch.set_num_threads(1)  # the tensors are tiny: threads would only wait for each other
     path = tmp_path_factory.mktemp("gemma2")
     model = random_weights(CONFIG)
     model.save_pretrained(path)
@@ -160,3 +170,20 @@ def test_the_bounds_are_small_and_see_a_cap_that_is_off(peer: Peer) -> None:
     assert used(raw, peer.truth["logits"], peer.bounds["logits"][0]) > 1
     off = model.ops.soft_cap(raw, 2.0 * (1 + 1e-4))
     assert used(off, peer.truth["logits"], peer.bounds["logits"][0]) > 1
+
+
+def test_gemma3s_scores_are_capped_where_its_config_asks(tmp_path: Any) -> None:
+    """transformers 5.23 reads the field and passes it to nobody; told to, it caps as we do."""
+    shape = SHAPE | heads(2, 1, 20) | {"query_pre_attn_scalar": 12, "num_hidden_layers": 1}
+    config = transformers.Gemma3TextConfig(**shape, attn_logit_softcapping=1.5)
+    peer = random_weights(config)
+    peer.save_pretrained(tmp_path)
+    with torch.no_grad():
+        left_out, capped = (
+            peer(TOKENS_T[None], **options).logits[0] for options in ({}, {"softcap": 1.5})
+        )
+    fp64 = bitlens.load(tmp_path, dtype="fp64", backend="torch")
+    _, (ours, theirs) = LogitBounds(fp64, (NATIVE, TRANSFORMERS))(TOKENS_T)
+    (logits,) = _at(bitlens.load(tmp_path), "logits")
+    assert used(logits, capped, ours + theirs) <= 1
+    assert used(logits, left_out, ours + theirs) > 1
