@@ -151,7 +151,7 @@ def _soft_cap(
     draw: st.DrawFn, contract: PrecisionContract, kind: str, max_size: int
 ) -> dict[str, Any]:
     return _unary(draw, contract, kind, max_size) | {
-        "cap": draw(st.sampled_from([1.0, 30.0, 50.0]))
+        "cap": draw(st.sampled_from([1.0, 20.3, 50.0]))
     }
 
 
