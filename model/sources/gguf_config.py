@@ -200,6 +200,10 @@ def _layers(
         sliding = LayerConfig(window=window, rope_theta=theta, rope_scaling=scaling)
         if arch.window_rule != "alternating":
             return (sliding,) * n_layers
+        if reader.integer("attention.sliding_window_pattern", 2) != 2:
+            raise reader.error("attention.sliding_window_pattern", f"2: all that {arch.name} has")
+        if reader.number("rope.freq_base_swa", theta) != theta:
+            raise reader.error("rope.freq_base_swa", f"{theta}, as in the other layers")
         whole = LayerConfig(rope_theta=theta, rope_scaling=scaling)
         return tuple(whole if i % 2 else sliding for i in range(n_layers))
     every = reader.integer("attention.sliding_window_pattern", _GEMMA_PATTERN)

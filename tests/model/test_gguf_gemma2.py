@@ -51,6 +51,15 @@ def test_what_gemma2_leaves_out_is_as_llama_cpp_has_it(tmp_path: Path) -> None:
     assert [layer.window for layer in config.layers] == [4096, None, 4096]
 
 
+def test_other_layers_than_gemma2_has_are_refused(tmp_path: Path) -> None:
+    same = {"attention__sliding_window_pattern": 2, "rope__freq_base_swa": 1e4}
+    assert gemma2(tmp_path / "m.gguf", **same).config == gemma2(tmp_path / "m.gguf").config
+    with pytest.raises(CheckpointError, match=r"sliding_window_pattern = 6: expected 2"):
+        gemma2(tmp_path / "m.gguf", attention__sliding_window_pattern=6)
+    with pytest.raises(CheckpointError, match=r"freq_base_swa = .*: expected 10000"):
+        gemma2(tmp_path / "m.gguf", rope__freq_base_swa=2e4)
+
+
 def test_a_cap_of_0_is_none_and_a_negative_one_an_error(tmp_path: Path) -> None:
     config = gemma2(tmp_path / "m.gguf", final_logit_softcapping=0.0).config
     assert (config.attn_logit_softcap, config.final_logit_softcap) == (50.0, None)
