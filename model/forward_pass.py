@@ -37,7 +37,7 @@ class ForwardPass:
     embed: Embedding
     ln_final: RMSNorm
     unembed: Linear
-    soft_cap: SoftCap
+    soft_cap: SoftCap | None
     _blocks: tuple[Block, ...]
     _registry: HookRegistry
     _overrides: OverrideRegistry
@@ -178,8 +178,7 @@ class ForwardPass:
     def _logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_TV = run.hook("unembed.hook_out", self.unembed(x, run))
-        capped_TV: torch.Tensor = self.soft_cap(logits_TV, run)
-        return capped_TV
+        return self._capped(logits_TV, run)
 
     def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         weight = self.unembed.weight
@@ -190,8 +189,14 @@ class ForwardPass:
             return logits_TV[:, weight.start : weight.start + weight.own.n]
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_Tr = self.ops.own_columns(x, weight, out_dtype=self.ops.policy.logits)
-        capped_Tr: torch.Tensor = self.soft_cap(logits_Tr, run)
-        return capped_Tr
+        return self._capped(logits_Tr, run)
+
+    def _capped(self, logits: torch.Tensor, run: Run) -> torch.Tensor:
+        """Whole logits or a slice of them, as the sampler reads them."""
+        if self.soft_cap is None:
+            return logits
+        capped: torch.Tensor = self.soft_cap(logits, run)
+        return capped
 
     def _result(
         self,

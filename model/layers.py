@@ -106,16 +106,14 @@ class RMSNorm(nn.Module):
 
 
 class SoftCap(nn.Module):
-    """cap * tanh(x / cap) of the logits, dispatched at "soft_cap"; x itself without a cap."""
+    """cap * tanh(x / cap) of the logits, dispatched at "soft_cap"."""
 
-    def __init__(self, ops: Ops, cap: float | None) -> None:
+    def __init__(self, ops: Ops, cap: float) -> None:
         super().__init__()
         self.ops = ops
         self.cap = cap
 
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
-        if self.cap is None:
-            return x
         if run is None:
             return self.ops.soft_cap(x, self.cap)
         y: torch.Tensor = run.op("soft_cap", run.ops.soft_cap, x, self.cap)

@@ -75,7 +75,8 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         self.blocks = nn.ModuleList(self._blocks)
         self.ln_final = builder.norm("ln_final")
         self.unembed = builder.unembedding(self.embed)
-        self.soft_cap = SoftCap(ops, self.config.final_logit_softcap)
+        cap = self.config.final_logit_softcap
+        self.soft_cap = None if cap is None else SoftCap(ops, cap)
 
     @property
     def cfg(self) -> TransformerLensConfig:

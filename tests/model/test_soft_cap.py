@@ -37,6 +37,7 @@ def test_unembed_hook_out_comes_before_the_cap(dtype: str) -> None:
     assert cap is not None
     assert float(raw.abs().max()) > cap >= float(logits.abs().max())
     assert same_bits(logits, soft_cap(raw, cap))
+    assert model.soft_cap is not None
     assert same_bits(model.soft_cap(model.unembed(model.ln_final(_resid(model)))), logits)
     assert same_bits(model.forward_last(TOKENS_BP), logits[:, -1])
     assert same_bits(model.forward_last_slice(TOKENS_BP), logits[:, -1])
@@ -92,6 +93,7 @@ def test_the_cap_has_an_address_of_its_own_where_there_is_one() -> None:
     model = random_model("gemma2")
     assert model.op_addresses[-2:] == ["unembed", "soft_cap"]
     assert "soft_cap" not in uncapped().op_addresses
+    assert uncapped().soft_cap is None
     plain = model(TOKENS_BP)
 
     def without(original: Any, x: torch.Tensor, cap: float) -> torch.Tensor:
