@@ -8,12 +8,12 @@ import bitlens
 import pytest
 import torch
 from bitlens.model.transformer import HookedTransformer
-from invariance.subjects import ARCHITECTURES, DTYPES, small
+from invariance.subjects import DTYPES, SUBJECTS, small
 
 
-@pytest.fixture(params=[(a, d) for a in ARCHITECTURES for d in DTYPES], ids="-".join)
+@pytest.fixture(params=[(a, d) for a in SUBJECTS for d in DTYPES], ids="-".join)
 def model(request: pytest.FixtureRequest) -> HookedTransformer:
-    """A small random model of each architecture in each dtype, native."""
+    """A small random model of each architecture and source in each dtype, native."""
     return small(*request.param)
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import bitlens
 import pytest
 import torch
-from invariance.subjects import ARCHITECTURES, Seen, Views, draw_tokens, small
+from invariance.subjects import Seen, Views, draw_tokens, small
 
 pytest_ignore_fork = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -50,18 +50,18 @@ def in_fork(run: Callable[[], str]) -> str:
     return answer or "the child died or hung"
 
 
-def answer_in_pool(architecture: str) -> tuple[int, str]:
-    model = small(architecture, "bf16")
+def answer_in_pool(subject: str) -> tuple[int, str]:
+    model = small(subject, "bf16")
     return os.getpid(), digest(Views(model)(draw_tokens(model, 30)[None])[0])
 
 
-def answer_process() -> None:
+def answer_process(subjects: Sequence[str]) -> None:
     """The other side of `test_second_process`: every model's hash as JSON."""
     torch.set_num_threads(1)
     answers = {
-        f"{architecture}-{dtype}": digest(Views(m)(draw_tokens(m, 30)[None])[0])
-        for architecture in ARCHITECTURES
+        f"{subject}-{dtype}": digest(Views(m)(draw_tokens(m, 30)[None])[0])
+        for subject in subjects
         for dtype in ("fp32", "bf16")
-        for m in [small(architecture, dtype)]
+        for m in [small(subject, dtype)]
     }
     print(json.dumps({"isa": bitlens.isa(), "pid": os.getpid(), "answers": answers}))

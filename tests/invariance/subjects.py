@@ -19,17 +19,25 @@ from bitlens.model.transformer import HookedTransformer
 from random_models import CONFIGS, SCALED_ROPE, random_model
 
 ARCHITECTURES = (*CONFIGS, *SCALED_ROPE)
+SOURCES = ("hub", "memory")
+"""Sources of weights; the models of ARCHITECTURES are made in memory of bitlens's own tensors."""
+
+SUBJECTS = (*ARCHITECTURES, *SOURCES)
 DTYPES = ("fp32", "bf16")
 # Sums over d_model and d_mlp take several leaves, the last one short; contexts reach past several
 # blocks of 256 keys.
 WIDE = {"d_model": 264, "d_mlp": 520, "n_ctx": 1100}
-
 Seen = Mapping[str, torch.Tensor]
 
 
 @functools.cache
-def small(architecture: str, dtype: str) -> HookedTransformer:
-    return random_model(architecture, changes=WIDE, dtype=dtype)
+def small(subject: str, dtype: str) -> HookedTransformer:
+    if subject in SOURCES:
+        # Imported here: a process that answers for the others need not load transformers.
+        from source_models import small_qwen2
+
+        return small_qwen2(subject, n_ctx=WIDE["n_ctx"], dtype=dtype)
+    return random_model(subject, changes=WIDE, dtype=dtype)
 
 
 def draw_tokens(model: HookedTransformer, *shape: int, seed: int = 0) -> torch.Tensor:

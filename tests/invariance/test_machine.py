@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import bitlens
@@ -19,6 +20,8 @@ from bitlens.model.transformer import HookedTransformer
 from invariance.processes import TIMEOUT, answer_in_pool, digest, in_fork, pytest_ignore_fork
 from invariance.subjects import (
     ARCHITECTURES,
+    SOURCES,
+    SUBJECTS,
     Views,
     assert_same,
     draw_tokens,
@@ -142,18 +145,18 @@ def test_fork_while_another_thread_computes() -> None:
 @pytest_ignore_fork
 def test_multiprocessing_fork() -> None:
     expected = [digest(Views(small(a, "bf16")).alone(draw_tokens(small(a, "bf16"), 30)))
-                for a in ARCHITECTURES]  # fmt: skip
+                for a in SUBJECTS]  # fmt: skip
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        answers = pool.map_async(answer_in_pool, ARCHITECTURES, chunksize=1).get(TIMEOUT)
+        answers = pool.map_async(answer_in_pool, SUBJECTS, chunksize=1).get(TIMEOUT)
     assert [found for _, found in answers] == expected
     assert os.getpid() not in {pid for pid, _ in answers}
 
 
-@pytest.mark.parametrize("isa", bitlens._core.available_isas())
-def test_second_process(isa: str) -> None:
+def check_second_process(subjects: Sequence[str], isa: str) -> None:
     tests = Path(__file__).parents[1]
+    code = f"from invariance.processes import answer_process; answer_process({subjects!r})"
     run = subprocess.run(
-        [sys.executable, "-c", "from invariance.processes import answer_process; answer_process()"],
+        [sys.executable, "-c", code],
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join([str(tests), *filter(None, sys.path)]),
@@ -169,7 +172,16 @@ def test_second_process(isa: str) -> None:
     assert report["isa"] == isa
     assert report["pid"] != os.getpid()
     for key, found in report["answers"].items():
-        architecture, dtype = key.rsplit("-", 1)
-        m = small(architecture, dtype)
+        subject, dtype = key.rsplit("-", 1)
+        m = small(subject, dtype)
         assert found == digest(Views(m).alone(draw_tokens(m, 30))), key
-    assert len(report["answers"]) == 2 * len(ARCHITECTURES)
+    assert len(report["answers"]) == 2 * len(subjects)
+
+
+@pytest.mark.parametrize("isa", bitlens._core.available_isas())
+def test_second_process(isa: str) -> None:
+    check_second_process(ARCHITECTURES, isa)
+
+
+def test_second_process_with_a_source_of_its_own() -> None:
+    check_second_process(SOURCES, bitlens.isa())
