@@ -181,3 +181,47 @@ def test_a_damaged_file_is_one_line(run: Run, tmp_path: Path) -> None:
     assert code == 2
     assert str(path) in err.replace("\n", "")
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info",),
+        ("generate", "-p", "x"),
+        ("verify",),
+        ("bench",),
+        ("audit", "--tokens", "20"),
+        ("postmortem",),
+        ("context-cost", "--measure"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_way_out_of_an_error_is_one_that_the_command_has(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Native kernels refuse dynamic RoPE, and name the backend that takes it."""
+    file = write_tiny_llama(tmp_path) / "config.json"
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": rope}))
+    command, *options = arguments
+    code, _, err = run(command, tmp_path, *options)
+    assert code == 2
+    _, help_, _ = run(command, "--help")
+    if "--backend" in help_:
+        assert "--backend torch" in err
+        assert 'backend="' not in err
+    else:
+        assert 'backend="torch" in Python' in err
+        assert "--" not in err
+
+
+def test_fp64_where_there_is_a_backend_for_it(run: Run, tiny_llama: Path) -> None:
+    code, _, err = run("info", tiny_llama, "--dtype", "fp64")
+    assert (code, "load with --backend torch" in err) == (2, True)
+    code, out, _ = run("info", tiny_llama, "--dtype", "fp64", "--backend", "torch", "--json")
+    assert (code, json.loads(out)["dtype"]) == (0, "fp64")
+    for command in ("verify", "bench"):
+        code, _, err = run(command, tiny_llama, "--dtype", "fp64")
+        assert code == 2
+        assert "'bf16_weights'" in err
+        assert "backend" not in err

@@ -14,12 +14,14 @@ import torch
 
 ROOT = Path(bitlens.__file__).resolve().parent
 
+PAGES = ("docs/hooks.md", "docs/migration.md", "docs/sources.md")
+
 
 def _python_blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/hooks.md", "docs/migration.md"])
+@pytest.mark.parametrize("document", ["README.md", *PAGES])
 def test_examples_run(document: str, smollm2_path: Path) -> None:
     """In order and in one namespace, as a reader would paste them."""
     blocks = _python_blocks(document)
@@ -43,7 +45,7 @@ def test_the_activation_example(smollm2_path: Path) -> None:
 
 
 def test_links_point_at_files() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "docs/hooks.md", "docs/migration.md"):
+    for document in ("README.md", "CONTRIBUTING.md", *PAGES):
         path = ROOT / document
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{document} points at {target}"

@@ -198,6 +198,10 @@ def _hub_errors(model: HubModel, library: Any) -> Iterator[None]:
             f"{model}: neither a file or directory here nor a model at {settings.ENDPOINT}. If it "
             "is private, `hf auth login` or set HF_TOKEN"
         ) from error
+    except errors.HFValidationError as error:
+        raise FileNotFoundError(
+            f"{model}: no such file or directory here, and no id on the hub: {_line(error)}"
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise _not_cached(model, library, error) from error
     except Exception as error:  # the library's errors have no class in common

@@ -17,6 +17,7 @@ from typing import Any
 
 import bitlens
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -25,7 +26,7 @@ from bitlens.model.sources import FetchError, locate, open_checkpoint
 from bitlens.model.sources import hub as hub_module
 from bitlens.model.sources.hub import HubModel
 from command_line import command_runner
-from gguf_writer import write_llama
+from gguf_writer import LLAMA_METADATA, llama_tensors, write_llama, write_shards
 from local_hub import LocalHub, Repository, hub_environment, local_hub, repository_of, use_hub
 from tiny_llama import write_tiny_llama
 
@@ -318,6 +319,18 @@ def test_parts_of_a_gguf_model_come_together(ggufs: LocalHub) -> None:
     assert sorted(ggufs.downloads()) == parts
 
 
+def test_a_model_in_several_gguf_files(hub: LocalHub, tmp_path: Path) -> None:
+    """Links in the cache beside each other, as shards must lie."""
+    whole = write_llama(tmp_path / "whole.gguf")
+    (tmp_path / "shards").mkdir()
+    tensors = llama_tensors(np.random.default_rng(0))
+    last = write_shards(tmp_path / "shards", LLAMA_METADATA, tensors, 2)[-1]
+    hub.repositories["org/ggufs"] = repository_of(tmp_path / "shards")
+    tokens_BP = TOKENS % bitlens.load(whole).config.d_vocab
+    expected = bitlens.load(whole)(tokens_BP)
+    assert torch.equal(bitlens.load(f"org/ggufs:{last.name}")(tokens_BP), expected)
+
+
 # Names
 
 
@@ -339,6 +352,13 @@ def test_what_can_be_a_model_on_the_hub() -> None:
         "C:\\a",
     ):
         assert HubModel.parse(other) is None
+
+
+def test_names_that_the_hub_does_not_take(hub: LocalHub) -> None:
+    for source in ("org/a--b", "org/-a", f"org/{'a' * 100}"):
+        with pytest.raises(FileNotFoundError, match=r"no such file.* and no id on the hub: "):
+            bitlens.load(source)
+    assert hub.requests == []
 
 
 # The environment

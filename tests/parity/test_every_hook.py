@@ -93,3 +93,21 @@ def test_neighbouring_values_leave_the_bound(pair: Pair) -> None:
     ):
         bound = pair.bounds[f"{b}.{one}"]
         assert used(pair.ours[f"{b}.{other}"], pair.theirs[f"{b}.{one}"], bound) > 1, one
+
+
+def test_values_follow_from_those_before() -> None:
+    """Another value at a hook changes what comes after it on transformers' side, nothing else."""
+    config = copy.deepcopy(ARCHITECTURES["gemma3, windows"])
+    peer, tokens_BP = random_weights(config), draw(config, 12)
+    model = bitlens.load(peer)
+    _, cache = model.run_with_cache(tokens_BP, model.hook_names)
+    ours = {name: cache[name] for name in model.hook_names}
+    expected = lockstep(peer, tokens_BP, ours)
+    order = list(ours)
+    for name in bounds_of(open_checkpoint(peer), ours):
+        if name.startswith("blocks.0.") or name.endswith(("hook_result", "unembed.hook_out")):
+            continue  # the other block's are the same code; nothing follows from these two
+        found = lockstep(peer, tokens_BP, ours | {name: ours[name] * 1.5})
+        moved = {n for n in order if not torch.equal(found[n], expected[n])}
+        assert moved, name
+        assert min(map(order.index, moved)) > order.index(name), name
