@@ -14,6 +14,15 @@ class Use(NamedTuple):
 
 
 USES = (
+    Use(
+        "hub",
+        "huggingface_hub",
+        "import os; os.environ['HF_HUB_OFFLINE'] = '1'\n"
+        "import bitlens\n"
+        "try: bitlens.load('no-such/model')\n"
+        "except FileNotFoundError as error:\n"
+        "    if 'pip install' in str(error): raise RuntimeError(str(error)) from error",
+    ),
     Use("precision", "hypothesis", "from bitlens.precision.strategies import inputs_for"),
     Use("precision", "hypothesis", "from bitlens.precision import differential_test"),
     Use(
