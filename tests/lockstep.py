@@ -116,8 +116,11 @@ class LocalBounds:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         scores = self._value(f"{b}.attn.hook_attn_scores")
         pattern = self._value(f"{b}.attn.hook_pattern")
+        off = self.r.scores(q, k, self.config.attn_scale)
+        if self.config.attn_logit_softcap is not None:  # scores are shown after it
+            off = off + self.r.soft_cap(scores.masked_fill(scores == -torch.inf, 0.0))
         return {
-            f"{b}.attn.hook_attn_scores": self.r.scores(q, k, self.config.attn_scale),
+            f"{b}.attn.hook_attn_scores": off,
             f"{b}.attn.hook_pattern": self.r.softmax(scores),
             f"{b}.attn.hook_z": self.r.values(pattern, v).transpose(1, 2),
             **self._attention_output(b),
