@@ -23,6 +23,7 @@ namespace py = pybind11;
 
 namespace bitlens {
 
+void bind_backward(py::module_& m);  // bindings_backward.cpp
 void bind_sampling(py::module_& m);  // bindings_sampling.cpp
 
 namespace {
@@ -369,5 +370,6 @@ PYBIND11_MODULE(_core, m) {
   bind_rope(m);
   bind_attention(m);
   bind_blocks(m);
+  bind_backward(m);
   bind_sampling(m);
 }

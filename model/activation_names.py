@@ -23,8 +23,8 @@ def get_act_name(name: str, layer: int | None = None, layer_type: str | None = N
     """The hook a short name stands for, as `transformer_lens.utils.get_act_name` has it.
 
     ("pattern", 0) -> blocks.0.attn.hook_pattern; ("scale", 4, "ln1") or "scale4ln1" ->
-    blocks.4.ln1.hook_scale; "embed" -> hook_embed; "scale" -> ln_final.hook_scale. A full name is
-    returned as it is.
+    blocks.4.ln1.hook_scale; "embed" -> hook_embed; "scale" -> ln_final.hook_scale. A gradient ends
+    in "_grad". A full name is returned as it is.
     """
     if layer is None and layer_type is None:
         if "." in name or name.startswith("hook_"):
@@ -32,6 +32,8 @@ def get_act_name(name: str, layer: int | None = None, layer_type: str | None = N
         compact = re.match(r"([a-z_]*[a-z])(\d+)([a-z]?.*)", name)
         if compact is not None:
             name, layer, layer_type = compact[1], int(compact[2]), compact[3]
+    if name.endswith("_grad"):
+        return f"{get_act_name(name.removesuffix('_grad'), layer, layer_type)}_grad"
     name = _ALIASES.get(name, name)
     if name in _ATTENTION:
         layer_type = "attn"

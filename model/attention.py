@@ -14,6 +14,7 @@ from .config import LayerConfig, ModelConfig
 from .hooks import bits, same_bits
 from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
+from .ops import Ops
 from .run import Run
 from .weight_views import AttentionWeights
 
@@ -47,9 +48,10 @@ class Attention(AttentionWeights, nn.Module):
 
     def forward(self, resid_Td: torch.Tensor, ln1: RMSNorm, run: Run) -> torch.Tensor:
         z_THh = self.mix(*self._project(resid_Td, ln1, run), run)
+        z_THh, of_heads_THh = run.ops.fork(z_THh, 2)
         attn_out: torch.Tensor = self.o(z_THh.flatten(1), run)
         if run.wants(f"{self.address}.hook_result"):
-            attn_out = self._hook_result(z_THh, attn_out, run)
+            attn_out = self._hook_result(of_heads_THh, attn_out, run)
         return attn_out
 
     def mix(
@@ -68,13 +70,15 @@ class Attention(AttentionWeights, nn.Module):
         self, resid_Td: torch.Tensor, ln1: RMSNorm, run: Run
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q [T, H, h], k and v [T, G, h] before RoPE, through ln1 and their hooks."""
-        inputs = self._hook_inputs(resid_Td, run)
+        for_heads_Td, resid_Td = run.ops.fork(resid_Td, 2)
+        inputs = self._hook_inputs(for_heads_Td, run)
         x_Td = ln1(resid_Td, run)
         if inputs:
             self._check_ln1_unedited(x_Td, resid_Td, ln1, inputs, run)
         projected = []
-        for name, linear in (("q", self.q), ("k", self.k), ("v", self.v)):
-            y = linear(x_Td, run).unflatten(1, (self.heads[name], self.config.d_head))
+        linears = (("q", self.q), ("k", self.k), ("v", self.v))
+        for (name, linear), into_Td in zip(linears, run.ops.fork(x_Td, 3), strict=True):
+            y = linear(into_Td, run).unflatten(1, (self.heads[name], self.config.d_head))
             if name in inputs:
                 y = _from_head_inputs(linear, ln1, inputs[name], resid_Td, y, run)
             projected.append(run.hook(f"{self.address}.hook_{name}", y))
@@ -94,7 +98,7 @@ class Attention(AttentionWeights, nn.Module):
         z: torch.Tensor
         address, window = f"{self.address}.attention", self.layer.window
         names = (f"{self.address}.hook_attn_scores", f"{self.address}.hook_pattern")
-        if run.is_hooked(*names):
+        if run.is_hooked(*names) or run.has_backward(*names):
             pattern, edited = self._hook_pattern(q_THh, cache, run)
             if edited:
                 z = run.op(
@@ -171,12 +175,16 @@ class Attention(AttentionWeights, nn.Module):
         """
         if not run.wants(f"{self.block}.hook_attn_in", *(f"{self.block}.{n}" for n in _INPUTS)):
             return {}
-        copies = resid_Td[:, None].expand(-1, self.config.n_heads, -1)
+        n_heads = self.config.n_heads
+        if resid_Td.requires_grad:
+            copies = torch.stack(run.ops.fork(resid_Td, n_heads), dim=1)
+        else:
+            copies = resid_Td[:, None].expand(-1, n_heads, -1)
         attn_in, edited = run.hook_edited(f"{self.block}.hook_attn_in", copies)
-        group = self.config.n_heads // self.config.n_key_value_heads
+        group = n_heads // self.config.n_key_value_heads
         inputs = {}
-        for name in "qkv":
-            start = attn_in if name == "q" else attn_in[:, ::group]
+        for name, start in zip("qkv", run.ops.fork(attn_in, 3), strict=True):
+            start = start if name == "q" else start[:, ::group]
             heads, moved = run.hook_edited(f"{self.block}.hook_{name}_input", start)
             if edited or moved:
                 inputs[name] = heads
@@ -191,7 +199,13 @@ class Attention(AttentionWeights, nn.Module):
         run: Run,
     ) -> None:
         """Each head's own input has a norm of its own, which an edit of ln1 would not reach."""
-        if not run.is_hooked(f"{ln1.address}.hook_scale", f"{ln1.address}.hook_normalized"):
+        names = (f"{ln1.address}.hook_scale", f"{ln1.address}.hook_normalized")
+        if run.has_backward(*names) and any(x.requires_grad for x in inputs.values()):
+            raise ValueError(
+                f"gradients are asked of {ln1.address} and flow through {self.block}'s per-head "
+                "inputs, which pass it by: each head then has a norm of its own; hook one of them"
+            )
+        if not run.is_hooked(*names):
             return
         edited = any(not _repeats(x_THd, resid_Td) for x_THd in inputs.values())
         if edited and not same_bits(x_Td, run.ops.rms_norm(resid_Td, ln1.weight, ln1.eps)):
@@ -202,11 +216,14 @@ class Attention(AttentionWeights, nn.Module):
 
     def head_results(self, z_THh: torch.Tensor) -> torch.Tensor:
         """Each head's z through its slice of W_O, [T, H, d]: what hook_result shows."""
+        return self._head_results(z_THh, self.o.ops)
+
+    def _head_results(self, z_THh: torch.Tensor, ops: Ops) -> torch.Tensor:
         results = []
-        for head in range(z_THh.shape[1]):
-            alone = torch.zeros_like(z_THh)
-            alone[:, head] = z_THh[:, head]
-            results.append(self.o.ops.linear(alone.flatten(1), self.o.weight))
+        for head, z_Th in enumerate(z_THh.unbind(1)):
+            alone = torch.zeros(z_THh.shape, dtype=z_THh.dtype, device=z_THh.device)
+            alone[:, head] = z_Th
+            results.append(ops.linear(alone.flatten(1), self.o.weight))
         return torch.stack(results, dim=1)
 
     def _hook_result(
@@ -218,13 +235,14 @@ class Attention(AttentionWeights, nn.Module):
         bias, rounded once; the others keep the fused sum.
         """
         ops = run.ops
-        result_THd = self.head_results(z_THh)
+        result_THd = self._head_results(z_THh, ops)
         hooked, edited = run.hook_edited(f"{self.address}.hook_result", result_THd)
         if not edited:
             return attn_out_Td
-        total = hooked[:, 0].to(ops.policy.compute)
-        for head in range(1, hooked.shape[1]):
-            total = total + hooked[:, head].to(ops.policy.compute)
+        first, *others = hooked.unbind(1)
+        total = first.to(ops.policy.compute)
+        for head_Td in others:
+            total = total + head_Td.to(ops.policy.compute)
         if self.o.bias is not None:
             total = total + self.o.bias
         changed_T = (bits(hooked) != bits(result_THd)).flatten(1).any(-1)
@@ -245,8 +263,8 @@ def _from_head_inputs(
 ) -> torch.Tensor:
     """Each head's slice of ln1 and the projection of its own input, where that was edited."""
     heads = []
-    for head in range(inputs_THd.shape[1]):
-        x_Td = run.ops.rms_norm(inputs_THd[:, head], ln1.weight, ln1.eps)
+    for head, input_Td in enumerate(inputs_THd.unbind(1)):
+        x_Td = run.ops.rms_norm(input_Td, ln1.weight, ln1.eps)
         y = run.ops.linear(x_Td, linear.weight, linear.bias)
         heads.append(y.view(y_THh.shape)[:, head])
     path_THh = torch.stack(heads, dim=1)

@@ -28,8 +28,9 @@ class MLP(MLPWeights, nn.Module):
 
     def forward(self, x_Td: torch.Tensor, run: Run) -> torch.Tensor:
         x_Td = run.hook(f"{self.address}.hook_in", x_Td)
-        gate = run.hook(f"{self.address}.hook_pre", self.gate(x_Td, run))
-        up = run.hook(f"{self.address}.hook_pre_linear", self.up(x_Td, run))
+        gate_in, up_in = run.ops.fork(x_Td, 2)
+        gate = run.hook(f"{self.address}.hook_pre", self.gate(gate_in, run))
+        up = run.hook(f"{self.address}.hook_pre_linear", self.up(up_in, run))
         post = run.op(f"{self.address}.act", run.ops.gated_act, self.act_fn, gate, up)
         post = run.hook(f"{self.address}.hook_post", post)
         return run.hook(f"{self.address}.hook_out", self.down(post, run))
@@ -62,13 +63,15 @@ class Block(nn.Module):
         self.ln2_post = ln2_post
 
     def forward(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        attn_out = self.attn(resid_Td, self.ln1, run)
+        attn_in, resid_Td = run.ops.fork(resid_Td, 2)
+        attn_out = self.attn(attn_in, self.ln1, run)
         if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out, run)
         attn_out = run.hook(f"{self.address}.hook_attn_out", attn_out)
         resid_mid = run.op(f"{self.address}.resid_mid", run.ops.add, resid_Td, attn_out)
         resid_mid = run.hook(f"{self.address}.hook_resid_mid", resid_mid)
-        mlp_in = run.hook(f"{self.address}.hook_mlp_in", resid_mid)
+        mlp_in, resid_mid = run.ops.fork(resid_mid, 2)
+        mlp_in = run.hook(f"{self.address}.hook_mlp_in", mlp_in)
         mlp_out = self.mlp(self.ln2(mlp_in, run), run)
         if self.ln2_post is not None:
             mlp_out = self.ln2_post(mlp_out, run)

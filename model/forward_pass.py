@@ -13,14 +13,17 @@ import torch
 from .batch import RaggedBatch
 from .block import Block
 from .config import ModelConfig
+from .gradients import GradientOps, check_differentiable
 from .hooks import FINAL_NAMES, HookRegistry, layer_of
 from .kv_cache import KVCache
 from .layers import Embedding, Linear, RMSNorm, SoftCap
 from .loss import next_token_loss, next_token_losses
 from .ops import Ops
+from .ops_native import NativeOps
 from .overrides import OverrideRegistry
 from .parallel import Group, ShardedOps, agreement
 from .prompts import Tokens, check_ids, token_batch
+from .recompute import may_recompute, run_recomputed
 from .run import Captures, Run, Watch
 from .tokenizer import Tokenizer
 
@@ -41,6 +44,7 @@ class ForwardPass:
     _blocks: tuple[Block, ...]
     _registry: HookRegistry
     _overrides: OverrideRegistry
+    _recomputes: bool
 
     def _forward(
         self,
@@ -150,11 +154,22 @@ class ForwardPass:
                 one_layer=True,
             )
         kv_cache.reserve(batch)
-        registry = self._registry
-        watch = Watch(
-            registry.installed, registry.points, self._overrides.installed, captures, self.ops.taps
-        )
-        return tokens_T, Run(self.ops, batch, kv_cache, watch, self.group)
+        ops, watch = self._watched(captures, batch)
+        return tokens_T, Run(ops, batch, kv_cache, watch, self.group)
+
+    def _watched(self, captures: Captures, batch: RaggedBatch) -> tuple[Ops, Watch]:
+        """What is installed for a pass, and operations that record where that may ask for it."""
+        registry, overrides = self._registry, self._overrides.installed
+        ops, backward = self.ops, {}
+        if torch.is_grad_enabled() and (registry.installed or registry.backward or overrides):
+            # As of now: the hooks may be gone when backward() comes.
+            backward = {name: tuple(fns) for name, fns in registry.backward.items()}
+            if type(ops) is NativeOps and ops.policy.compute is torch.float32:
+                ops = GradientOps(ops)
+        if backward:
+            check_differentiable(ops, batch)
+        watch = Watch(registry.installed, registry.points, overrides, captures, ops.taps, backward)
+        return ops, watch
 
     def _residual(self, tokens_T: torch.Tensor, run: Run, stop: int) -> torch.Tensor:
         """The residual stream before block `stop`: embedding, then blocks fused where unwatched."""
@@ -166,8 +181,11 @@ class ForwardPass:
         while layer < stop:
             resid = run.hook(f"blocks.{layer}.hook_resid_pre", resid)
             end = run.watch.closed_until(layer, stop)
-            if end > layer:
-                resid = self.ops.run_blocks(self._blocks, layer, end, resid, run)
+            if self._recomputes and may_recompute(layer, resid, run):
+                resid = run_recomputed(self._blocks[layer], resid, run)
+                layer += 1
+            elif end > layer:
+                resid = run.ops.run_blocks(self._blocks, layer, end, resid, run)
                 layer = end
             else:
                 resid = self._blocks[layer](resid, run)

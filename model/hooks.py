@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -89,6 +89,11 @@ def is_default(name: str) -> bool:
     return not name.endswith(_ON_REQUEST)
 
 
+def has_gradient(name: str) -> bool:
+    """Whether the hook holds numbers that something can be differentiated by."""
+    return name != "hook_tokens"
+
+
 def has_key_axis(name: str) -> bool:
     """Whether the hook holds scores or a pattern, whose last axis is keys."""
     return name.endswith(("hook_attn_scores", "hook_pattern"))
@@ -155,55 +160,83 @@ class HookFunction(Protocol):
     def __call__(self, tensor: torch.Tensor, *, hook: HookPoint) -> torch.Tensor | None: ...
 
 
-FwdHooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
+Hooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
+"""Functions by name, or by a predicate on names."""
+
+Direction = Literal["fwd", "bwd"]
 
 
 class HookRegistry:
-    """The hook functions installed on a model, by name and in the order they were added."""
+    """The hook functions installed on a model, by name and in the order they were added.
+
+    Attributes:
+        installed: Functions of activations.
+        backward: Functions of gradients.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.points = {name: HookPoint(name) for name in names}
         self.installed: dict[str, list[HookFunction]] = {}
+        self.backward: dict[str, list[HookFunction]] = {}
 
-    def add(self, name: str | Callable[[str], bool], fn: HookFunction) -> list[str]:
+    def add(
+        self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
+    ) -> list[str]:
         """Installs fn on one name or on all that a filter accepts; returns these.
 
-        Raises KeyError for a name, and ValueError for a filter, that matches nothing.
+        Raises KeyError for a name, and ValueError for a filter, that matches nothing, and
+        ValueError for the gradient of what has none.
         """
+        installed = self._of(dir)
         names = select_names(name, list(self.points))
+        if dir == "bwd":
+            if isinstance(name, str) and not has_gradient(name):
+                raise ValueError(f"bwd_hooks: {name} holds integers, which have no gradient")
+            names = [each for each in names if has_gradient(each)]
         if not names:
-            raise ValueError("fwd_hooks: a name filter matches no hook, so its function never runs")
+            raise ValueError(
+                f"{dir}_hooks: a name filter matches no hook, so its function never runs"
+            )
         for each in names:
-            self.installed.setdefault(each, []).append(fn)
+            installed.setdefault(each, []).append(fn)
         return names
 
-    def remove(self, name: str, fn: HookFunction) -> None:
+    def remove(self, name: str, fn: HookFunction, dir: Direction = "fwd") -> None:
         """Takes the newest installation of fn off a name; none left is no error (`reset_hooks`)."""
-        fns = self.installed.get(name, [])
+        installed = self._of(dir)
+        fns = installed.get(name, [])
         for i in reversed(range(len(fns))):
             if fns[i] is fn:
                 del fns[i]
                 break
-        if name in self.installed and not fns:
-            del self.installed[name]
+        if name in installed and not fns:
+            del installed[name]
 
-    def clear(self) -> None:
-        """Removes every function and every context."""
-        self.installed.clear()
-        for point in self.points.values():
+    def clear(self, direction: Direction | Literal["both"] = "both") -> None:
+        """Removes every function of a direction; with both, every context, too."""
+        for dir in ("fwd", "bwd") if direction == "both" else (direction,):
+            self._of(dir).clear()
+        for point in self.points.values() if direction == "both" else ():
             point.ctx.clear()
 
     @contextmanager
-    def added(self, fwd_hooks: FwdHooks) -> Iterator[None]:
+    def added(self, fwd_hooks: Hooks, bwd_hooks: Hooks = ()) -> Iterator[None]:
         """Installs hooks for the length of a `with` block."""
-        added: list[tuple[str, HookFunction]] = []
+        added: list[tuple[str, HookFunction, Direction]] = []
+        directions: tuple[tuple[Direction, Hooks], ...] = (("fwd", fwd_hooks), ("bwd", bwd_hooks))
         try:
-            for name, fn in fwd_hooks:
-                added += [(each, fn) for each in self.add(name, fn)]
+            for dir, hooks in directions:
+                for name, fn in hooks:
+                    added += [(each, fn, dir) for each in self.add(name, fn, dir)]
             yield
         finally:
-            for each, fn in reversed(added):
-                self.remove(each, fn)
+            for entry in reversed(added):
+                self.remove(*entry)
+
+    def _of(self, dir: str) -> dict[str, list[HookFunction]]:
+        if dir not in ("fwd", "bwd"):
+            raise ValueError(f"hooks of direction {dir!r}: expected 'fwd' or 'bwd'")
+        return self.installed if dir == "fwd" else self.backward
 
 
 def call_hook(fn: HookFunction, tensor: torch.Tensor, point: HookPoint) -> torch.Tensor:

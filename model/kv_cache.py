@@ -27,8 +27,7 @@ class LayerCache:
         k_pages: [N, G, h, 64]: keys stand in the last axis, where a kernel's lanes are.
         v_pages: [N, G, 64, h].
         page_table: int32 [B, pages a sequence may have] on the CPU: page of each 64 positions.
-        written: Keys and values [T, G, h] of the pass under way as the torch backend keeps them for
-            autograd.
+        written: Keys and values [T, G, h] of the pass under way, kept where a graph is wanted.
     """
 
     k_pages: torch.Tensor
@@ -132,6 +131,8 @@ class KVCache:
         held = [-(-length // PAGE) for length in self.lengths]
         n_pages = self.n_pages + sum(n - h for n, h in zip(needed, held, strict=True))
         self._reserved = n_pages
+        for pool in self._pools:
+            pool.written = None
         if n_pages == self.n_pages:
             return
         width = max(table.shape[1], *needed)

@@ -96,8 +96,10 @@ class RMSNorm(nn.Module):
             return _by_rows(lambda rows: self.ops.rms_norm(rows, self.weight, self.eps), x)
         names = (f"{self.address}.hook_scale", f"{self.address}.hook_normalized")
         if run.wants(*names):
-            scale, scaled = run.hook_edited(names[0], run.ops.rms_scale(x, self.eps))
-            normalized, edited = run.hook_edited(names[1], run.ops.normalize(x, scale))
+            parts, x = run.ops.fork(x, 2)
+            x_scale, x_normalize = run.ops.fork(run.ops.widen(parts), 2)
+            scale, scaled = run.hook_edited(names[0], run.ops.rms_scale(x_scale, self.eps))
+            normalized, edited = run.hook_edited(names[1], run.ops.normalize(x_normalize, scale))
             if scaled or edited:
                 y = run.op(self.address, run.ops.norm_weight, normalized, self.weight)
                 return y

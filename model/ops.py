@@ -6,7 +6,7 @@ d d_model, H heads, G key/value heads, h d_head, m d_mlp, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -66,6 +66,23 @@ class Ops(Protocol):
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The residual stream x plus y, rounded once to x's dtype."""
+        ...
+
+    def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
+        """x for each of n readers, whose gradients are added in this order."""
+        ...
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        """x for readers whose gradients are added before they are rounded; same bits forward."""
+        ...
+
+    def rearrange(
+        self,
+        x: torch.Tensor,
+        there: Callable[[torch.Tensor], torch.Tensor],
+        back: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """there(x), which only moves values; `back` moves its gradient to where x has them."""
         ...
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ m d_mlp, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ STORAGE = ("packed", "fp32")
 
 
 class NativeOps:
-    """Kernels on the CPU. Nothing here computes gradients."""
+    """Kernels on the CPU. Nothing here computes gradients: model/gradients does."""
 
     differentiable = False
     device = torch.device("cpu")
@@ -83,6 +83,20 @@ class NativeOps:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return kernels.add(x, y)
+
+    def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
+        return (x,) * n
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def rearrange(
+        self,
+        x: torch.Tensor,
+        there: Callable[[torch.Tensor], torch.Tensor],
+        back: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        return there(x)
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
         return kernels.rms_scale(x, eps)

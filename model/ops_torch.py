@@ -8,7 +8,7 @@ R = H / G heads that share a key, h d_head, d d_model, m d_mlp, n outputs of a l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,6 +62,20 @@ class TorchOps:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (self._widen(x) + self._widen(y)).to(x.dtype)
+
+    def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
+        return (x,) * n
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def rearrange(
+        self,
+        x: torch.Tensor,
+        there: Callable[[torch.Tensor], torch.Tensor],
+        back: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        return there(x)
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
         return (self._widen(x).square().mean(-1, keepdim=True) + eps).sqrt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -37,6 +38,12 @@ class PackedWeight:
             self.format, self.ptr, self.n, self.k, start, stop - start, out.data_ptr()
         )
         return out
+
+    @cached_property
+    def transposed(self) -> PackedWeight:
+        """W^T [k, n] in the narrowest exact dense format, kept once a gradient has asked for it."""
+        turned = StoredMatrix(Format.F32, self.k, self.n, self.rows().T.contiguous())
+        return pack(turned, narrowest(turned))
 
 
 def pack(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from .batch import RaggedBatch
+from .gradient_hook import NO_GRADIENTS, hook_gradient
 from .hooks import HookFunction, HookPoint, bits, call_hook, has_key_axis, layer_of, same_bits
 from .kv_cache import KVCache
 from .ops import Ops
@@ -62,17 +64,21 @@ class Watch:
         overrides: Mapping[str, Override],
         captures: Captures,
         taps: frozenset[str] = frozenset(),
+        backward: Mapping[str, Sequence[HookFunction]] = MappingProxyType({}),
     ) -> None:
         """`taps`: names inside a block, less their prefix, that the backend captures without
-        opening the block."""
+        opening the block. `backward`: functions of gradients, empty where no graph is wanted."""
         self.hooks = hooks
+        self.backward = backward
         self.points = points
         self.overrides = overrides
         self.captures = captures
-        self.names = captures.names | hooks.keys()
+        self.names = captures.names | hooks.keys() | backward.keys()
         self.boundaries: set[int] = set()  # between blocks i - 1 and i
         self.opened: set[int] = set()  # blocks whose inside is hooked or overridden
+        self.edited: set[int] = set()  # those of them with a function that may edit
         self.tapped: dict[int, set[str]] = {}  # what is only captured inside the others
+        live = hooks.keys() | backward.keys()
         for name in self.names | overrides.keys():
             layer = layer_of(name)
             if layer is None:
@@ -80,10 +86,12 @@ class Watch:
             end = name.split(".", 2)[2]
             if name.endswith(_BOUNDARY) and name in self.names:
                 self.boundaries.add(layer + name.endswith("post"))
-            elif end in taps and name not in hooks and not self._only_some_rows(name):
+            elif end in taps and name not in live and not self._only_some_rows(name):
                 self.tapped.setdefault(layer, set()).add(end)
             else:
                 self.opened.add(layer)
+                if name in hooks or name in overrides:
+                    self.edited.add(layer)
         for layer in self.opened:
             self.tapped.pop(layer, None)
 
@@ -138,6 +146,10 @@ class Run:
         """Whether a user's function stands on any of these names."""
         return any(name in self.watch.hooks for name in names)
 
+    def has_backward(self, *names: str) -> bool:
+        """Whether the gradient of any of these names is asked for."""
+        return any(name in self.watch.backward for name in names)
+
     def is_overridden(self, address: str) -> bool:
         """Whether something is installed in place of this operation."""
         return address in self.watch.overrides
@@ -148,6 +160,8 @@ class Run:
             return x
         if name in self.watch.hooks:
             x = self._call(name, x)
+        if name in self.watch.backward:
+            x = hook_gradient(x, lambda grad: self._call_backward(name, grad))
         if name in self.watch.captures.names:
             self.capture(name, x)
         return x
@@ -167,11 +181,20 @@ class Run:
         """
         edited = x_THK
         if name in self.watch.hooks:
-            shown = self.batch.pad_keys(x_THK, fill)
+            shown = self._show_keys(x_THK, fill)
             result = self._run_functions(name, shown.clone(memory_format=torch.contiguous_format))
             if self._moved(result, shown):
                 self._check_masked(name, result, shown, window)
-                edited = self.batch.strip_keys(result, fill)
+                edited = self.ops.rearrange(
+                    result,
+                    lambda y: self.batch.strip_keys(y, fill),
+                    lambda grad: self.batch.pad_keys(grad, 0.0),
+                )
+        if name in self.watch.backward:
+            hidden = ~self.batch.visible_THK(window)
+            edited = hook_gradient(
+                edited, lambda grad: self._call_backward(name, grad.masked_fill(hidden, 0.0))
+            )
         if name in self.watch.captures.names:
             self.capture_keys(name, edited, fill)
         return edited, edited is not x_THK
@@ -214,7 +237,7 @@ class Run:
         shown = self.batch.pad(x)
         result = self._run_functions(name, shown.clone(memory_format=torch.contiguous_format))
         # Padding is ignored on the way back; a copy, since the function may reuse its tensor.
-        rows = self.batch.strip(result)
+        rows = self.ops.rearrange(result, self.batch.strip, self.batch.pad)
         return rows.clone() if self._moved(rows, x) else x
 
     def _run_functions(self, name: str, shown: torch.Tensor) -> torch.Tensor:
@@ -222,12 +245,29 @@ class Run:
             for fn in self.watch.hooks[name]:
                 shown = call_hook(fn, shown, self.watch.points[name])
             statement.say("its result", shown)
-        if shown.requires_grad and not self.ops.differentiable:
+        if torch.is_grad_enabled() and shown.requires_grad and not self.ops.differentiable:
             raise ValueError(
-                f"the hook on {name} returned a tensor that requires grad; the native backend "
-                'computes no gradients: load with backend="torch", or detach() it'
+                f"the hook on {name} returned a tensor that requires grad; {NO_GRADIENTS}; or "
+                "detach() it, or run under torch.no_grad()"
             )
         return shown
+
+    def _show_keys(self, x_THK: torch.Tensor, fill: float) -> torch.Tensor:
+        return self.ops.rearrange(
+            x_THK,
+            lambda x: self.batch.pad_keys(x, fill),
+            lambda grad: self.batch.strip_keys(grad, 0.0),
+        )
+
+    def _call_backward(self, name: str, grad: torch.Tensor) -> torch.Tensor:
+        """What the backward functions of a hook make of its gradient, on ragged rows."""
+        keys = has_key_axis(name)
+        shown = self.batch.pad_keys(grad, 0.0) if keys else self.batch.pad(grad)
+        shown = shown.clone(memory_format=torch.contiguous_format)
+        for fn in self.watch.backward[name]:
+            shown = call_hook(fn, shown, self.watch.points[name])
+        rows = self.batch.strip_keys(shown, 0.0) if keys else self.batch.strip(shown)
+        return grad if same_bits(rows, grad) else rows.clone()
 
     def _moved(self, result: torch.Tensor, original: torch.Tensor) -> bool:
         """Whether to go on from a hook's result: it is part of a graph, or its bits differ."""

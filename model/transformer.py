@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import nn
 
 from .activation_cache import ActivationCache
 from .build import ModuleBuilder
+from .captured_gradients import CapturedGradients
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
 from .hooks import (
-    FwdHooks,
+    Direction,
     HookFunction,
     HookPoint,
     HookRegistry,
+    Hooks,
     NamesFilter,
     hook_names,
     select_names,
@@ -46,8 +48,8 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
     """A dense decoder-only transformer whose every intermediate can be read and edited.
 
     Made by `bitlens.load`. Blocks run fused unless something inside them is hooked, captured or
-    overridden. With the torch backend the weights are Parameters and gradients flow; the native
-    backend computes none.
+    overridden. Gradients flow to activations on either backend, where a hook asks for them, and to
+    weights with the torch backend, where they are Parameters.
 
     Attributes:
         config: What the model is made of.
@@ -68,6 +70,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         self.group: Group | None = ops.group if isinstance(ops, ShardedOps) else None
         self._n_parameters = checkpoint.n_parameters()
         self._registry = HookRegistry(hook_names(self.config))
+        self._recomputes = False
         self._overrides = OverrideRegistry(op_addresses(self.config))
         builder = ModuleBuilder(checkpoint, ops)
         self.embed = builder.embedding()
@@ -189,6 +192,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         prepend_bos: bool | None = None,
         remove_batch_dim: bool = False,
         device: torch.device | str | None = None,
+        incl_bwd: bool = False,
     ) -> tuple[Any, ActivationCache]:
         """Runs the model and keeps activations; returns what `forward` does, and the cache.
 
@@ -200,26 +204,35 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
             stop_at_layer: As `forward`; None and predicates then keep what comes before.
             remove_batch_dim: Take the batch axis off what is kept, for a batch of one.
             device: Where to keep it.
+            incl_bwd: Also call backward() on the loss, which `return_type` must ask for, and keep
+                the gradients of the same hooks as name + "_grad".
 
         Raises:
             KeyError: a name that is no hook, with near matches.
+            ValueError: `incl_bwd` without a loss, or where no gradients are computed.
         """
         stop = self._stop(stop_at_layer)
         names = select_names(names_filter, self.hook_names)
         if stop_at_layer is not None and (names_filter is None or callable(names_filter)):
             names = [name for name in names if not self._is_beyond(name, stop)]
         captures = Captures(frozenset(names), pos_slice)
-        result = self._forward(
-            tokens,
-            attention_mask,
-            kv_cache,
-            return_type,
-            stop_at_layer,
-            captures,
-            loss_per_token=loss_per_token,
-            prepend_bos=prepend_bos,
-        )
-        cache = ActivationCache(captures.found, self)
+        kept = CapturedGradients(names if incl_bwd else (), pos_slice)
+        if incl_bwd:
+            kept.check_loss(return_type, loss_per_token)
+        with self.hooks(bwd_hooks=kept.hooks):
+            result = self._forward(
+                tokens,
+                attention_mask,
+                kv_cache,
+                return_type,
+                stop_at_layer,
+                captures,
+                loss_per_token=loss_per_token,
+                prepend_bos=prepend_bos,
+            )
+        if incl_bwd:
+            result.backward()
+        cache = ActivationCache({**captures.found, **kept.found}, self)
         if remove_batch_dim:
             cache.remove_batch_dim()
         return result, cache if device is None else cache.to(device)
@@ -227,20 +240,29 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
     def run_with_hooks(
         self,
         tokens: Tokens,
-        fwd_hooks: FwdHooks = (),
+        fwd_hooks: Hooks = (),
+        bwd_hooks: Hooks = (),
         *,
         reset_hooks_end: bool = True,
         **options: Any,
     ) -> Any:
         """`forward` with hooks installed for this call; `options` are its other arguments.
 
-        `reset_hooks_end=False` leaves the hooks installed.
+        `bwd_hooks` are called with gradients, when backward() comes to them, after this call as
+        well. `reset_hooks_end=False` leaves the hooks installed.
+
+        Raises:
+            ValueError: `bwd_hooks` where no gradients are computed.
         """
+        if bwd_hooks and not torch.is_grad_enabled():
+            raise ValueError("bwd_hooks: gradients are switched off here (torch.no_grad)")
         if not reset_hooks_end:
             for name, fn in fwd_hooks:
                 self.add_hook(name, fn)
+            for name, fn in bwd_hooks:
+                self.add_hook(name, fn, "bwd")
             return self(tokens, **options)
-        with self.hooks(fwd_hooks):
+        with self.hooks(fwd_hooks, bwd_hooks):
             return self(tokens, **options)
 
     def generate(
@@ -278,6 +300,29 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
             prepend_bos=prepend_bos,
         )
 
+    # Gradients
+
+    def gradient_checkpointing_enable(self) -> None:
+        """From now on keeps only each block's input for backward, and computes the block again.
+
+        Gradients keep their bits. Blocks with forward hooks or overrides inside keep their
+        activations: those functions run once.
+        """
+        self._recomputes = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """From now on keeps every activation that backward needs."""
+        self._recomputes = False
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As `nn.Module`. Raises ValueError on the native backend, whose weights are packed."""
+        if requires_grad and not self.ops.differentiable:
+            raise ValueError(
+                'requires_grad_: packed weights have no gradients; load with backend="torch" '
+                "(gradients of activations need no switch)"
+            )
+        return super().requires_grad_(requires_grad)
+
     # Hooks and overrides
 
     @property
@@ -290,18 +335,26 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         """The hook points by name."""
         return dict(self._registry.points)
 
-    def add_hook(self, name: str | Callable[[str], bool], fn: HookFunction) -> None:
-        """Installs `fn(tensor, hook)` until `reset_hooks`, on a name or all a predicate accepts."""
-        self._registry.add(name, fn)
+    def add_hook(
+        self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
+    ) -> None:
+        """Installs `fn(tensor, hook)` until `reset_hooks`, on a name or all a predicate accepts.
 
-    def reset_hooks(self) -> None:
-        """Removes every hook function and clears every `hook.ctx`."""
-        self._registry.clear()
+        With `dir="bwd"` it is called with the gradient, and may edit it as it may an activation.
+        """
+        self._registry.add(name, fn, dir)
+
+    def reset_hooks(self, direction: Direction | Literal["both"] = "both") -> None:
+        """Removes every hook function of a direction; with both, clears every `hook.ctx`, too."""
+        self._registry.clear(direction)
 
     @contextmanager
-    def hooks(self, fwd_hooks: FwdHooks = ()) -> Iterator[Self]:
-        """Installs hooks for the length of a `with` block, on top of those there are."""
-        with self._registry.added(fwd_hooks):
+    def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
+        """Installs hooks for the length of a `with` block, on top of those there are.
+
+        Backward hooks belong to the passes begun inside it, wherever backward() is called.
+        """
+        with self._registry.added(fwd_hooks, bwd_hooks):
             yield self
 
     @property

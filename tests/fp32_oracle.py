@@ -53,14 +53,21 @@ def _tree(lanes: F32) -> F32:
 
 def row_sum(x: F32, *, squares: bool = False) -> F32:
     """Row reduction over the last axis: blocks of 256, 16 lanes, a tree, blocks ascending."""
+    return row_dot(x, x) if squares else row_dot(x, np.ones_like(x))
+
+
+def row_dot(x: F32, y: F32) -> F32:
+    """`row_sum` of products, each fused with its addition (x + 0 and 1 * x + 0 have one value)."""
     n = -x.shape[-1] % LEAF
-    padded = np.concatenate([x, np.zeros((*x.shape[:-1], n), np.float32)], axis=-1)
-    blocks = padded.reshape(*x.shape[:-1], -1, LEAF // LANES, LANES)
+    blocks = []
+    for operand in (x, y):
+        padded = np.concatenate([operand, np.zeros((*x.shape[:-1], n), np.float32)], axis=-1)
+        blocks.append(padded.reshape(*x.shape[:-1], -1, LEAF // LANES, LANES))
     total: F32 | None = None
-    for block in np.moveaxis(blocks, -3, 0):
+    for x_block, y_block in zip(*(np.moveaxis(each, -3, 0) for each in blocks), strict=True):
         lanes = np.zeros((*x.shape[:-1], LANES), np.float32)
-        for v in np.moveaxis(block, -2, 0):
-            lanes = fma(v, v, lanes) if squares else lanes + v
+        for v, w in zip(np.moveaxis(x_block, -2, 0), np.moveaxis(y_block, -2, 0), strict=True):
+            lanes = fma(v, w, lanes)
         total = _tree(lanes) if total is None else total + _tree(lanes)
     assert total is not None
     return total

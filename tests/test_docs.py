@@ -44,6 +44,19 @@ def test_the_activation_example(smollm2_path: Path) -> None:
     assert "Paris" in run.stdout
 
 
+def test_the_attribution_example(smollm2_path: Path) -> None:
+    """To first order: estimates agree with what patching measures where the step is small."""
+    script = ROOT / "docs" / "examples" / "attribution_patching.py"
+    command = [sys.executable, script, smollm2_path, "--layers", "15"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    pairs = re.findall(r"([+-][\d.]+) / ([+-][\d.]+)", run.stdout)
+    assert len(pairs) == 5
+    assert max(abs(float(estimated)) for estimated, _ in pairs) > 1
+    for estimated, measured in pairs:
+        if abs(float(measured)) < 0.3:
+            assert abs(float(estimated) - float(measured)) < 0.05
+
+
 def test_links_point_at_files() -> None:
     for document in ("README.md", "CONTRIBUTING.md", *PAGES):
         path = ROOT / document

@@ -11,6 +11,7 @@ from bitlens import _core
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
 from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
+from golden import gradients
 from golden.cases import DTYPES, FILE, FORMATS, Case, checksum, load, samples, specials, words_of
 
 PAGE = 64
@@ -311,6 +312,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "embedding": _embedding,
     "sampling": _sampling,
     "typical": _typical,
+    **gradients.CHECKS,
 }
 
 

@@ -12,21 +12,33 @@ namespace bitlens {
 namespace {
 
 const Kernels& generic_table() {
-  static const Kernels table = {"generic", generic::linear_kernels(), generic::row_kernels(),
-                                generic::attention_kernels(), generic::sampling_kernels()};
+  static const Kernels table = {"generic",
+                                generic::linear_kernels(),
+                                generic::row_kernels(),
+                                generic::attention_kernels(),
+                                generic::sampling_kernels(),
+                                generic::backward_kernels()};
   return table;
 }
 
 #if defined(__x86_64__)
 const Kernels& avx2_table() {
-  static const Kernels table = {"avx2", avx2::linear_kernels(), avx2::row_kernels(),
-                                avx2::attention_kernels(), avx2::sampling_kernels()};
+  static const Kernels table = {"avx2",
+                                avx2::linear_kernels(),
+                                avx2::row_kernels(),
+                                avx2::attention_kernels(),
+                                avx2::sampling_kernels(),
+                                avx2::backward_kernels()};
   return table;
 }
 
 const Kernels& avx512_table() {
-  static const Kernels table = {"avx512", avx512::linear_kernels(), avx512::row_kernels(),
-                                avx512::attention_kernels(), avx512::sampling_kernels()};
+  static const Kernels table = {"avx512",
+                                avx512::linear_kernels(),
+                                avx512::row_kernels(),
+                                avx512::attention_kernels(),
+                                avx512::sampling_kernels(),
+                                avx512::backward_kernels()};
   return table;
 }
 

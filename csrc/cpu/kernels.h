@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention_kernels.h"
+#include "backward_kernels.h"
 #include "linear_kernels.h"
 #include "row_kernels.h"
 #include "sampling_kernels.h"
@@ -15,6 +16,7 @@ struct Kernels {
   const RowKernels& rows;
   const AttentionKernels& attention;
   const SamplingKernels& sampling;
+  const BackwardKernels& backward;
 };
 
 // The tables of the instruction set in force: BITLENS_ISA if set, else the widest this CPU has.

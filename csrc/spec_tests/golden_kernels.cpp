@@ -12,6 +12,7 @@
 #include "../cpu/dispatch.h"
 #include "../cpu/threads.h"
 #include "../cpu/typical.h"
+#include "golden_kernels_backward.h"
 #include "golden_list.h"
 
 namespace bitlens::spec_tests {
@@ -152,14 +153,27 @@ using Evaluate = void (*)(const Case& c, Output* out);
 // tables come from the spec itself, and another leaf length is golden.cpp's negative control.
 Evaluate kernel_of(const Case& c) {
   static const std::map<Op, Evaluate> kKernels = {
-      {Op::kWiden, kernel_widen},         {Op::kExp, kernel_elementary},
-      {Op::kLog, kernel_elementary},      {Op::kLinear, kernel_linear},
-      {Op::kRmsNorm, kernel_rms_norm},    {Op::kAdd, kernel_add},
-      {Op::kRope, kernel_rope},           {Op::kAttention, kernel_attention},
-      {Op::kGatedAct, kernel_gated_act},  {Op::kSoftmax, kernel_softmax},
-      {Op::kEmbedding, kernel_embedding}, {Op::kSampling, kernel_sampling},
-      {Op::kTypical, kernel_typical},     {Op::kTanh, kernel_elementary},
+      {Op::kWiden, kernel_widen},
+      {Op::kExp, kernel_elementary},
+      {Op::kLog, kernel_elementary},
+      {Op::kLinear, kernel_linear},
+      {Op::kRmsNorm, kernel_rms_norm},
+      {Op::kAdd, kernel_add},
+      {Op::kRope, kernel_rope},
+      {Op::kAttention, kernel_attention},
+      {Op::kGatedAct, kernel_gated_act},
+      {Op::kSoftmax, kernel_softmax},
+      {Op::kEmbedding, kernel_embedding},
+      {Op::kSampling, kernel_sampling},
+      {Op::kTypical, kernel_typical},
+      {Op::kTanh, kernel_elementary},
       {Op::kSoftCap, kernel_elementary},
+      {Op::kScaled, kernel_scaled},
+      {Op::kNormalizeBackward, kernel_normalize_backward},
+      {Op::kRmsNormBackward, kernel_rms_norm_backward},
+      {Op::kSoftmaxBackward, kernel_softmax_backward},
+      {Op::kGatedActBackward, kernel_gated_act_backward},
+      {Op::kSoftCapBackward, kernel_soft_cap_backward},
   };
   if (c.op == Op::kRound) return c.out == Format::kBF16 ? kernel_round : nullptr;
   const auto found = kKernels.find(c.op);

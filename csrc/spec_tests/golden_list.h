@@ -13,10 +13,32 @@ constexpr int kSampleWords = 8;
 
 inline const char* name_of(Op op) {
   constexpr const char* kNames[] = {
-      "widen",     "round",           "exp",      "log",       "linear",     "linear_other_leaf",
-      "row_sum",   "row_sum_squares", "rms_norm", "add",       "rope_table", "rope",
-      "attention", "gated_act",       "softmax",  "embedding", "sampling",   "typical",
-      "tanh",      "soft_cap",
+      "widen",
+      "round",
+      "exp",
+      "log",
+      "linear",
+      "linear_other_leaf",
+      "row_sum",
+      "row_sum_squares",
+      "rms_norm",
+      "add",
+      "rope_table",
+      "rope",
+      "attention",
+      "gated_act",
+      "softmax",
+      "embedding",
+      "sampling",
+      "typical",
+      "tanh",
+      "soft_cap",
+      "scaled",
+      "normalize_backward",
+      "rms_norm_backward",
+      "softmax_backward",
+      "gated_act_backward",
+      "soft_cap_backward",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -53,6 +75,12 @@ inline int64_t output_words(const Case& c) {
       return 6 * c.n;
     case Op::kTypical:
       return 1 + 3 * c.n;
+    case Op::kNormalizeBackward:
+      return rows * (2 * c.k + 1);
+    case Op::kRmsNormBackward:
+      return rows * c.k;
+    case Op::kGatedActBackward:
+      return 2 * c.n;
     default:
       return c.n;
   }
@@ -262,6 +290,40 @@ inline void add_soft_cap(std::vector<Case>* cases) {
   }
 }
 
+inline void add_backward(std::vector<Case>* cases) {
+  for (Format act : {Format::kF32, Format::kBF16}) {
+    for (Format out : {Format::kF32, Format::kBF16}) {
+      cases->push_back({.op = Op::kScaled, .act = act, .out = out, .n = 259, .real = 0.3});
+    }
+  }
+  for (int d : {1, 16, 17, 256, 257, 576}) {
+    cases->push_back({.op = Op::kNormalizeBackward, .rows = 3, .k = d, .real = 1e-5});
+    for (Format act : {Format::kF32, Format::kBF16}) {
+      cases->push_back({.op = Op::kRmsNormBackward, .act = act, .rows = 3, .k = d, .real = 1e-5});
+    }
+    cases->push_back({.op = Op::kRmsNormBackward,
+                      .act = Format::kBF16,
+                      .rows = 3,
+                      .k = d,
+                      .flag = 1,
+                      .real = 1e-5});
+    for (int masked : {0, 1}) {
+      cases->push_back({.op = Op::kSoftmaxBackward, .n = d, .flag = masked});
+    }
+  }
+  for (int cap : {1, 30, 50}) {
+    cases->push_back({.op = Op::kSoftCapBackward, .n = 1003, .k = cap, .real = 120.0});
+  }
+  for (int kind : {0, 1}) {
+    for (Format act : {Format::kF32, Format::kBF16}) {
+      for (double range : {1.0, 20.0, 120.0}) {
+        cases->push_back(
+            {.op = Op::kGatedActBackward, .act = act, .n = 1003, .flag = kind, .real = range});
+      }
+    }
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -274,6 +336,7 @@ inline std::vector<Case> golden_list() {
   add_typical(&cases);
   add_fp32_stream(&cases);
   add_soft_cap(&cases);
+  add_backward(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

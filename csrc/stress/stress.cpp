@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/attention.h"
+#include "cpu/backward.h"
 #include "cpu/dispatch.h"
 #include "cpu/linear.h"
 #include "cpu/rows.h"
@@ -157,6 +158,41 @@ void run_rows(Trace& trace, DType dtype) {
   rope({x.data(), dtype, heads, d_head, d, positions.data(), cos.data(), sin.data(), out.data(), d},
        rows, n_positions);
   trace.add(out);
+}
+
+void run_backward(Trace& trace, DType dtype) {
+  Random random(23);
+  const int64_t rows = 5, d = 300, count = rows * d;
+  const std::vector<uint8_t> x = random.activations(count, dtype),
+                             dy = random.activations(count, dtype),
+                             up = random.activations(count, dtype);
+  const std::vector<float> wide = random.floats(count), gradient = random.floats(count),
+                           weight = random.floats(d), scale = {1.0f, 0.5f, 2.0f, 0.25f, 3.0f};
+  std::vector<uint8_t> dx(x.size()), dup(x.size());
+  rms_norm_backward({dy.data(), x.data(), weight.data(), d, 1e-5f, dtype, dtype, dx.data()}, rows);
+  trace.add(dx);
+  for (Activation kind : {Activation::SILU, Activation::GELU_TANH}) {
+    gated_act_backward({kind, x.data(), up.data(), dy.data(), dtype, dx.data(), dup.data()}, count);
+    trace.add(dx);
+    trace.add(dup);
+  }
+  std::vector<float> result(wide.size()), dscale(rows);
+  rms_norm_backward(
+      {dy.data(), wide.data(), weight.data(), d, 1e-5f, DType::F32, dtype, result.data()}, rows);
+  trace.add(result);
+  for (DType out : {DType::F32, DType::BF16}) {
+    scaled(x.data(), dtype, count, 0.3f, result.data(), out);
+    trace.add(result);
+  }
+  normalize_backward(gradient.data(), wide.data(), scale.data(), rows, d, result.data(),
+                     dscale.data());
+  trace.add(result);
+  rms_scale_backward(dscale.data(), wide.data(), scale.data(), rows, d, result.data());
+  trace.add(result);
+  softmax_backward(wide.data(), gradient.data(), rows, d, result.data());
+  trace.add(result);
+  soft_cap_backward(gradient.data(), wide.data(), count, 2.0f, result.data());
+  trace.add(result);
 }
 
 // Two sequences, one with a cached prefix, over pages in scrambled order.
@@ -332,6 +368,7 @@ Trace run_all(bool slow) {
       for (int64_t m : {1, 3, 37})
         if (!slow || m < 37) run_linear(trace, static_cast<Format>(format), dtype, m);
     run_rows(trace, dtype);
+    run_backward(trace, dtype);
     for (int64_t window : {0, 50})
       for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);
   }

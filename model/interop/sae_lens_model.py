@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..activation_cache import ActivationCache
-from ..hooks import FwdHooks, HookFunction, HookPoint, NamesFilter, select_names
+from ..hooks import HookFunction, HookPoint, Hooks, NamesFilter, select_names
 from ..prompts import Text
 from ..run import PosSlice, select_columns
 from ..tokenizer import Tokenizer
@@ -133,7 +133,7 @@ class SAELensModel:
         """`HookedTransformer.forward` with the SAEs in."""
         return self.run_with_hooks(tokens, **options)
 
-    def run_with_hooks(self, tokens: Any, fwd_hooks: FwdHooks = (), **options: Any) -> Any:
+    def run_with_hooks(self, tokens: Any, fwd_hooks: Hooks = (), **options: Any) -> Any:
         """`HookedTransformer.run_with_hooks` with the SAEs in; hooks may stand inside them."""
         with self._spliced(fwd_hooks) as outer:
             return self.model.run_with_hooks(tokens, outer, **options)
@@ -189,7 +189,7 @@ class SAELensModel:
             return run(tokens, **options)
 
     @contextmanager
-    def _spliced(self, fwd_hooks: FwdHooks) -> Iterator[FwdHooks]:
+    def _spliced(self, fwd_hooks: Hooks) -> Iterator[Hooks]:
         """Installs the hooks that stand inside SAEs; yields the SAEs as hooks, then the others.
 
         Raises KeyError for a name there is not, and ValueError for a filter that matches nothing.

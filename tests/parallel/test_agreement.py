@@ -203,6 +203,21 @@ def test_arguments_that_cannot_be() -> None:
     assert all(isinstance(e, ValueError) and "fp64" in str(e) for e in found)
 
 
+def test_gradients_over_ranks_are_refused() -> None:
+    vector = torch.zeros(1, requires_grad=True)
+
+    def backward(group: Group) -> Any:
+        return load(group).run_with_hooks(TOKENS, bwd_hooks=[("hook_embed", lambda g, hook: None)])
+
+    def forward(group: Group) -> Any:
+        return load(group).run_with_hooks(TOKENS, [("hook_embed", lambda x, hook: x + vector)])
+
+    for run in (backward, forward):
+        for error in outcomes(2, run):
+            assert isinstance(error, ValueError)
+            assert "no gradients here: over several ranks" in str(error)
+
+
 def test_a_group_of_one_is_no_group() -> None:
     (model,) = run_in_threads(1, load)
     assert model.group is None

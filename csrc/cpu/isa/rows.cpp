@@ -1,33 +1,11 @@
 // Row operations, one function a row: norms, residual adds, RoPE, gated activations, softmax.
 // Compiled once per instruction set; the orders are those of csrc/spec.
 #include "../row_kernels.h"
+#include "../simd_rows.h"
 #include "../simd_softmax.h"
 
 namespace bitlens::BITLENS_ISA_NS {
 namespace {
-
-// Calls body(offset, n) for each 16 lanes of a row; n < 16 only at its end.
-template <typename Body>
-inline void for_lanes(int64_t count, Body body) {
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) body(i, 16);
-  if (i < count) body(i, static_cast<int>(count - i));
-}
-
-template <typename T>
-float row_sum_of_squares(const T* x, int64_t d) {
-  float total = 0.0f;
-  for (int64_t start = 0; start < d; start += kRowBlock) {
-    f32x16 sum = zero();
-    for_lanes(d - start < kRowBlock ? d - start : kRowBlock, [&](int64_t i, int n) {
-      const f32x16 v = load_n(x + start + i, n);
-      sum = fma(v, v, sum);
-    });
-    const float block = reduce_add_tree(sum);
-    total = start == 0 ? block : total + block;
-  }
-  return total;
-}
 
 template <typename X, typename Y>
 void add_row(const X* x, const Y* y, int64_t count, X* out) {

@@ -1,0 +1,11 @@
+"""Gradients of activations on the native backend, with bits as fixed as the forward pass's.
+
+kernels -> functions (one autograd.Function an operation), attention -> ops, which a pass uses where
+a graph is wanted (docs/numerics.md, Gradients).
+"""
+
+from __future__ import annotations
+
+from .ops import GradientOps, check_differentiable
+
+__all__ = ["GradientOps", "check_differentiable"]

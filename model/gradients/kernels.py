@@ -1,0 +1,94 @@
+"""The compiled derivatives on tensors, unchecked, as model/kernels.py is.
+
+Tensor names: T ragged rows, K key positions, d d_model, m d_mlp.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ... import _core
+from ..config import ActFn
+from ..kernels import ACT_CODES, DTYPE_CODES, empty
+
+
+def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tensor:
+    """x * factor, rounded once; with a factor of 1 it widens or rounds."""
+    x = x.contiguous()
+    out = empty(x.shape, out_dtype)
+    _core.scaled(
+        x.data_ptr(), DTYPE_CODES[x.dtype], x.numel(), factor, out.data_ptr(),
+        DTYPE_CODES[out_dtype],
+    )  # fmt: skip
+    return out
+
+
+def normalize_backward(
+    dn: torch.Tensor, x: torch.Tensor, scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of x / scale: gradients of x and of scale [..., 1], all fp32."""
+    dn, x, scale = dn.contiguous(), x.contiguous(), scale.contiguous()
+    d = x.shape[-1]
+    dx, dscale = empty(x.shape), empty(scale.shape)
+    _core.normalize_backward(
+        dn.data_ptr(), x.data_ptr(), scale.data_ptr(), x.numel() // d, d, dx.data_ptr(),
+        dscale.data_ptr(),
+    )  # fmt: skip
+    return dx, dscale
+
+
+def rms_scale_backward(dscale: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Of sqrt(mean(x^2) + eps), all fp32."""
+    dscale, x, scale = dscale.contiguous(), x.contiguous(), scale.contiguous()
+    d = x.shape[-1]
+    dx = empty(x.shape)
+    _core.rms_scale_backward(
+        dscale.data_ptr(), x.data_ptr(), scale.data_ptr(), x.numel() // d, d, dx.data_ptr()
+    )
+    return dx
+
+
+def rms_norm_backward(
+    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Of the norm over the last axis, in x's dtype."""
+    dy, x = dy.contiguous(), x.contiguous()
+    d = x.shape[-1]
+    dx = empty(x.shape, x.dtype)
+    _core.rms_norm_backward(
+        dy.data_ptr(), x.data_ptr(), weight.data_ptr(), x.numel() // d, d, eps,
+        DTYPE_CODES[x.dtype], DTYPE_CODES[dy.dtype], dx.data_ptr(),
+    )  # fmt: skip
+    return dx
+
+
+def softmax_backward(pattern: torch.Tensor, dpattern: torch.Tensor) -> torch.Tensor:
+    """Of the softmax over the last axis, fp32; dpattern is finite where the pattern is 0."""
+    pattern, dpattern = pattern.contiguous(), dpattern.contiguous()
+    out = empty(pattern.shape)
+    n = pattern.shape[-1]
+    _core.softmax_backward(
+        pattern.data_ptr(), dpattern.data_ptr(), pattern.numel() // n, n, out.data_ptr()
+    )
+    return out
+
+
+def soft_cap_backward(dy: torch.Tensor, y: torch.Tensor, cap: float) -> torch.Tensor:
+    """Of y = cap * tanh(x / cap), fp32."""
+    dy, y = dy.contiguous(), y.contiguous()
+    dx = empty(y.shape)
+    _core.soft_cap_backward(dy.data_ptr(), y.data_ptr(), y.numel(), cap, dx.data_ptr())
+    return dx
+
+
+def gated_act_backward(
+    kind: ActFn, gate: torch.Tensor, up: torch.Tensor, dpost: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of act(gate) * up: gradients of gate and of up, in their dtype."""
+    gate, up, dpost = gate.contiguous(), up.contiguous(), dpost.contiguous()
+    dgate, dup = empty(gate.shape, gate.dtype), empty(up.shape, up.dtype)
+    _core.gated_act_backward(
+        ACT_CODES[kind], gate.data_ptr(), up.data_ptr(), dpost.data_ptr(), gate.numel(),
+        DTYPE_CODES[gate.dtype], dgate.data_ptr(), dup.data_ptr(),
+    )  # fmt: skip
+    return dgate, dup

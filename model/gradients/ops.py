@@ -1,0 +1,214 @@
+"""The native operations where a graph is wanted: the same kernels forward, native ones backward.
+
+Tensor names: T ragged rows, K key positions, d d_model, H heads, G key/value heads, h d_head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..batch import RaggedBatch
+from ..config import ActFn
+from ..gradient_hook import NO_GRADIENTS
+from ..kv_cache import LayerCache
+from ..ops import Ops
+from ..ops_native import NativeOps
+from ..packed import PackedWeight
+from ..rope_scaling import RopeScaling
+from . import attention, functions
+
+if TYPE_CHECKING:
+    from ..block import Block
+    from ..run import Run
+
+
+def in_graph(*tensors: torch.Tensor) -> bool:
+    """Whether an operation on these is to be recorded."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+class GradientOps(NativeOps):
+    """`NativeOps` whose operations are recorded from the first tensor on that requires grad.
+
+    What comes before it runs as ever. Weights have no gradients: they are packed.
+    """
+
+    differentiable = True
+
+    def __init__(self, plain: NativeOps) -> None:
+        """Shares everything with `plain`."""
+        self.__dict__.update(plain.__dict__)
+        self._plain = plain
+
+    def linear(
+        self,
+        x: torch.Tensor,
+        weight: PackedWeight,
+        bias: torch.Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        if not in_graph(x):
+            return super().linear(x, weight, bias, out_dtype=out_dtype)
+        return _recorded(functions.Linear, x, weight, bias, out_dtype or self.policy.activation)
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return _recorded(functions.Add, x, y) if in_graph(x, y) else super().add(x, y)
+
+    def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
+        return functions.Fork.apply(x, n) if in_graph(x) else super().fork(x, n)  # type: ignore
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        return _in_fp32(x) if in_graph(x) else x
+
+    def rearrange(
+        self,
+        x: torch.Tensor,
+        there: Callable[[torch.Tensor], torch.Tensor],
+        back: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        return _recorded(functions.Rearrange, x, there, back) if in_graph(x) else there(x)
+
+    def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
+        if not in_graph(x):
+            return super().rms_scale(x, eps)
+        return _recorded(functions.RMSScale, _in_fp32(x), eps)
+
+    def normalize(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        if not in_graph(x, scale):
+            return super().normalize(x, scale)
+        return _recorded(functions.Normalize, _in_fp32(x), scale)
+
+    def norm_weight(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if not in_graph(normalized):
+            return super().norm_weight(normalized, weight)
+        return _recorded(functions.NormWeight, normalized, weight, self.policy.activation)
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        if not in_graph(x):
+            return super().rms_norm(x, weight, eps)
+        return _recorded(functions.RMSNorm, x, weight, eps, self.policy.activation)
+
+    def rope(
+        self,
+        x_THh: torch.Tensor,
+        positions_T: torch.Tensor,
+        theta: float,
+        scaling: RopeScaling | None = None,
+    ) -> torch.Tensor:
+        if not in_graph(x_THh):
+            return super().rope(x_THh, positions_T, theta, scaling)
+        table = self._rope.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
+        return _recorded(functions.Rope, x_THh, positions_T, table.cos, table.sin)
+
+    def write_kv(
+        self, layer_cache: LayerCache, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor
+    ) -> None:
+        super().write_kv(layer_cache, batch, k_TGh, v_TGh)
+        layer_cache.written = (k_TGh, v_TGh)
+
+    def attention(
+        self,
+        q_THh: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        k_TGh, v_TGh = _written(layer_cache)
+        z_THh = super().attention(q_THh, layer_cache, batch, scale=scale, cap=cap, window=window)
+        if not in_graph(q_THh, k_TGh, v_TGh):
+            return z_THh
+        check_differentiable(self, batch)
+        settings = attention.Settings(batch, scale, cap, window)
+        return _recorded(attention.Attention, q_THh, k_TGh, v_TGh, z_THh, settings)
+
+    def attention_scores(
+        self,
+        q_THh: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        k_TGh, _ = _written(layer_cache)
+        scores_THK = super().attention_scores(
+            q_THh, layer_cache, batch, scale=scale, cap=cap, window=window, rows=rows
+        )
+        if not in_graph(q_THh, k_TGh):
+            return scores_THK
+        assert rows is None, "some rows alone are computed for captures, which carry no gradient"
+        check_differentiable(self, batch)
+        settings = attention.Settings(batch, scale, cap, window)
+        return _recorded(attention.Scores, q_THh, k_TGh, scores_THK, settings)
+
+    def attention_pattern(self, scores_THK: torch.Tensor) -> torch.Tensor:
+        if not in_graph(scores_THK):
+            return super().attention_pattern(scores_THK)
+        return _recorded(attention.Softmax, scores_THK)
+
+    def attention_values(
+        self,
+        pattern_THK: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        window: int | None,
+    ) -> torch.Tensor:
+        _, v_TGh = _written(layer_cache)
+        z_THh = super().attention_values(pattern_THK, layer_cache, batch, window=window)
+        if not in_graph(pattern_THK, v_TGh):
+            return z_THh
+        check_differentiable(self, batch)
+        settings = attention.Settings(batch, 1.0, None, window)
+        return _recorded(attention.Values, pattern_THK, v_TGh, z_THh, settings)
+
+    def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        if not in_graph(gate, up):
+            return super().gated_act(kind, gate, up)
+        return _recorded(functions.GatedAct, kind, gate, up)
+
+    def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
+        return _recorded(functions.SoftCap, x, cap) if in_graph(x) else super().soft_cap(x, cap)
+
+    def run_blocks(
+        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
+    ) -> torch.Tensor:
+        if not in_graph(resid_Td):
+            return self._plain.run_blocks(blocks, start, stop, resid_Td, run)
+        for i in range(start, stop):
+            resid_Td = blocks[i](resid_Td, run)
+        return resid_Td
+
+
+def check_differentiable(ops: Ops, batch: RaggedBatch) -> None:
+    """Raises ValueError unless gradients reach every token that the batch attends to."""
+    if not ops.differentiable:
+        raise ValueError(f"bwd_hooks: {NO_GRADIENTS}")
+    if any(batch.past):
+        raise ValueError(
+            f"kv_cache: gradients do not reach the {max(batch.past)} tokens it holds; run the "
+            "whole sequence without it, or without gradients under torch.no_grad()"
+        )
+
+
+def _recorded(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
+    result: torch.Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _in_fp32(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype is torch.float32 else _recorded(functions.Widen, x)
+
+
+def _written(layer_cache: LayerCache) -> tuple[torch.Tensor, torch.Tensor]:
+    assert layer_cache.written is not None, "write_kv comes before attention"
+    return layer_cache.written
