@@ -231,7 +231,7 @@ def test_the_command(run: Any, llama: Path, tmp_path: Path) -> None:
 
 
 def test_a_passing_run_is_not_accused(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dataclasses
 
@@ -244,7 +244,7 @@ def test_a_passing_run_is_not_accused(
         right = dataclasses.replace(whole, divergence=found)
         monkeypatch.setattr(package, "run_audit", lambda *_, right=right: right)
         page = tmp_path / "page.html"
-        code, out, _ = run("model.gguf", "--output", page)
+        code, out, _ = run(llama, "--output", page)
         plain = " ".join(out.split())
         assert code == 0
         assert f"{words} first at blocks.2.ln1" in plain
@@ -254,14 +254,14 @@ def test_a_passing_run_is_not_accused(
 
 
 def test_exit_1_for_a_broken_contract(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from audit.audit_sample import sample
     from bitlens.model import audit as package
 
     monkeypatch.setattr(package, "run_audit", lambda *_: sample(violated=True))
     page = tmp_path / "page.html"
-    code, out, _ = run("model.gguf", "--output", page)
+    code, out, _ = run(llama, "--output", page)
     assert code == 1
     assert "contract broken" in out
     assert "first divergent operation: blocks.7.mlp.down" in out
