@@ -67,10 +67,41 @@ def rms_norm(
     scale_out: int,
     normalized_out: int,
 ) -> None: ...
+def stepwise_rms_norm(
+    x: int,
+    residual: int,
+    weight: int,
+    rows: int,
+    heads: int,
+    d: int,
+    x_stride: int,
+    eps: float,
+    x_dtype: int,
+    dtype: int,
+    out: int,
+    out_stride: int,
+    residual_out: int,
+    scale_out: int,
+    normalized_out: int,
+) -> None: ...
 def normalize(x: int, scale: int, rows: int, d: int, dtype: int, out: int) -> None: ...
 def norm_weight(normalized: int, weight: int, rows: int, d: int, out: int, dtype: int) -> None: ...
 def add(x: int, dtype: int, y: int, y_dtype: int, count: int, out: int) -> None: ...
+def cast(x: int, dtype: int, count: int, out: int, out_dtype: int) -> None: ...
+def scale_scores(x: int, scale: float, count: int, dtype: int, out: int) -> None: ...
 def gated_act(
+    kind: int,
+    gate: int,
+    up: int,
+    rows: int,
+    width: int,
+    gate_stride: int,
+    up_stride: int,
+    dtype: int,
+    out: int,
+    out_stride: int,
+) -> None: ...
+def stepwise_gated_act(
     kind: int,
     gate: int,
     up: int,
@@ -102,6 +133,20 @@ def rope_table(
 def exp_f64(x: float) -> float: ...
 def log_f64(x: float) -> float: ...
 def rope(
+    x: int,
+    dtype: int,
+    rows: int,
+    heads: int,
+    d_head: int,
+    x_stride: int,
+    positions: int,
+    cos: int,
+    sin: int,
+    n_positions: int,
+    out: int,
+    out_stride: int,
+) -> None: ...
+def stepwise_rope(
     x: int,
     dtype: int,
     rows: int,

@@ -120,17 +120,23 @@ void bind_linear(py::module_& m) {
 }
 
 void bind_rows(py::module_& m) {
-  m.def(
-      "rms_norm",
-      [](Address x, Address residual, Address weight, int64_t rows, int64_t heads, int64_t d,
-         int64_t x_stride, float eps, int x_dtype, int dtype, Address out, int64_t out_stride,
-         Address residual_out, Address scale_out, Address normalized_out) {
-        rms_norm({at<void>(x), x_stride, at<void>(residual), at<float>(weight), heads, d, eps,
-                  dtype_of(x_dtype), dtype_of(dtype), at<void>(out), out_stride,
-                  at<void>(residual_out), at<float>(scale_out), at<float>(normalized_out)},
-                 rows);
-      },
-      NoGil());
+  const auto bind_norm = [&m](const char* name, bool stepwise) {
+    m.def(
+        name,
+        [stepwise](Address x, Address residual, Address weight, int64_t rows, int64_t heads,
+                   int64_t d, int64_t x_stride, float eps, int x_dtype, int dtype, Address out,
+                   int64_t out_stride, Address residual_out, Address scale_out,
+                   Address normalized_out) {
+          rms_norm(
+              {at<void>(x), x_stride, at<void>(residual), at<float>(weight), heads, d, eps,
+               dtype_of(x_dtype), dtype_of(dtype), at<void>(out), out_stride,
+               at<void>(residual_out), at<float>(scale_out), at<float>(normalized_out), stepwise},
+              rows);
+        },
+        NoGil());
+  };
+  bind_norm("rms_norm", false);
+  bind_norm("stepwise_rms_norm", true);
   m.def(
       "normalize",
       [](Address x, Address scale, int64_t rows, int64_t d, int dtype, Address out) {
@@ -151,14 +157,31 @@ void bind_rows(py::module_& m) {
       },
       NoGil());
   m.def(
-      "gated_act",
-      [](int kind, Address gate, Address up, int64_t rows, int64_t width, int64_t gate_stride,
-         int64_t up_stride, int dtype, Address out, int64_t out_stride) {
-        gated_act({activation_of(kind), at<void>(gate), at<void>(up), width, gate_stride, up_stride,
-                   dtype_of(dtype), at<void>(out), out_stride},
-                  rows);
+      "cast",
+      [](Address x, int dtype, int64_t count, Address out, int out_dtype) {
+        cast(at<void>(x), dtype_of(dtype), count, at<void>(out), dtype_of(out_dtype));
       },
       NoGil());
+  m.def(
+      "scale_scores",
+      [](Address x, float scale, int64_t count, int dtype, Address out) {
+        scale_scores(at<float>(x), scale, count, dtype_of(dtype), at<void>(out));
+      },
+      NoGil());
+  const auto bind_gate = [&m](const char* name, bool stepwise) {
+    m.def(
+        name,
+        [stepwise](int kind, Address gate, Address up, int64_t rows, int64_t width,
+                   int64_t gate_stride, int64_t up_stride, int dtype, Address out,
+                   int64_t out_stride) {
+          gated_act({activation_of(kind), at<void>(gate), at<void>(up), width, gate_stride,
+                     up_stride, dtype_of(dtype), at<void>(out), out_stride, stepwise},
+                    rows);
+        },
+        NoGil());
+  };
+  bind_gate("gated_act", false);
+  bind_gate("stepwise_gated_act", true);
   const auto map_rows = [&m](const char* name, void (*op)(const float*, int64_t, int64_t, float*)) {
     m.def(
         name,
@@ -206,16 +229,20 @@ void bind_rope(py::module_& m) {
       },
       py::arg("inv_freq"), py::arg("half"), py::arg("position"), py::arg("count"), py::arg("cos"),
       py::arg("sin"), py::arg("attention_factor") = 1.0, NoGil());
-  m.def(
-      "rope",
-      [](Address x, int dtype, int64_t rows, int64_t heads, int64_t d_head, int64_t x_stride,
-         Address positions, Address cos, Address sin, int64_t n_positions, Address out,
-         int64_t out_stride) {
-        rope({at<void>(x), dtype_of(dtype), heads, d_head, x_stride, at<int64_t>(positions),
-              at<float>(cos), at<float>(sin), at<void>(out), out_stride},
-             rows, n_positions);
-      },
-      NoGil());
+  const auto bind_rotation = [&m](const char* name, bool stepwise) {
+    m.def(
+        name,
+        [stepwise](Address x, int dtype, int64_t rows, int64_t heads, int64_t d_head,
+                   int64_t x_stride, Address positions, Address cos, Address sin,
+                   int64_t n_positions, Address out, int64_t out_stride) {
+          rope({at<void>(x), dtype_of(dtype), heads, d_head, x_stride, at<int64_t>(positions),
+                at<float>(cos), at<float>(sin), at<void>(out), out_stride, stepwise},
+               rows, n_positions);
+        },
+        NoGil());
+  };
+  bind_rotation("rope", false);
+  bind_rotation("stepwise_rope", true);
 }
 
 RaggedRows rows_of(Address starts, Address past, int64_t batch) {

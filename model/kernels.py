@@ -80,14 +80,28 @@ def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x widened or rounded, the same bits whatever torch.set_flush_denormal says."""
+    x = x.contiguous()
+    out = empty(x.shape, dtype)
+    _core.cast(x.data_ptr(), DTYPE_CODES[x.dtype], x.numel(), out.data_ptr(), DTYPE_CODES[dtype])
+    return out
+
+
 def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor, eps: float, out_dtype: torch.dtype
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+    *,
+    stepwise: bool = False,
 ) -> torch.Tensor:
-    """RMS norm over the last axis."""
+    """RMS norm over the last axis; `stepwise` rounds before the weight, too."""
     x = x.contiguous()
     d = x.shape[-1]
     out = empty(x.shape, out_dtype)
-    _core.rms_norm(
+    norm = _core.stepwise_rms_norm if stepwise else _core.rms_norm
+    norm(
         x.data_ptr(), 0, weight.data_ptr(), x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
         DTYPE_CODES[out_dtype], out.data_ptr(), d, 0, 0, 0,
     )  # fmt: skip
@@ -147,13 +161,20 @@ def norm_weight(
 
 
 def rope(
-    x_THh: torch.Tensor, positions_T: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    x_THh: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    stepwise: bool = False,
 ) -> torch.Tensor:
-    """Rotates the halves of each head; cos and sin fp32 [positions, h / 2]."""
+    """Rotates the halves of each head; cos and sin fp32 [positions, h / 2]. `stepwise` rounds the
+    tables and each product, too."""
     x_THh, positions_T = x_THh.contiguous(), positions_T.contiguous()
     rows, heads, d_head = x_THh.shape
     out = empty(x_THh.shape, x_THh.dtype)
-    _core.rope(
+    rotate = _core.stepwise_rope if stepwise else _core.rope
+    rotate(
         x_THh.data_ptr(), DTYPE_CODES[x_THh.dtype], rows, heads, d_head, heads * d_head,
         positions_T.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[0], out.data_ptr(),
         heads * d_head,
@@ -230,6 +251,14 @@ def attention_scores(
     return scores
 
 
+def scale_scores(x: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """fp32 dot products rounded to `dtype`, times scale, rounded again."""
+    x = x.contiguous()
+    out = empty(x.shape, dtype)
+    _core.scale_scores(x.data_ptr(), scale, x.numel(), DTYPE_CODES[dtype], out.data_ptr())
+    return out
+
+
 def attention_values(
     pattern_THK: torch.Tensor,
     v_pages: torch.Tensor,
@@ -251,12 +280,15 @@ def attention_values(
     return z_THh
 
 
-def gated_act(kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """act(gate) * up over [rows, m]."""
+def gated_act(
+    kind: ActFn, gate: torch.Tensor, up: torch.Tensor, *, stepwise: bool = False
+) -> torch.Tensor:
+    """act(gate) * up over [rows, m]; `stepwise` rounds act(gate), too."""
     gate, up = gate.contiguous(), up.contiguous()
     rows, m = gate.shape
     out = empty(gate.shape, gate.dtype)
-    _core.gated_act(
+    apply = _core.stepwise_gated_act if stepwise else _core.gated_act
+    apply(
         ACT_CODES[kind], gate.data_ptr(), up.data_ptr(), rows, m, m, m, DTYPE_CODES[gate.dtype],
         out.data_ptr(), m,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def _rms_norm(case: Case) -> Outputs:
     residual = case.activations(2, *shape)
     y, summed = torch.empty_like(residual), torch.empty_like(x) if adds else x
     scale, normalized = torch.empty(case.rows, 1), torch.empty(shape)
-    _core.rms_norm(
+    getattr(_core, case.op)(
         x.data_ptr(), residual.data_ptr() if adds else 0, weight.data_ptr(), case.rows, 1, case.k,
         case.k, case.real, FORMATS[x_format], FORMATS[case.act], y.data_ptr(), case.k,
         summed.data_ptr() if adds else 0, scale.data_ptr(), normalized.data_ptr(),
@@ -146,7 +146,7 @@ def _rope(case: Case) -> Outputs:
     x = case.activations(0, case.rows, case.n, case.k)
     out, positions = torch.empty_like(x), torch.arange(case.rows)
     stride = case.n * case.k
-    _core.rope(
+    getattr(_core, case.op)(
         x.data_ptr(), FORMATS[case.act], case.rows, case.n, case.k, stride, positions.data_ptr(),
         cos.data_ptr(), sin.data_ptr(), case.rows, out.data_ptr(), stride,
     )  # fmt: skip
@@ -158,10 +158,17 @@ def _gated_act(case: Case) -> Outputs:
     gate[: len(specials())] = specials()
     gate, up = gate.to(DTYPES[case.act]), case.activations(1, case.n)
     out = torch.empty_like(up)
-    _core.gated_act(
+    getattr(_core, case.op)(
         case.flag, gate.data_ptr(), up.data_ptr(), 1, case.n, case.n, case.n, FORMATS[case.act],
         out.data_ptr(), case.n,
     )  # fmt: skip
+    return (out,)
+
+
+def _stepwise_score(case: Case) -> Outputs:
+    x, out = case.centered(0, case.n) * case.real, torch.empty(case.n, dtype=DTYPES[case.act])
+    scale = float(np.float32(12**-0.5))
+    _core.scale_scores(x.data_ptr(), scale, case.n, FORMATS[case.act], out.data_ptr())
     return (out,)
 
 
@@ -312,6 +319,10 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "embedding": _embedding,
     "sampling": _sampling,
     "typical": _typical,
+    "stepwise_rms_norm": _rms_norm,
+    "stepwise_rope": _rope,
+    "stepwise_gated_act": _gated_act,
+    "stepwise_score": _stepwise_score,
     **gradients.CHECKS,
 }
 

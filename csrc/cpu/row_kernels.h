@@ -20,7 +20,8 @@ struct RmsNorm {
   int64_t out_stride;
   void* residual_out;     // [rows, heads * d], required with a residual
   float* scale_out;       // [rows, heads]
-  float* normalized_out;  // [rows, heads, d]
+  float* normalized_out;  // [rows, heads, d], not rounded
+  bool stepwise = false;  // csrc/spec/stepwise.h
 };
 
 struct Rope {
@@ -31,6 +32,7 @@ struct Rope {
   const float *cos, *sin;    // [n_positions, d_head / 2]
   void* out;
   int64_t out_stride;
+  bool stepwise = false;
 };
 
 enum class Activation : int { SILU = 0, GELU_TANH = 1 };
@@ -42,6 +44,7 @@ struct GatedAct {
   DType dtype;
   void* out;
   int64_t out_stride;
+  bool stepwise = false;
 };
 
 struct RowKernels {
@@ -51,6 +54,8 @@ struct RowKernels {
                       DType dtype);
   // out, of x's dtype, = round(x + y).
   void (*add)(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out);
+  void (*cast)(const void* x, DType dtype, int64_t count, void* out, DType out_dtype);
+  void (*scale_scores)(const float* x, float scale, int64_t count, DType dtype, void* out);
   void (*rope)(const Rope& op, int64_t begin, int64_t end);
   void (*gated_act)(const GatedAct& op, int64_t begin, int64_t end);
   void (*softmax)(const float* x, int64_t n, float* out);

@@ -39,6 +39,20 @@ void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count
   });
 }
 
+void cast(const void* x, DType dtype, int64_t count, void* out, DType out_dtype) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count, [&](int64_t begin, int64_t end) {
+    k.cast(at(x, begin, dtype), dtype, end - begin, at(out, begin, out_dtype), out_dtype);
+  });
+}
+
+void scale_scores(const float* x, float scale, int64_t count, DType dtype, void* out) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count, [&](int64_t begin, int64_t end) {
+    k.scale_scores(x + begin, scale, end - begin, dtype, at(out, begin, dtype));
+  });
+}
+
 void rope(const Rope& op, int64_t rows, int64_t n_positions) {
   for (int64_t r = 0; r < rows; ++r)
     if (op.positions[r] < 0 || op.positions[r] >= n_positions)

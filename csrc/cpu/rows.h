@@ -19,6 +19,12 @@ void norm_weight(const float* normalized, const float* weight, int64_t rows, int
 // out, of x's dtype, = round(x + y).
 void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count, void* out);
 
+// Widened exactly or rounded to nearest even. Only over x itself if the dtypes are equal.
+void cast(const void* x, DType dtype, int64_t count, void* out, DType out_dtype);
+
+// out = round(round(x) * scale), both times to dtype (csrc/spec/stepwise.h).
+void scale_scores(const float* x, float scale, int64_t count, DType dtype, void* out);
+
 // Throws std::out_of_range if a position has no row in the tables.
 void rope(const Rope& op, int64_t rows, int64_t n_positions);
 

@@ -72,5 +72,17 @@ inline f32x16 load_act(const uint16_t* p) { return load_bf16(p); }
 inline void store_act(float* p, f32x16 v) { store(p, v); }
 inline void store_act(uint16_t* p, f32x16 v) { store_bf16(p, v); }
 
+// What a store as T and a load would make of it.
+template <typename T>
+inline f32x16 rounded(f32x16 v) {
+  alignas(64) T lane[16];
+  store_act(lane, v);
+  return load_act(lane);
+}
+template <>
+inline f32x16 rounded<float>(f32x16 v) {
+  return v;
+}
+
 }  // namespace
 }  // namespace bitlens::BITLENS_ISA_NS

@@ -34,6 +34,11 @@ enum class Op : int {
   kSoftmaxBackward,    // n columns; flag 1: every third masked
   kGatedActBackward,   // as kGatedAct
   kSoftCapBackward,    // n elements, cap k, scaled by real
+  // Every step rounded:
+  kStepwiseNorm,  // as kRmsNorm, kRope and kGatedAct
+  kStepwiseRope,
+  kStepwiseGatedAct,
+  kStepwiseScore,  // n dot products in [-real, real), scaled by 12^-1/2
 };
 
 struct Case {

@@ -7,6 +7,7 @@
 #include "../spec/rms_norm.h"
 #include "../spec/rope.h"
 #include "../spec/soft_cap.h"
+#include "../spec/stepwise.h"
 #include "../spec/typical.h"
 #include "golden_backward.h"
 #include "golden_case.h"
@@ -99,6 +100,9 @@ BL_FN void evaluate_rms_norm(const Case& c, float* scratch, Sink* sink) {
       x[i] = spec::add(x[i], centered_act(stream(c.seed, 2), start + i, c.act), x_format);
     }
     const float scale = spec::rms_norm(x, w, c.k, static_cast<float>(c.real), c.act, y);
+    for (int i = 0; c.op == Op::kStepwiseNorm && i < c.k; ++i) {
+      y[i] = spec::stepwise_norm_weight(spec::normalize(x[i], scale), w[i], c.act);
+    }
     put_all(sink, x, c.k);
     put(sink, scale);
     for (int i = 0; i < c.k; ++i) put(sink, spec::normalize(x[i], scale));
@@ -138,7 +142,8 @@ BL_FN void evaluate_rope(const Case& c, float* scratch, Sink* sink) {
     for (int head = 0; head < c.n; ++head) {
       const int64_t start = (static_cast<int64_t>(row) * c.n + head) * c.k;
       fill(x, c.k, stream(c.seed, 0), start, c.act);
-      spec::rope(x, scratch, scratch + half, c.k, c.act, x + c.k);
+      (c.op == Op::kRope ? spec::rope : spec::stepwise_rope)(x, scratch, scratch + half, c.k, c.act,
+                                                             x + c.k);
       put_all(sink, x + c.k, c.k);
     }
   }
@@ -193,7 +198,17 @@ BL_FN void evaluate_gated_act(const Case& c, Sink* sink) {
     gate = spec::round_act(gate, c.act);
     const float up = centered_act(stream(c.seed, 1), i, c.act);
     const float activated = c.flag == 0 ? spec::silu(gate) : spec::gelu_tanh(gate);
-    put(sink, spec::round_act(activated * up, c.act));
+    put(sink, c.op == Op::kGatedAct ? spec::round_act(activated * up, c.act)
+                                    : spec::stepwise_gated(activated, up, c.act));
+  }
+}
+
+constexpr float kStepwiseScale = 0x1.279a74p-2f;  // 12^-1/2
+
+BL_FN void evaluate_stepwise_score(const Case& c, Sink* sink) {
+  for (int i = 0; i < c.n; ++i) {
+    const float dot = centered(stream(c.seed, 0), i) * static_cast<float>(c.real);
+    put(sink, spec::stepwise_score(dot, kStepwiseScale, c.act));
   }
 }
 
@@ -302,6 +317,7 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       evaluate_row_sum(c, scratch, &sink);
       break;
     case Op::kRmsNorm:
+    case Op::kStepwiseNorm:
       evaluate_rms_norm(c, scratch, &sink);
       break;
     case Op::kAdd:
@@ -311,12 +327,14 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       evaluate_rope_table(c, scratch, &sink);
       break;
     case Op::kRope:
+    case Op::kStepwiseRope:
       evaluate_rope(c, scratch, &sink);
       break;
     case Op::kAttention:
       evaluate_attention(c, scratch, &sink);
       break;
     case Op::kGatedAct:
+    case Op::kStepwiseGatedAct:
       evaluate_gated_act(c, &sink);
       break;
     case Op::kSoftmax:
@@ -348,6 +366,9 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kSoftCapBackward:
       evaluate_soft_cap_backward(c, &sink);
+      break;
+    case Op::kStepwiseScore:
+      evaluate_stepwise_score(c, &sink);
       break;
   }
   return sink.count;

@@ -173,10 +173,11 @@ inline void kernel_rms_norm(const Case& c, Output* out) {
   Activations y(count, c.act), sum = x;
   std::vector<float> scale(static_cast<size_t>(c.rows)), normalized(static_cast<size_t>(count));
   const bool adds = c.flag & 1;
-  rms_norm({x.data(), c.k, adds ? residual.data() : nullptr, weight.data(), 1, c.k,
-            static_cast<float>(c.real), dtype_of(x_format), dtype_of(c.act), y.data(), c.k,
-            adds ? sum.data() : nullptr, scale.data(), normalized.data()},
-           c.rows);
+  rms_norm(
+      {x.data(), c.k, adds ? residual.data() : nullptr, weight.data(), 1, c.k,
+       static_cast<float>(c.real), dtype_of(x_format), dtype_of(c.act), y.data(), c.k,
+       adds ? sum.data() : nullptr, scale.data(), normalized.data(), c.op == Op::kStepwiseNorm},
+      c.rows);
   for (int64_t row = 0; row < c.rows; ++row) {
     out->activations(sum, row * c.k, c.k);
     out->value(scale[static_cast<size_t>(row)]);
@@ -208,7 +209,7 @@ inline void kernel_rope(const Case& c, Output* out) {
   }
   Activations y(c.rows * stride, c.act);
   rope({x.data(), dtype_of(c.act), c.n, c.k, stride, positions.data(), cos.data(), sin.data(),
-        y.data(), stride},
+        y.data(), stride, c.op == Op::kStepwiseRope},
        c.rows, c.rows);
   out->activations(y, 0, c.rows * stride);
 }
@@ -218,8 +219,16 @@ inline void kernel_gated_act(const Case& c, Output* out) {
   const Activations up = centered_rows(c, 1, c.n);
   for (int i = 0; i < kSpecials; ++i) gate.set(i, spec::float_of(special_bits(i)));
   gated_act({static_cast<Activation>(c.flag), gate.data(), up.data(), c.n, c.n, c.n,
-             dtype_of(c.act), y.data(), c.n},
+             dtype_of(c.act), y.data(), c.n, c.op == Op::kStepwiseGatedAct},
             1);
+  out->activations(y, 0, c.n);
+}
+
+inline void kernel_stepwise_score(const Case& c, Output* out) {
+  std::vector<float> x = centered_floats(c, 0, c.n);
+  for (float& v : x) v *= static_cast<float>(c.real);
+  Activations y(c.n, c.act);
+  scale_scores(x.data(), kStepwiseScale, c.n, dtype_of(c.act), y.data());
   out->activations(y, 0, c.n);
 }
 

@@ -39,6 +39,10 @@ inline const char* name_of(Op op) {
       "softmax_backward",
       "gated_act_backward",
       "soft_cap_backward",
+      "stepwise_rms_norm",
+      "stepwise_rope",
+      "stepwise_gated_act",
+      "stepwise_score",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -60,10 +64,12 @@ inline int64_t output_words(const Case& c) {
     case Op::kRowSumOfSquares:
       return 1;
     case Op::kRmsNorm:
+    case Op::kStepwiseNorm:
       return rows * (3 * c.k + 1);
     case Op::kRopeTable:
       return 2 * c.k;
     case Op::kRope:
+    case Op::kStepwiseRope:
       return rows * c.n * c.k;
     case Op::kAttention:
       return c.n * (2 * (c.position + 1) + c.k + 1);
@@ -324,6 +330,38 @@ inline void add_backward(std::vector<Case>* cases) {
   }
 }
 
+inline void add_stepwise(std::vector<Case>* cases) {
+  for (int d : {1, 16, 257, 576}) {
+    for (int residual : {0, 1}) {
+      cases->push_back({.op = Op::kStepwiseNorm,
+                        .act = Format::kBF16,
+                        .rows = 3,
+                        .k = d,
+                        .flag = residual,
+                        .real = 1e-5});
+    }
+  }
+  for (int d_head : {64, 80, 256}) {
+    cases->push_back({.op = Op::kStepwiseRope,
+                      .act = Format::kBF16,
+                      .rows = 5,
+                      .n = 3,
+                      .k = d_head,
+                      .position = 8190,
+                      .real = 1e5});
+  }
+  for (double range : {1.0, 20.0, 120.0}) {
+    for (int kind : {0, 1}) {
+      cases->push_back({.op = Op::kStepwiseGatedAct,
+                        .act = Format::kBF16,
+                        .n = 1003,
+                        .flag = kind,
+                        .real = range});
+    }
+    cases->push_back({.op = Op::kStepwiseScore, .act = Format::kBF16, .n = 1003, .real = range});
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -337,6 +375,7 @@ inline std::vector<Case> golden_list() {
   add_fp32_stream(&cases);
   add_soft_cap(&cases);
   add_backward(&cases);
+  add_stepwise(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

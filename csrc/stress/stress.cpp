@@ -109,10 +109,12 @@ void run_rows(Trace& trace, DType dtype) {
   const std::vector<float> weight = random.floats(d);
   std::vector<uint8_t> out(x.size()), residual(x.size());
   std::vector<float> scale(rows), normalized(static_cast<size_t>(rows * d));
-  rms_norm({x.data(), d, y.data(), weight.data(), 1, d, 1e-5f, dtype, dtype, out.data(), d,
-            residual.data(), scale.data(), normalized.data()},
-           rows);
-  trace.add(out);
+  for (bool stepwise : {true, false}) {
+    rms_norm({x.data(), d, y.data(), weight.data(), 1, d, 1e-5f, dtype, dtype, out.data(), d,
+              residual.data(), scale.data(), normalized.data(), stepwise},
+             rows);
+    trace.add(out);
+  }
   trace.add(residual);
   trace.add(normalized);
   // A residual stream in fp32 beside activations of this dtype.
@@ -130,9 +132,17 @@ void run_rows(Trace& trace, DType dtype) {
   add(x.data(), dtype, y.data(), dtype, rows * d, out.data());
   trace.add(out);
   for (Activation kind : {Activation::SILU, Activation::GELU_TANH}) {
-    gated_act({kind, x.data(), y.data(), d, d, d, dtype, out.data(), d}, rows);
-    trace.add(out);
+    for (bool stepwise : {false, true}) {
+      gated_act({kind, x.data(), y.data(), d, d, d, dtype, out.data(), d, stepwise}, rows);
+      trace.add(out);
+    }
   }
+  cast(x.data(), dtype, rows * d - 1, normalized.data(), DType::F32);
+  trace.add(normalized);
+  cast(normalized.data(), DType::F32, rows * d - 1, out.data(), dtype);
+  trace.add(out);
+  scale_scores(normalized.data(), 0.3f, rows * d - 1, dtype, out.data());
+  trace.add(out);
 
   const std::vector<float> scores = random.floats(rows * d);
   std::vector<float> result(scores.size()), sums(rows);
@@ -155,9 +165,12 @@ void run_rows(Trace& trace, DType dtype) {
   const std::vector<float> cos = random.floats(n_positions * d_head / 2),
                            sin = random.floats(n_positions * d_head / 2);
   const std::vector<int64_t> positions = {0, 39, 7, 8, 9};
-  rope({x.data(), dtype, heads, d_head, d, positions.data(), cos.data(), sin.data(), out.data(), d},
-       rows, n_positions);
-  trace.add(out);
+  for (bool stepwise : {false, true}) {
+    rope({x.data(), dtype, heads, d_head, d, positions.data(), cos.data(), sin.data(), out.data(),
+          d, stepwise},
+         rows, n_positions);
+    trace.add(out);
+  }
 }
 
 void run_backward(Trace& trace, DType dtype) {

@@ -1,11 +1,17 @@
 // Row operations, one function a row: norms, residual adds, RoPE, gated activations, softmax.
-// Compiled once per instruction set; the orders are those of csrc/spec.
+// Compiled once per instruction set; the orders are those of csrc/spec, stepwise.h included.
 #include "../row_kernels.h"
 #include "../simd_rows.h"
 #include "../simd_softmax.h"
 
 namespace bitlens::BITLENS_ISA_NS {
 namespace {
+
+// v as it is, or rounded to T where every step is.
+template <typename T, bool kStepwise>
+f32x16 step(f32x16 v) {
+  return kStepwise ? rounded<T>(v) : v;
+}
 
 template <typename X, typename Y>
 void add_row(const X* x, const Y* y, int64_t count, X* out) {
@@ -27,15 +33,16 @@ void norm_weight_row(const float* normalized, const float* weight, int64_t d, T*
 }
 
 // normalize_row and norm_weight_row in one pass.
-template <typename X, typename T>
+template <bool kStepwise, typename X, typename T>
 void scale_row(const X* x, float scale, const float* weight, int64_t d, T* out) {
   const f32x16 divisor = splat(scale);
   for_lanes(d, [&](int64_t i, int n) {
-    store_n(out + i, (load_n(x + i, n) / divisor) * load_n(weight + i, n), n);
+    const f32x16 normalized = step<T, kStepwise>(load_n(x + i, n) / divisor);
+    store_n(out + i, normalized * load_n(weight + i, n), n);
   });
 }
 
-template <typename X, typename T>
+template <typename X, typename T, bool kStepwise>
 void rms_norm_row(const RmsNorm& op, int64_t row) {
   const int64_t width = op.heads * op.d;
   const X* x = static_cast<const X*>(op.x) + row * op.x_stride;
@@ -52,7 +59,7 @@ void rms_norm_row(const RmsNorm& op, int64_t row) {
     // Before out, which may be x.
     if (op.normalized_out)
       normalize_row(x, scale, op.d, op.normalized_out + row * width + head * op.d);
-    if (out) scale_row(x, scale, op.weight, op.d, out + head * op.d);
+    if (out) scale_row<kStepwise>(x, scale, op.weight, op.d, out + head * op.d);
   }
 }
 
@@ -73,23 +80,46 @@ void rope_row(const Rope& op, int64_t row) {
 }
 
 template <typename T>
+void stepwise_rope_row(const Rope& op, int64_t row) {
+  const int64_t half = op.d_head / 2;
+  const float* cos = op.cos + op.positions[row] * half;
+  const float* sin = op.sin + op.positions[row] * half;
+  const T* x = static_cast<const T*>(op.x) + row * op.x_stride;
+  T* out = static_cast<T*>(op.out) + row * op.out_stride;
+  for (int64_t head = 0; head < op.heads; ++head, x += op.d_head, out += op.d_head)
+    for_lanes(half, [&](int64_t i, int n) {
+      const f32x16 c = rounded<T>(load_n(cos + i, n)), s = rounded<T>(load_n(sin + i, n));
+      const f32x16 x1 = load_n(x + i, n), x2 = load_n(x + half + i, n);
+      store_n(out + i, rounded<T>(x1 * c) + rounded<T>(negate(x2) * s), n);
+      store_n(out + half + i, rounded<T>(x2 * c) + rounded<T>(x1 * s), n);
+    });
+}
+
+template <typename T, bool kStepwise>
 void gated_act_row(const GatedAct& op, int64_t row) {
   const T* gate = static_cast<const T*>(op.gate) + row * op.gate_stride;
   const T* up = static_cast<const T*>(op.up) + row * op.up_stride;
   T* out = static_cast<T*>(op.out) + row * op.out_stride;
   if (op.kind == Activation::SILU)
     for_lanes(op.m, [&](int64_t i, int n) {
-      store_n(out + i, silu(load_n(gate + i, n)) * load_n(up + i, n), n);
+      const f32x16 activated = step<T, kStepwise>(silu(load_n(gate + i, n)));
+      store_n(out + i, activated * load_n(up + i, n), n);
     });
   else
     for_lanes(op.m, [&](int64_t i, int n) {
-      store_n(out + i, gelu_tanh(load_n(gate + i, n)) * load_n(up + i, n), n);
+      const f32x16 activated = step<T, kStepwise>(gelu_tanh(load_n(gate + i, n)));
+      store_n(out + i, activated * load_n(up + i, n), n);
     });
+}
+
+template <typename X, typename T>
+void rms_norm_as(const RmsNorm& op, int64_t row) {
+  op.stepwise ? rms_norm_row<X, T, true>(op, row) : rms_norm_row<X, T, false>(op, row);
 }
 
 template <typename X>
 void rms_norm_of(const RmsNorm& op, int64_t row) {
-  op.dtype == DType::F32 ? rms_norm_row<X, float>(op, row) : rms_norm_row<X, uint16_t>(op, row);
+  op.dtype == DType::F32 ? rms_norm_as<X, float>(op, row) : rms_norm_as<X, uint16_t>(op, row);
 }
 
 void rms_norm(const RmsNorm& op, int64_t begin, int64_t end) {
@@ -120,14 +150,54 @@ void add(const void* x, DType dtype, const void* y, DType y_dtype, int64_t count
                       : add_to(static_cast<const uint16_t*>(x), y, y_dtype, count, out);
 }
 
+template <typename To, typename From>
+void cast_as(const void* x, int64_t count, void* out) {
+  const From* from = static_cast<const From*>(x);
+  To* to = static_cast<To*>(out);
+  for_lanes(count, [&](int64_t i, int n) { store_n(to + i, load_n(from + i, n), n); });
+}
+
+template <typename To>
+void cast_to(const void* x, DType dtype, int64_t count, void* out) {
+  dtype == DType::F32 ? cast_as<To, float>(x, count, out) : cast_as<To, uint16_t>(x, count, out);
+}
+
+void cast(const void* x, DType dtype, int64_t count, void* out, DType out_dtype) {
+  out_dtype == DType::F32 ? cast_to<float>(x, dtype, count, out)
+                          : cast_to<uint16_t>(x, dtype, count, out);
+}
+
+template <typename T>
+void scale_scores_as(const float* x, float scale, int64_t count, void* out) {
+  const f32x16 factor = splat(scale);
+  for_lanes(count, [&](int64_t i, int n) {
+    store_n(static_cast<T*>(out) + i, rounded<T>(load_n(x + i, n)) * factor, n);
+  });
+}
+
+void scale_scores(const float* x, float scale, int64_t count, DType dtype, void* out) {
+  dtype == DType::F32 ? scale_scores_as<float>(x, scale, count, out)
+                      : scale_scores_as<uint16_t>(x, scale, count, out);
+}
+
+template <typename T>
+void rope_as(const Rope& op, int64_t row) {
+  op.stepwise ? stepwise_rope_row<T>(op, row) : rope_row<T>(op, row);
+}
+
 void rope(const Rope& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row)
-    op.dtype == DType::F32 ? rope_row<float>(op, row) : rope_row<uint16_t>(op, row);
+    op.dtype == DType::F32 ? rope_as<float>(op, row) : rope_as<uint16_t>(op, row);
+}
+
+template <typename T>
+void gated_act_as(const GatedAct& op, int64_t row) {
+  op.stepwise ? gated_act_row<T, true>(op, row) : gated_act_row<T, false>(op, row);
 }
 
 void gated_act(const GatedAct& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row)
-    op.dtype == DType::F32 ? gated_act_row<float>(op, row) : gated_act_row<uint16_t>(op, row);
+    op.dtype == DType::F32 ? gated_act_as<float>(op, row) : gated_act_as<uint16_t>(op, row);
 }
 
 void softmax(const float* x, int64_t n, float* out) { softmax_row(x, n, 0, out); }
@@ -159,9 +229,9 @@ void soft_cap_all(const float* x, int64_t count, float cap, float* out) {
             [&](int64_t i, int n) { store_n(out + i, soft_cap(load_n(x + i, n), caps), n); });
 }
 
-constexpr RowKernels kRowKernels = {rms_norm,  normalize, norm_weight, add,         rope,
-                                    gated_act, softmax,   logsumexp,   log_softmax, exp_all,
-                                    log_all,   tanh_all,  soft_cap_all};
+constexpr RowKernels kRowKernels = {rms_norm,     normalize, norm_weight, add,      cast,
+                                    scale_scores, rope,      gated_act,   softmax,  logsumexp,
+                                    log_softmax,  exp_all,   log_all,     tanh_all, soft_cap_all};
 
 }  // namespace
 
