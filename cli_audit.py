@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     model: Model,
-    a: Annotated[str, typer.Option("--a", help="The reference: fp32 or bf16.")] = "fp32",
+    a: Annotated[str, typer.Option("--a", help="The reference: a native policy.")] = "fp32",
     b: Annotated[
         str,
         typer.Option(

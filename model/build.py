@@ -29,17 +29,24 @@ class ModuleBuilder:
 
     def norm(self, address: str) -> RMSNorm:
         """The norm whose weight is `address`.weight, with `norm_offset` folded in."""
-        weight = self._vector(f"{address}.weight")
-        # Folded in compute precision: 1 + w rounded to bf16 would lose most of w. Without an
-        # offset w stays as it is: under torch.set_flush_denormal, w + 0 would lose a subnormal w.
-        folded = weight.to(self.ops.policy.compute)
-        if self.config.norm_offset:
-            folded = folded + self.config.norm_offset
-        return RMSNorm(address, self.ops, self.ops.vector(folded), self.config.eps)
+        name, policy = f"{address}.weight", self.ops.policy
+        weight, folded = self._stored_vector(name), self.config.folded_norm_offset
+        # Without an offset w stays as it is: under torch.set_flush_denormal, w + 0 would lose a
+        # subnormal w.
+        if folded and policy.weight is torch.bfloat16:
+            weight = weight - folded  # 1 + w rounded to bf16 would lose most of w
+            offset = folded
+        else:
+            offset = self.config.norm_offset
+        weight = weight.to(policy.weight).to(policy.compute)
+        if offset:
+            weight = weight.to(torch.promote_types(policy.compute, torch.float32)) + offset
+        return RMSNorm(address, self.ops, self.ops.vector(weight), self.config.eps)
 
     def embedding(self) -> Embedding:
         weight = self.ops.weight(self._matrix("embed.weight"))
-        return Embedding(self.ops, weight, self.config.embed_scale)
+        scale = torch.tensor(self.config.embed_scale, dtype=self.ops.policy.compute).item()
+        return Embedding(self.ops, weight, scale)
 
     def unembedding(self, embedding: Embedding) -> Linear:
         """The output layer; with tied embeddings it shares the embedding's matrix."""
@@ -80,9 +87,12 @@ class ModuleBuilder:
         return matrix
 
     def _vector(self, name: str) -> torch.Tensor:
+        return self._stored_vector(name).to(self.ops.policy.weight).to(self.ops.policy.compute)
+
+    def _stored_vector(self, name: str) -> torch.Tensor:
         vector = self.checkpoint.vector(name)
         self._require_in_range(name, vector)
-        return vector.to(self.ops.policy.weight).to(self.ops.policy.compute)
+        return vector
 
     def _require_in_range(self, name: str, weights: torch.Tensor) -> None:
         """A finite fp32 weight may round to an infinite bf16 one."""

@@ -75,6 +75,7 @@ class ModelConfig:
         architecture: "llama", "mistral", "qwen2", "qwen3", "gemma2" or "gemma3": a name for people.
             Nothing is computed from it.
         norm_offset: 1.0 where the norm multiplies by (1 + w), as in Gemma's Hugging Face files.
+        folded_norm_offset: 1.0 where the checkpoint holds 1 + w already, as Gemma's GGUF files do.
         attn_bias: Biases on q, k and v; attn_out_bias is the bias on o.
         qk_norm: RMS norm over d_head on q and k before RoPE (Qwen 3, Gemma 3).
         sandwich_norms: A second norm on each sublayer's output (Gemma 2 and 3).
@@ -99,6 +100,7 @@ class ModelConfig:
     layers: tuple[LayerConfig, ...]
     act_fn: ActFn = "silu"
     norm_offset: float = 0.0
+    folded_norm_offset: float = 0.0
     attn_bias: bool = False
     attn_out_bias: bool = False
     mlp_bias: bool = False
@@ -107,6 +109,11 @@ class ModelConfig:
     embed_scale: float = 1.0
     attn_logit_softcap: float | None = None
     final_logit_softcap: float | None = None
+
+    @property
+    def multiplies_by_offset(self) -> bool:
+        """Whether norms multiply by 1 + w, wherever the 1 is added."""
+        return bool(self.norm_offset or self.folded_norm_offset)
 
     def __post_init__(self) -> None:
         for field in _SIZES:
@@ -138,8 +145,9 @@ class ModelConfig:
             raise ConfigError(
                 f"act_fn = {self.act_fn!r}: supported are {', '.join(get_args(ActFn))}"
             )
-        if not math.isfinite(self.norm_offset):
-            raise ConfigError(f"norm_offset = {self.norm_offset}: expected a finite number")
+        for field in ("norm_offset", "folded_norm_offset"):
+            if not math.isfinite(getattr(self, field)):
+                raise ConfigError(f"{field} = {getattr(self, field)}: expected a finite number")
 
 
 def _require_positive(field: str, value: float) -> None:

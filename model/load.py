@@ -13,13 +13,13 @@ from torch import nn
 from .._core import numerics_version
 from .checkpoint import Checkpoint
 from .ops import Ops
-from .ops_huggingface import HuggingFaceOps, require_known_rounding
+from .ops_huggingface import HuggingFaceOps
 from .ops_native import NativeOps
+from .ops_native_huggingface import NativeHuggingFaceOps
 from .ops_torch import TorchOps
-from .parallel import Group, ShardedOps, agreement, as_group
+from .parallel import Group, ShardedHuggingFaceOps, ShardedOps, agreement, as_group
 from .policy import Policy, get_policy
 from .rope_parameters import with_rope_scaling
-from .rope_scaling import require_fixed
 from .sources.resolve import open_checkpoint
 from .transformer import HookedTransformer
 
@@ -49,8 +49,9 @@ def load(
             which this takes a copy as it is now; or a Checkpoint that is open.
         revision: The branch, tag or commit of a model on the hub.
         tokenizer: For a model in memory: the fast tokenizer of transformers that goes with it.
-        dtype: The precision policy: "fp32", "bf16", "bf16_weights", "fp64" or "hf_bf16" (the last
-            two with the torch backend only; docs/numerics.md has their rounding points).
+        dtype: The precision policy: "fp32", "bf16", "bf16_weights", "hf_bf16" (rounded step by
+            step as transformers' eager models in bf16) or "fp64" (with the torch backend only);
+            docs/numerics.md has their rounding points.
         backend: "native", whose bits are fixed, or "torch", the differentiable reference.
         device: Where the torch backend runs; native kernels are for the CPU.
         rope_scaling: RoPE scaling in place of the checkpoint's own, as Hugging Face spells it,
@@ -79,11 +80,7 @@ def load(
         if rope_scaling is not None:
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
-        if backend == "native":
-            for layer in checkpoint.config.layers:
-                require_fixed(layer.rope_scaling)
-        if isinstance(ops, HuggingFaceOps):
-            require_known_rounding(checkpoint.config)
+        ops.adopt(checkpoint.config)
         model = HookedTransformer(checkpoint, ops)
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)
@@ -111,6 +108,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _backend(
     backend: str, policy: Policy, device: torch.device, storage: str, group: Group | None
 ) -> Ops:
+    stepwise = policy.compute is torch.bfloat16
     if backend == "torch":
         if group is not None:
             raise ValueError(
@@ -120,11 +118,13 @@ def _backend(
             raise ValueError('storage: only the native backend packs; drop it with backend="torch"')
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f'device = "{device}": this torch finds no CUDA device')
-        return (HuggingFaceOps if policy.compute is torch.bfloat16 else TorchOps)(policy, device)
+        return (HuggingFaceOps if stepwise else TorchOps)(policy, device)
     if backend != "native":
         raise ValueError(f"backend = {backend!r}: expected 'native' or 'torch'")
     if device.type != "cpu":
         raise ValueError(
             f'device = "{device}": native kernels run on the CPU only; load with backend="torch"'
         )
-    return NativeOps(policy, storage) if group is None else ShardedOps(policy, storage, group)
+    if group is None:
+        return (NativeHuggingFaceOps if stepwise else NativeOps)(policy, storage)
+    return (ShardedHuggingFaceOps if stepwise else ShardedOps)(policy, storage, group)

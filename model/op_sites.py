@@ -72,9 +72,12 @@ def op_site(model: HookedTransformer, address: str) -> Site:
     bind, operands = _ARGUMENTS[kind]
     op = "unembed" if address == "unembed" else CONTRACTED[kind]
     on_stream = kind in ("embedding", "add") and policy.residual is torch.float32
+    contract = _contract(op, "fp32" if on_stream else policy.name, not model.ops.differentiable)
+    if kind == "norm" and model.config.multiplies_by_offset:
+        contract = replace(contract, casts=("output",))
     return Site(
         address,
-        _contract(op, "fp32" if on_stream else policy.name, not model.ops.differentiable),
+        contract,
         f"bitlens {backend} {numerics_version}",
         bind=partial(bind, policy),
         operands=operands,

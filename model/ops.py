@@ -13,7 +13,7 @@ import torch
 
 from .batch import RaggedBatch
 from .checkpoint import StoredMatrix
-from .config import ActFn
+from .config import ActFn, ModelConfig
 from .kv_cache import LayerCache
 from .policy import Policy
 
@@ -37,6 +37,10 @@ class Ops(Protocol):
     taps: frozenset[str]
     """Names inside a block, less "blocks.i.", that `run_blocks` captures on the way."""
 
+    def adopt(self, config: ModelConfig) -> None:
+        """Comes before any weight. Raises ConfigError for what this policy cannot compute here."""
+        ...
+
     def weight(self, matrix: StoredMatrix) -> Any:
         """A matrix [n, k], rounded to `policy.weight`, in the form `linear` and `embed` take."""
         ...
@@ -46,7 +50,8 @@ class Ops(Protocol):
         ...
 
     def vector(self, vector: torch.Tensor) -> torch.Tensor:
-        """A norm weight or bias, already rounded to `policy.weight`, as `policy.compute`."""
+        """A norm weight or bias, already rounded to `policy.weight`, as `policy.compute`; 1 + w
+        comes in fp32 or wider."""
         ...
 
     def embed(self, tokens_T: torch.Tensor, weight: Any, scale: float) -> torch.Tensor:

@@ -14,13 +14,13 @@ import torch
 from . import kernels
 from .batch import RaggedBatch
 from .checkpoint import Format, StoredMatrix
-from .config import ActFn
+from .config import ActFn, ModelConfig
 from .fused import TAPS, FusedBlocks
 from .kv_cache import LayerCache
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .rope import RopeTables
-from .rope_scaling import RopeScaling
+from .rope_scaling import RopeScaling, require_fixed
 
 if TYPE_CHECKING:
     from .block import Block
@@ -36,9 +36,11 @@ class NativeOps:
     differentiable = False
     device = torch.device("cpu")
     taps: frozenset[str] = TAPS
+    computes = torch.float32
+    """The `policy.compute` that the operations round as."""
 
     def __init__(self, policy: Policy, storage: str = "packed") -> None:
-        if policy.compute is not torch.float32:
+        if policy.compute is not self.computes:
             raise ValueError(
                 f'dtype = {policy.name!r} has no native kernels: load with backend="torch"'
             )
@@ -50,6 +52,10 @@ class NativeOps:
         self._storage = storage
         self._rope = RopeTables()
         self._fused: FusedBlocks | None = None
+
+    def adopt(self, config: ModelConfig) -> None:
+        for layer in config.layers:
+            require_fixed(layer.rope_scaling)
 
     def weight(self, matrix: StoredMatrix) -> PackedWeight:
         rounded = self.policy.weight is torch.bfloat16

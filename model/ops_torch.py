@@ -17,7 +17,7 @@ from torch import nn
 
 from .batch import RaggedBatch
 from .checkpoint import StoredMatrix
-from .config import ActFn
+from .config import ActFn, ModelConfig
 from .kv_cache import LayerCache
 from .policy import Policy
 from .rope_scaling import RopeScaling, rotary_frequencies
@@ -36,6 +36,9 @@ class TorchOps:
     def __init__(self, policy: Policy, device: torch.device) -> None:
         self.policy = policy
         self.device = device
+
+    def adopt(self, config: ModelConfig) -> None:
+        """Every model can be computed."""
 
     def weight(self, matrix: StoredMatrix) -> nn.Parameter:
         return nn.Parameter(matrix.dequantize().to(self.device, self.policy.weight))

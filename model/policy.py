@@ -18,7 +18,7 @@ class Policy:
         residual: What the embedding and the residual adds round to.
         compute: The arithmetic inside each of them, and the dtype of scores, patterns, norm scales
             and normalized activations. bf16 rounds every step, as transformers does, except where
-            model/ops_huggingface.py says otherwise.
+            model/ops_huggingface.py and model/ops_native_huggingface.py say otherwise.
         logits: The unembedding's output.
     """
 
@@ -44,6 +44,10 @@ POLICIES = {
         "hf_bf16": (_BF16, _BF16, _BF16, _BF16, _F32),
     }.items()
 }
+
+
+NATIVE_POLICIES = tuple(name for name, p in POLICIES.items() if p.compute is not _F64)
+"""Those whose bits the native backend fixes."""
 
 
 def get_policy(dtype: str) -> Policy:

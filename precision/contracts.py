@@ -10,26 +10,52 @@ from __future__ import annotations
 from .contract import ContractError, PrecisionContract
 from .operations import OPERATIONS
 
+_EAGER_CASTS: dict[str, tuple[str, ...]] = {
+    "matmul": (),
+    "rms_norm": ("normalized",),
+    "layer_norm": (),
+    "softmax": (),
+    "logsumexp": (),
+    "attention": ("scores", "scaled", "probabilities"),
+    "soft_cap": ("quotient", "tanh"),
+    "rope": ("tables", "products"),
+    "silu": (),
+    "swiglu": ("activated",),
+    "gelu": (),
+}
+"""What transformers' eager Llama rounds on the way to an operation's output."""
+
+# What activations are stored in.
+_STORAGE = {"fp32": "fp32", "bf16": "bf16", "bf16_weights": "fp32", "hf_bf16": "bf16"}
+
 
 def bitlens_contract(op: str, policy: str) -> PrecisionContract:
-    """What bitlens's native kernels promise (docs/numerics.md) under "fp32" or "bf16".
+    """What bitlens's native kernels promise under a policy (docs/numerics.md), "fp64" apart.
 
-    `op` is one of `OPERATIONS` or "unembed", the matmul whose output stays fp32. Raises
-    ContractError for others, and for policies without native kernels.
+    `op` is one of `OPERATIONS` or "unembed", the matmul whose output stays fp32 but for "hf_bf16",
+    under which all contracts but rope's angles and the orders are `HUGGINGFACE_LLAMA_BF16`'s.
+    Raises ContractError for others, and for policies without native kernels.
     """
-    if policy not in ("fp32", "bf16"):
-        raise ContractError(f"policy {policy!r} has no native kernels: use 'fp32' or 'bf16'")
+    if policy not in _STORAGE:
+        raise ContractError(
+            f"policy {policy!r} has no native kernels: use {', '.join(map(repr, _STORAGE))}"
+        )
+    storage, stepwise = _STORAGE[policy], policy == "hf_bf16"
     if op == "unembed":
-        return PrecisionContract("matmul", storage=policy, order="blocked:256", output="fp32")
+        output = "bf16" if stepwise else "fp32"
+        return PrecisionContract("matmul", storage=storage, order="blocked:256", output=output)
     if op not in OPERATIONS:
         raise ContractError(f"op {op!r}: known are {', '.join(OPERATIONS)} and unembed")
-    if op in ("softmax", "logsumexp"):  # always of fp32 scores or logits
-        return PrecisionContract(op, order="blocked:256", function_ulp=1.0)
+    if op in ("softmax", "logsumexp"):
+        # Of fp32 scores or logits; of scores and to a pattern in bf16 where every step is rounded.
+        storage = "bf16" if stepwise and op == "softmax" else "fp32"
+        return PrecisionContract(op, storage=storage, order="blocked:256", function_ulp=1.0)
     if op == "soft_cap":  # of fp32 logits
         return PrecisionContract(op, function_ulp=1.0)
     order = "blocked:256" if OPERATIONS[op].reduces and op != "layer_norm" else "any"
     angles = "fp64" if op == "rope" else None
-    return PrecisionContract(op, storage=policy, order=order, angles=angles)
+    casts = (*(_EAGER_CASTS[op] if stepwise else ()), "output")
+    return PrecisionContract(op, storage=storage, order=order, angles=angles, casts=casts)
 
 
 BITLENS: dict[str, PrecisionContract] = {op: bitlens_contract(op, "fp32") for op in OPERATIONS}
@@ -57,18 +83,6 @@ HUGGINGFACE_LLAMA_BF16: dict[str, PrecisionContract] = {
         function_ulp=_FUNCTION_ULP.get(op, 2.0),
         may_flush=op in _FLUSHED_BY_ONEDNN,
     )
-    for op, casts in {
-        "matmul": (),
-        "rms_norm": ("normalized",),
-        "layer_norm": (),
-        "softmax": (),
-        "logsumexp": (),
-        "attention": ("scores", "scaled", "probabilities"),
-        "soft_cap": ("quotient", "tanh"),
-        "rope": ("tables", "products"),
-        "silu": (),
-        "swiglu": ("activated",),
-        "gelu": (),
-    }.items()
+    for op, casts in _EAGER_CASTS.items()
 }
 """transformers' eager Llama in bf16 (modeling_llama.py): every module rounds what it returns."""

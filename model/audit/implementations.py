@@ -17,9 +17,13 @@ import torch.nn.functional as F
 
 from ...precision.contract import PrecisionContract
 from .. import kernels
+from ..batch import RaggedBatch
 from ..checkpoint import Format, StoredMatrix
-from ..kv_cache import PAGE
+from ..kv_cache import PAGE, LayerCache
+from ..ops_native import NativeOps
+from ..ops_native_huggingface import NativeHuggingFaceOps
 from ..packed import pack
+from ..policy import get_policy
 from ..rope import rope_table
 
 Inputs = Mapping[str, Any]
@@ -69,20 +73,24 @@ def _native_matmul(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 
 def _native_norm(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
     weight = inputs["weight"].float().contiguous()
-    return kernels.rms_norm(inputs["x"], weight, inputs["eps"], _output_dtype(contract))
+    stepwise = "normalized" in contract.casts
+    dtype = _output_dtype(contract)
+    return kernels.rms_norm(inputs["x"], weight, inputs["eps"], dtype, stepwise=stepwise)
 
 
 def _native_rope(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
-    x_THh = inputs["x"].transpose(0, 1)
+    x_THh, stepwise = inputs["x"].transpose(0, 1), "products" in contract.casts
     if inputs.get("cos") is not None:
         # Tables of a scaled RoPE hold a row for each row of x.
         cos_Th, sin_Th = (inputs[name].float().contiguous() for name in ("cos", "sin"))
         if cos_Th.shape != sin_Th.shape or cos_Th.shape != (len(x_THh), x_THh.shape[-1] // 2):
             raise ValueError("rope: native kernels take cos and sin of a row for each position")
-        return kernels.rope(x_THh, torch.arange(len(x_THh)), cos_Th, sin_Th).transpose(0, 1)
-    positions_T = inputs["positions"]
-    table = rope_table(inputs["theta"], x_THh.shape[-1], int(positions_T.max()) + 1)
-    return kernels.rope(x_THh, positions_T, table.cos, table.sin).transpose(0, 1)
+        positions_T = torch.arange(len(x_THh))
+    else:
+        positions_T = inputs["positions"]
+        table = rope_table(inputs["theta"], x_THh.shape[-1], int(positions_T.max()) + 1)
+        cos_Th, sin_Th = table.cos, table.sin
+    return kernels.rope(x_THh, positions_T, cos_Th, sin_Th, stepwise=stepwise).transpose(0, 1)
 
 
 def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
@@ -97,22 +105,22 @@ def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tens
     keys, values = k_GKh.transpose(0, 1), v_GKh.transpose(0, 1)
     whole, none = torch.tensor([0, n_keys]), torch.tensor([0])
     kernels.kv_write(keys, values, k_pages, v_pages, table, whole, none)
-    z_THh, _ = kernels.attention(
+    stepwise = "scores" in contract.casts
+    ops = NativeHuggingFaceOps(get_policy("hf_bf16")) if stepwise else NativeOps(get_policy("fp32"))
+    z_THh = ops.attention(
         q_HTh.transpose(0, 1),
-        k_pages,
-        v_pages,
-        table,
-        torch.tensor([0, n_queries]),
-        torch.tensor([n_keys - n_queries]),
-        inputs["scale"],
-        inputs.get("window") or 0,
-        inputs.get("cap") or 0.0,
+        LayerCache(k_pages, v_pages, table),
+        RaggedBatch(n_queries, [n_queries], [n_keys - n_queries], [0], [0], q_HTh.device),
+        scale=inputs["scale"],
+        cap=inputs.get("cap"),
+        window=inputs.get("window"),
     )
     return z_THh.transpose(0, 1)
 
 
 def _native_gated(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
-    return kernels.gated_act(inputs.get("activation", "silu"), inputs["gate"], inputs["up"])
+    kind, stepwise = inputs.get("activation", "silu"), "activated" in contract.casts
+    return kernels.gated_act(kind, inputs["gate"], inputs["up"], stepwise=stepwise)
 
 
 def _native_soft_cap(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:

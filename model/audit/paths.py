@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...precision.addresses import Addressable
 from ..load import load
-from ..policy import get_policy
+from ..policy import NATIVE_POLICIES, get_policy
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
     from ..transformer import HookedTransformer
 
-POLICIES = ("fp32", "bf16")
-"""Those with native kernels, which alone have contracts."""
-
 HUGGING_FACE = {"hf": "fp32", "hf-bf16": "bf16"}
 """Hugging Face's eager Llama on the model's own weights, by its name on the command line."""
 
-CHOICES = f"{', '.join(POLICIES)}, {', '.join(HUGGING_FACE)}, or another checkpoint"
+CHOICES = f"{', '.join(NATIVE_POLICIES)}, {', '.join(HUGGING_FACE)}, or another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class ModelPath:
 
 def reference_path(source: str, dtype: str) -> tuple[ModelPath, HookedTransformer]:
     """Path A: the model under a policy. Raises ValueError for a policy that is none."""
-    if dtype not in POLICIES:
-        raise ValueError(f"--a {dtype}: expected one of {', '.join(POLICIES)}")
+    if dtype not in NATIVE_POLICIES:
+        raise ValueError(f"--a {dtype}: expected one of {', '.join(NATIVE_POLICIES)}")
     model = load(source, dtype=dtype)
     return bitlens_path(dtype, dtype, model), model
 
@@ -59,7 +56,7 @@ def path_on_trial(source: str, choice: str, reference: ModelPath) -> ModelPath:
         raise ValueError(f"--b {choice}: the same path as --a; choose {CHOICES}")
     if choice in HUGGING_FACE:
         return _hugging_face_path(source, choice, reference)
-    if choice in POLICIES:
+    if choice in NATIVE_POLICIES:
         return bitlens_path(choice, choice, load(source, dtype=choice))
     try:
         model = load(choice, dtype=reference.policy)

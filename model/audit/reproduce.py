@@ -105,7 +105,11 @@ def _source(worst: Worst, one: Inputs, quoted: torch.Tensor, implementation: str
     return _Source(None, {}, None)
 
 
-_KERNELS: dict[str, Implementation] = {"bitlens NativeOps": native, "transformers eager": eager}
+_KERNELS: dict[str, Implementation] = {
+    "bitlens NativeOps": native,
+    "bitlens NativeHuggingFaceOps": native,
+    "transformers eager": eager,
+}
 
 
 def _gives(run: Implementation, one: Inputs, quoted: torch.Tensor, worst: Worst) -> bool:

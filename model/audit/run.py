@@ -64,7 +64,7 @@ def run_audit(
 
     Args:
         source: As `bitlens.load` takes it.
-        a: A policy with native kernels: "fp32" or "bf16".
+        a: A policy with native kernels: "fp32", "bf16", "bf16_weights" or "hf_bf16".
         b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; or
             another checkpoint, under A's policy.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).

@@ -1,4 +1,4 @@
-"""Hugging Face models of the Llama family under the addresses of bitlens (transformers 5, eager).
+"""transformers' Llama family and Gemma 3, eager, under the addresses of bitlens (transformers 5).
 
     from bitlens.model.interop.transformers_addresses import TransformersAddresses
     peer = TransformersAddresses(AutoModelForCausalLM.from_pretrained(..., "eager"))
@@ -10,8 +10,9 @@ Tensor names: B batch, P positions, T = B P rows, K keys, H heads, G key/value h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -22,11 +23,15 @@ from torch import nn
 from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
 from ...precision.contracts import HUGGINGFACE_LLAMA_BF16, HUGGINGFACE_LLAMA_FP32
-from ..op_sites import CONTRACTED, RESTORES, VIEWS, bind_add, operation_at, rows
+from ..op_sites import CONTRACTED, operation_at
 from ..overrides import Override, OverrideRegistry
+from .transformers_sites import GEMMA_SITES, SITES
 
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Models whose blocks are Llama's: what differs is biases, windows and norms of q and k."""
+
+GEMMA = "Gemma3ForCausalLM"
+"""Has two norms more a block, which multiply by 1 + w, a scaled embedding, and GELU."""
 
 _CONTRACTS = {torch.float32: HUGGINGFACE_LLAMA_FP32, torch.bfloat16: HUGGINGFACE_LLAMA_BF16}
 _BEFORE_ATTENTION = ("ln1", "attn.q", "attn.k", "attn.v")
@@ -36,14 +41,17 @@ _AFTER = (
     "attn.rope_k",
     "attn.attention",
     "attn.o",
+    "ln1_post",
     "resid_mid",
     "ln2",
     "mlp.gate",
     "mlp.up",
     "mlp.act",
     "mlp.down",
+    "ln2_post",
     "resid_post",
 )
+_SANDWICH = {"ln1_post", "ln2_post"}
 
 
 class TransformersAddresses:
@@ -56,8 +64,11 @@ class TransformersAddresses:
         """Raises TypeError for a model of another family, ValueError for settings not supported."""
         _check(model)
         self.model = model
+        self._is_gemma = type(model).__name__ == GEMMA
         head_norms = _HEAD_NORMS if hasattr(model.model.layers[0].self_attn, "q_norm") else ()
-        block = (*_BEFORE_ATTENTION, *head_norms, *_AFTER)
+        absent = set() if self._is_gemma else _SANDWICH
+        after = (name for name in _AFTER if name not in absent)
+        block = (*_BEFORE_ATTENTION, *head_norms, *after)
         inner = [f"blocks.{i}.{name}" for i in range(len(model.model.layers)) for name in block]
         self._registry = OverrideRegistry(["embed", *inner, "ln_final", "unembed"])
         self._leaves = _leaves(model)
@@ -84,16 +95,16 @@ class TransformersAddresses:
         """See `Addressable.site`."""
         self._registry.check(address)
         kind = operation_at(address)
-        bind, operands = _ARGUMENTS[kind]
+        parts = (GEMMA_SITES if self._is_gemma else SITES)[kind]
         module = self._leaves.get(address)
         return Site(
             address,
-            self._contract(CONTRACTED[kind]),
+            self._contract(kind),
             f"transformers eager {type(self.model).__name__}",
-            bind=bind if module is None else partial(bind, module),
-            operands=operands,
-            view=_VIEWS[kind],
-            restore=_RESTORES[kind],
+            bind=parts.bind if module is None else partial(parts.bind, module),
+            operands=parts.operands,
+            view=parts.view,
+            restore=parts.restore,
         )
 
     def __call__(self, tokens: torch.Tensor, /) -> torch.Tensor:
@@ -101,8 +112,11 @@ class TransformersAddresses:
         logits: torch.Tensor = self.model(input_ids=tokens_BP, use_cache=False).logits
         return logits
 
-    def _contract(self, op: str) -> PrecisionContract:
-        return _CONTRACTS[self.model.dtype][op]
+    def _contract(self, kind: str) -> PrecisionContract:
+        contract = _CONTRACTS[self.model.dtype][CONTRACTED[kind]]
+        if kind == "norm" and self._is_gemma:
+            return replace(contract, casts=("output",))
+        return contract
 
     # The seams, open while something is overridden
 
@@ -142,11 +156,15 @@ class TransformersAddresses:
     def _layer_forward(
         self, layer: Any, block: str, hidden_states: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
-        """As the family's decoder layers, whose residual adds are no modules."""
-        normed = layer.input_layernorm(hidden_states)
-        attn_out, _ = layer.self_attn(hidden_states=normed, **kwargs)
+        """As the decoder layers, whose residual adds are no modules."""
+        norms = _norms(layer)
+        attn_out, _ = layer.self_attn(hidden_states=norms["ln1"](hidden_states), **kwargs)
+        if self._is_gemma:
+            attn_out = norms["ln1_post"](attn_out)
         resid_mid = self._op(f"{block}.resid_mid", torch.add, hidden_states, attn_out)
-        mlp_out = layer.mlp(layer.post_attention_layernorm(resid_mid))
+        mlp_out = layer.mlp(norms["ln2"](resid_mid))
+        if self._is_gemma:
+            mlp_out = norms["ln2_post"](mlp_out)
         resid_post: torch.Tensor = self._op(f"{block}.resid_post", torch.add, resid_mid, mlp_out)
         return resid_post
 
@@ -199,8 +217,8 @@ class _DispatchedAttention:
 
 def _check(model: Any) -> None:
     kind = type(model).__name__
-    if kind not in FAMILY:
-        raise TypeError(f"{kind}: addresses are known for {', '.join(FAMILY)}")
+    if kind not in (*FAMILY, GEMMA):
+        raise TypeError(f"{kind}: addresses are known for {', '.join((*FAMILY, GEMMA))}")
     if model.config._attn_implementation != "eager":
         raise ValueError(
             f"attention is computed by {model.config._attn_implementation!r}, whose contract is "
@@ -208,8 +226,11 @@ def _check(model: Any) -> None:
         )
     if model.dtype not in _CONTRACTS:
         raise ValueError(f"weights in {model.dtype}: contracts exist for float32 and bfloat16")
-    if model.config.hidden_act not in ("silu", "swish"):
-        raise ValueError(f"hidden_act = {model.config.hidden_act!r}: only silu is known")
+    field, known = _GELU if kind == GEMMA else _SILU
+    if getattr(model.config, field) not in known:
+        raise ValueError(f"{field} = {getattr(model.config, field)!r}: only {known[0]} is known")
+    if getattr(model.config, "final_logit_softcapping", None) is not None:
+        raise ValueError("final_logit_softcapping: has no address")
     if model.training:
         raise ValueError("the model is in training mode: call model.eval()")
     forward = type(model.model.layers[0].self_attn).forward
@@ -217,6 +238,8 @@ def _check(model: Any) -> None:
         raise TypeError(f"{kind}: this transformers computes attention in another way than 5.23")
 
 
+_SILU = ("hidden_act", ("silu", "swish"))
+_GELU = ("hidden_activation", ("gelu_pytorch_tanh",))
 _SEAMS = {"apply_rotary_pos_emb", "ALL_ATTENTION_FUNCTIONS"}
 
 
@@ -226,14 +249,13 @@ def _leaves(model: Any) -> dict[str, Any]:
     for i, layer in enumerate(model.model.layers):
         attn, mlp = layer.self_attn, layer.mlp
         found = {
-            "ln1": layer.input_layernorm,
+            **_norms(layer),
             "attn.q": attn.q_proj,
             "attn.k": attn.k_proj,
             "attn.v": attn.v_proj,
             "attn.q_norm": getattr(attn, "q_norm", None),
             "attn.k_norm": getattr(attn, "k_norm", None),
             "attn.o": attn.o_proj,
-            "ln2": layer.post_attention_layernorm,
             "mlp.gate": mlp.gate_proj,
             "mlp.up": mlp.up_proj,
             "mlp.down": mlp.down_proj,
@@ -244,6 +266,18 @@ def _leaves(model: Any) -> dict[str, Any]:
         if operation_at(address) == "linear" and type(module) is not nn.Linear:
             raise TypeError(f"{address} is a {type(module).__name__}, not a plain nn.Linear")
     return leaves
+
+
+def _norms(layer: Any) -> dict[str, Any]:
+    """A block's norms by the last part of their addresses."""
+    if not hasattr(layer, "pre_feedforward_layernorm"):
+        return {"ln1": layer.input_layernorm, "ln2": layer.post_attention_layernorm}
+    return {
+        "ln1": layer.input_layernorm,
+        "ln1_post": layer.post_attention_layernorm,
+        "ln2": layer.pre_feedforward_layernorm,
+        "ln2_post": layer.post_feedforward_layernorm,
+    }
 
 
 # The operations as the forwards above call them
@@ -263,106 +297,3 @@ def _rotate_one(
 ) -> torch.Tensor:
     # transformers rotates q and k in one call: here the second of them has no heads.
     return rotate(x, x[:, :0], cos, sin)[0]
-
-
-# Their arguments as the contract's inputs
-
-
-def _heads(x_BHPh: torch.Tensor) -> torch.Tensor:
-    """[H, T, h]."""
-    return x_BHPh.detach().transpose(0, 1).flatten(1, 2)
-
-
-def _as_heads(y_HTh: torch.Tensor, like_BHPh: torch.Tensor) -> torch.Tensor:
-    batch, heads, positions, size = like_BHPh.shape
-    y_BHPh = y_HTh.reshape(heads, batch, positions, size).transpose(0, 1)
-    return y_BHPh.to(like_BHPh.dtype).contiguous()
-
-
-def _attention_heads(result: tuple[torch.Tensor, Any]) -> torch.Tensor:
-    return result[0].flatten(0, 1).transpose(0, 1)
-
-
-def _as_attention(y_HTh: torch.Tensor, like: tuple[torch.Tensor, Any]) -> tuple[torch.Tensor, Any]:
-    """The weights beside the output stay as they were: nothing computes with them."""
-    return y_HTh.transpose(0, 1).reshape(like[0].shape).to(like[0].dtype), like[1]
-
-
-def _bind_embedding(module: Any, tokens_BP: torch.Tensor) -> dict[str, Any]:
-    picked_Td = module.weight.detach()[tokens_BP.flatten()]
-    return {"a": picked_Td[..., None], "b": picked_Td.new_ones(1, 1)}
-
-
-def _bind_linear(module: Any, x: torch.Tensor) -> dict[str, Any]:
-    inputs = {"a": rows(x), "b": module.weight.detach().T}
-    return inputs if module.bias is None else inputs | {"bias": module.bias.detach()}
-
-
-def _bind_norm(module: Any, x: torch.Tensor) -> dict[str, Any]:
-    return {"x": rows(x), "weight": module.weight.detach(), "eps": module.variance_epsilon}
-
-
-def _bind_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> dict[str, Any]:
-    """The tables come as they are, already in the model's dtype; both their halves are one."""
-    half = x.shape[-1] // 2
-    tables = (t.expand(x.shape[0], -1, -1).flatten(0, 1)[:, :half] for t in (cos, sin))
-    return {"x": _heads(x), **dict(zip(("cos", "sin"), tables, strict=True))}
-
-
-def _bind_attention(
-    attn: Any,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
-    scaling: float,
-    **options: Any,
-) -> dict[str, Any]:
-    if q.shape[0] != 1:
-        raise ValueError(f"attention of {q.shape[0]} sequences: its contract takes one at a time")
-    if options.get("softcap") is not None:
-        raise ValueError("softcap: the rounding points of a capped eager attention are not known")
-    past = k.shape[2] - q.shape[2]
-    inputs = {"q": _heads(q), "k": _heads(k), "v": _heads(v), "scale": scaling}
-    window = options.get("sliding_window")
-    if not _is_causal(mask, past, window, q.shape[2]):
-        raise ValueError("attention_mask: not causal; pass one sequence without padding")
-    inputs |= {"causal": True, "past": past}
-    return inputs if window is None else inputs | {"window": window}
-
-
-def _is_causal(mask: torch.Tensor | None, past: int, window: int | None, n: int) -> bool:
-    t, key = torch.arange(past, past + n)[:, None], torch.arange(past + n)
-    expected = key <= t
-    if window is not None:
-        expected &= key > t - window
-    return bool(expected.all()) if mask is None else torch.equal(mask[0, 0].cpu() == 0, expected)
-
-
-_Arguments = tuple[Callable[..., dict[str, Any]], Callable[..., tuple[torch.Tensor, ...]]]
-_ARGUMENTS: Mapping[str, _Arguments] = {
-    "embedding": (_bind_embedding, lambda _: ()),
-    "linear": (_bind_linear, lambda x: (rows(x.detach()),)),
-    "norm": (_bind_norm, lambda x: (rows(x.detach()),)),
-    "add": (bind_add, lambda x, y: (rows(x.detach()), rows(y.detach()))),
-    "rope": (_bind_rope, lambda x, *_: (_heads(x),)),
-    "attention": (
-        _bind_attention,
-        lambda _, q, k, v, *__, **___: (_heads(q), _heads(k), _heads(v)),
-    ),
-    "gated_act": (
-        lambda gate, up: {"gate": rows(gate), "up": rows(up)},
-        lambda gate, up: (rows(gate.detach()), rows(up.detach())),
-    ),
-}
-_VIEWS: Mapping[str, Callable[[Any], torch.Tensor]] = {
-    **VIEWS,
-    "rope": _heads,
-    "attention": _attention_heads,
-}
-_RESTORES: Mapping[str, Callable[[torch.Tensor, Any], Any]] = {
-    **RESTORES,
-    "rope": _as_heads,
-    "attention": _as_attention,
-}

@@ -4,7 +4,7 @@ from .agreement import agreement, from_rank_0
 from .column_shards import ColumnShards
 from .group import Group, GroupError, as_group
 from .sampling_ranks import SamplingRanks
-from .sharded_ops import ShardedOps, ShardedWeight
+from .sharded_ops import ShardedHuggingFaceOps, ShardedOps, ShardedWeight
 from .thread_group import run_in_threads
 from .torchrun import launched_by_torchrun, torchrun_group
 
@@ -13,6 +13,7 @@ __all__ = [
     "Group",
     "GroupError",
     "SamplingRanks",
+    "ShardedHuggingFaceOps",
     "ShardedOps",
     "ShardedWeight",
     "agreement",

@@ -18,6 +18,7 @@ import torch
 
 from ..checkpoint import StoredMatrix
 from ..ops_native import NativeOps
+from ..ops_native_huggingface import NativeHuggingFaceOps
 from ..packed import PackedWeight
 from ..policy import Policy
 from .agreement import raw_bytes
@@ -154,3 +155,7 @@ class ShardedOps(NativeOps):
             for part, rank in zip(self.group.all_gather(padded), widths, strict=True)
         ]
         return [torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)]
+
+
+class ShardedHuggingFaceOps(ShardedOps, NativeHuggingFaceOps):
+    """The same under hf_bf16: each rank rounds its own columns as one rank alone would."""

@@ -116,6 +116,7 @@ def config_from_gguf(
         embed_scale=float(np.float32(math.sqrt(d_model))) if gemma else 1.0,
         attn_logit_softcap=_soft_cap(reader, arch, "attn_logit_softcapping"),
         final_logit_softcap=_soft_cap(reader, arch, "final_logit_softcapping"),
+        folded_norm_offset=1.0 if gemma else 0.0,
         **{name: value for name, value in arch.fixed.items() if name != "attn_bias"},
     )
 

@@ -36,6 +36,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         **_SHAPE, use_sliding_window=True, sliding_window=4, max_window_layers=1
     ),
     "qwen3": lambda: transformers.Qwen3Config(**_SHAPE),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **_SHAPE, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
 }
 
 
@@ -133,6 +136,10 @@ def test_what_is_not_supported_says_so() -> None:
     )
     with pytest.raises(TypeError, match="GPT2LMHeadModel: addresses are known for Llama"):
         TransformersAddresses(gpt)
+    capped = model_of("gemma3")
+    capped.config.final_logit_softcapping = 30.0
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        TransformersAddresses(capped)
     wrapped = model_of("llama")
     wrapped.model.layers[1].mlp.down_proj = torch.nn.Sequential(torch.nn.Linear(80, 48))
     with pytest.raises(TypeError, match=r"blocks\.1\.mlp\.down is a Sequential"):

@@ -1,9 +1,6 @@
-"""The policies hf_bf16 and bf16_weights against Hugging Face: every operation in lockstep.
+"""The policies hf_bf16 and bf16_weights against Hugging Face: every hook in lockstep.
 
-Both sides round at the same points; what is left is the order of fp32 sums, which may put a value
-on the other side of a rounding. A bound is twice that of the fp32 arithmetic, and for each rounding
-to bf16 on the way 2 u16 of what is rounded. Tensor names: T rows, H heads, G key/value heads,
-K keys, h d_head.
+tests/huggingface_bf16_lockstep.py derives the bounds.
 """
 
 from __future__ import annotations
@@ -20,13 +17,11 @@ import torch
 import transformers
 from bitlens.model.config import ConfigError
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
-from error_bounds import Rounding, operation_bound
+from bitlens.model.policy import NATIVE_POLICIES
+from bitlens.precision.divergence import first_divergence
+from huggingface_bf16_lockstep import N_TOKENS, Lockstep, lockstep, peer_of
 from huggingface_cases import SHAPE, heads, random_weights, rope
 from random_models import MemoryReader, random_checkpoint, random_model
-
-U16 = 2.0**-8
-FP32 = Rounding()
-N_TOKENS = 24
 
 CONFIGS: Mapping[str, transformers.PretrainedConfig] = {
     "llama": transformers.LlamaConfig(**SHAPE, **heads(5, 5, 8), rope_parameters=rope(1e4)),
@@ -46,11 +41,28 @@ CONFIGS: Mapping[str, transformers.PretrainedConfig] = {
     "mistral, window": transformers.MistralConfig(
         **SHAPE, **heads(6, 3, 10), rope_parameters=rope(1e4), sliding_window=5
     ),
+    "qwen2, window above": transformers.Qwen2Config(
+        **SHAPE | {"hidden_size": 42},
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        rope_parameters=rope(1e6),
+        use_sliding_window=True,
+        sliding_window=7,
+        max_window_layers=1,
+    ),
     "qwen3": transformers.Qwen3Config(**SHAPE, **heads(5, 1, 12), rope_parameters=rope(1e6)),
+    "gemma3, windows": transformers.Gemma3TextConfig(
+        **SHAPE | {"hidden_size": 42},
+        **heads(6, 2, 10),
+        query_pre_attn_scalar=12,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"sliding_attention": rope(1e4), "full_attention": rope(1e6)},
+    ),
 }
 
 Tensor = torch.Tensor
-Values = dict[str, Tensor]
+BACKENDS = ("native", "torch")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -61,106 +73,96 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return directory
 
 
-def peer_of(path: Path) -> transformers.PreTrainedModel:
-    factory: Any = transformers.AutoModelForCausalLM
-    model = factory.from_pretrained(path, attn_implementation="eager", dtype=torch.bfloat16)
-    return model.eval()
-
-
-def bound_of(address: str, y: Tensor, args: tuple[Any, ...], kwargs: Any) -> Tensor:
-    """How far two implementations with these rounding points may be apart, given equal inputs."""
-    name = address.rpartition(".")[2]
-    wide = tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
-    if name == "attention":
-        return _attention(y, *args, **kwargs)
-    arithmetic = 2 * operation_bound(FP32, name, wide, kwargs)
-    if name.startswith("rope"):
-        x, _, *base = wide
-        half = x.shape[-1] // 2
-        pair = x[..., :half].abs() + x[..., half:].abs()
-        # cos and sin, both products, the sum; the peer forms its angles in fp32.
-        loose = 2 * operation_bound(Rounding(angles=True), name, wide, kwargs)
-        magnitude = 1.2 if len(base) > 1 else 1.0  # yarn's attention factor is 1.14
-        return loose + 6.1 * U16 * magnitude * torch.cat([pair, pair], -1)
-    roundings = {"embed": 0, "act": 2}.get(name, 2 if name.startswith("ln") else 1)
-    roundings = 2 if name.endswith("_norm") else roundings
-    return arithmetic + 2.05 * roundings * U16 * (y.double().abs() + arithmetic)
-
-
-def _attention(
-    y_THh: Tensor, q_THh: Tensor, cache: Any, batch: Any, *, scale: float, window: int | None
-) -> Tensor:
-    k_GKh, v_GKh = (x.double().transpose(0, 1) for x in cache.written)
-    q = q_THh.double().transpose(0, 1)
-    k, v = (x.repeat_interleave(q.shape[0] // x.shape[0], 0) for x in (k_GKh, v_GKh))
-    hidden = ~batch.visible_THK(window).transpose(0, 1)
-    scores = (q @ k.mT * scale).masked_fill(hidden, -torch.inf)
-    sizes = scores.abs().masked_fill(hidden, 0.0)
-    # Each side is within u16, twice, of the exact score: before and after scaling.
-    off = 2 * FP32.scores(q, k, scale) + 4.1 * U16 * sizes
-    pattern = scores.softmax(-1)
-    # First order, times 1.2 for the rest; then the pattern's own rounding.
-    pattern_off = 1.2 * FP32.softmax(scores, off + 2.1 * U16 * sizes) + 2.1 * U16 * pattern
-    z_off = FP32.values(pattern, v, pattern_off.masked_fill(hidden, 0.0)).transpose(0, 1)
-    return 2 * z_off + 2.05 * U16 * y_THh.double().abs()
-
-
-def lockstep(path: Path) -> tuple[Values, Values, Values]:
-    """Our values, transformers' on our inputs, and the bound on their difference, by address."""
-    ours, theirs, bounds = {}, {}, {}
-    model = bitlens.load(path, dtype="hf_bf16", backend="torch")
-    peer = TransformersAddresses(peer_of(path))
-    tokens_P = torch.randint(48, (N_TOKENS,), generator=torch.Generator().manual_seed(2))
-
-    def keep(address: str) -> Callable[..., Tensor]:
-        def fn(operation: Any, *args: Any, **kwargs: Any) -> Tensor:
-            y: Tensor = operation(*args, **kwargs)
-            ours[address], bounds[address] = y, bound_of(address, y, args, kwargs)
-            return y
-
-        return fn
-
-    def swap(address: str) -> Callable[..., Any]:
-        heads_first = ".rope_" in address
-
-        def fn(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            result = operation(*args, **kwargs)
-            y = result[0] if isinstance(result, tuple) else result
-            shown = y.transpose(1, 2) if heads_first else y
-            theirs[address] = shown.reshape(ours[address].shape)
-            mine = ours[address].view(shown.shape).to(y.dtype)
-            mine = mine.transpose(1, 2) if heads_first else mine
-            return (mine, *result[1:]) if isinstance(result, tuple) else mine
-
-        return fn
-
-    with ExitStack() as stack, torch.no_grad():
-        assert set(model.op_addresses) == set(peer.op_addresses)
-        for address in model.op_addresses:
-            stack.enter_context(model.override(address, keep(address)))
-        model(tokens_P)
-        for address in peer.op_addresses:
-            stack.enter_context(peer.override(address, swap(address)))
-        peer(tokens_P)
-    return ours, theirs, bounds
-
-
-def test_every_operation_agrees_in_lockstep(path: Path) -> None:
-    ours, theirs, bounds = lockstep(path)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_operation_and_its_inside_agree_in_lockstep(path: Path, backend: str) -> None:
+    found = lockstep(path, backend)
+    ours = found.ours | {name: found.hooks[name] for name in found.theirs.keys() - found.ours}
+    assert ours.keys() == found.theirs.keys() == found.bounds.keys()
     for address, y in ours.items():
-        difference = (y.double() - theirs[address].double()).abs()
-        assert bool((difference <= bounds[address]).all()), address
-        assert torch.equal(y, y.bfloat16().to(y.dtype)), address
-    equal = [torch.equal(y, theirs[address].to(y.dtype)) for address, y in ours.items()]
+        theirs, bound = found.theirs[address].double(), found.bounds[address]
+        difference = (y.double() - theirs).masked_fill(y == theirs, 0.0).abs()  # -inf - -inf
+        assert bool((difference <= bound).all()), address
+        if y.dtype == torch.bfloat16 or address == "unembed":
+            assert torch.equal(y, y.bfloat16().to(y.dtype)), address
+    equal = [torch.equal(y.double(), found.theirs[address].double()) for address, y in ours.items()]
     assert sum(equal) > len(equal) / 2
+
+
+_OUTPUT_OF = {
+    "embed": "hook_embed",
+    "attn.q": "attn.hook_q",
+    "attn.k": "attn.hook_k",
+    "attn.v": "attn.hook_v",
+    "attn.rope_q": "attn.hook_rot_q",
+    "attn.rope_k": "attn.hook_rot_k",
+    "attn.attention": "attn.hook_z",
+    "resid_mid": "hook_resid_mid",
+    "ln2": "mlp.hook_in",
+    "mlp.gate": "mlp.hook_pre",
+    "mlp.up": "mlp.hook_pre_linear",
+    "mlp.act": "mlp.hook_post",
+    "mlp.down": "mlp.hook_out",
+    "resid_post": "hook_resid_post",
+    "ln_final": "unembed.hook_in",
+    "unembed": "unembed.hook_out",
+}
+# Copies of the residual stream; each head's share of o, which transformers never forms; the input.
+_COPIES = ("hook_resid_pre", "hook_attn_in", "_input", "hook_mlp_in")
+_WITHOUT_PEER = ("hook_result", "hook_tokens")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_hook_was_left_out(path: Path, backend: str) -> None:
+    """Each is an operation's output, inside of one, or a copy of such."""
+    found = lockstep(path, backend)
+    outputs = dict(_OUTPUT_OF)
+    sandwich = "blocks.0.ln1_post" in found.ours
+    outputs["ln1_post" if sandwich else "attn.o"] = "hook_attn_out"
+    if sandwich:
+        outputs["ln2_post"] = "hook_mlp_out"
+    seen = found.theirs.keys() - found.ours
+    for address, y in found.ours.items():
+        block = address[: address.find(".", 7) + 1] if address.startswith("blocks.") else ""
+        name = outputs.get(address.removeprefix(block))
+        if name is not None:
+            assert torch.equal(found.hooks[block + name].view(y.shape), y), address
+            seen.add(block + name)
+    left = [
+        name
+        for name in found.hooks.keys() - seen
+        if not name.endswith((*_COPIES, *_WITHOUT_PEER, "hook_mlp_out"))
+    ]
+    assert not left
+    assert torch.equal(found.hooks["blocks.1.hook_mlp_in"], found.ours["blocks.1.resid_mid"])
+    if not sandwich:
+        assert torch.equal(found.hooks["blocks.1.hook_mlp_out"], found.ours["blocks.1.mlp.down"])
+
+
+def test_both_keep_the_contracts_they_declare(path: Path) -> None:
+    """These name the same casts, so neither side creates a difference beyond them."""
+    ours, peer = bitlens.load(path, dtype="hf_bf16"), TransformersAddresses(peer_of(path))
+    for a, b in ((ours, peer), (peer, ours)):
+        with torch.no_grad():
+            found = first_divergence(a, b, torch.arange(N_TOKENS), "lockstep")
+        assert len(found.table) == len(ours.op_addresses)
+        assert found.created == ()
 
 
 def test_another_rounding_is_noticed(path: Path) -> None:
     """The policy bf16 keeps scores, patterns, act(gate) and residual adds in fp32."""
-    ours, _, _ = lockstep(path)
+    expected = lockstep(path, "native")
+    moved = _moved_under_bf16(path, expected)
+    is_gemma = "blocks.0.ln1_post" in expected.ours
+    assert {"act", "attention", "rope_q", "unembed", "resid_mid", "resid_post"} <= moved
+    assert ("ln1" in moved) == (not is_gemma)  # Gemma's norms round once on both sides
+    assert ("embed" in moved) == is_gemma  # elsewhere, rows of bf16 weights
+
+
+def _moved_under_bf16(path: Path, expected: Lockstep) -> set[str]:
+    """Operations that have other values under the policy bf16, given equal inputs."""
+    ours, found = expected.ours, {}
     tokens_P = torch.randint(48, (N_TOKENS,), generator=torch.Generator().manual_seed(2))
-    found = {}
-    model = bitlens.load(path, dtype="bf16", backend="torch")
+    model = bitlens.load(path, dtype="bf16")
 
     def swap(address: str) -> Callable[..., Tensor]:
         def fn(operation: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -169,21 +171,20 @@ def test_another_rounding_is_noticed(path: Path) -> None:
 
         return fn
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for address in model.op_addresses:
             stack.enter_context(model.override(address, swap(address)))
         model(tokens_P)
-    moved = {
+    return {
         address.rpartition(".")[2]
         for address, y in found.items()
         if not torch.equal(y.float(), ours[address].float())
     }
-    assert {"act", "attention", "rope_q", "ln1", "unembed", "resid_mid", "resid_post"} <= moved
-    assert "embed" not in moved  # rows of bf16 weights
 
 
-def test_logits_are_bf16_numbers_and_near_the_peers(path: Path) -> None:
-    model, peer = bitlens.load(path, dtype="hf_bf16", backend="torch"), peer_of(path)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_logits_are_bf16_numbers_and_near_the_peers(path: Path, backend: Any) -> None:
+    model, peer = bitlens.load(path, dtype="hf_bf16", backend=backend), peer_of(path)
     tokens_BP = torch.randint(48, (2, N_TOKENS), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         ours, theirs = model(tokens_BP), peer(tokens_BP).logits
@@ -193,11 +194,34 @@ def test_logits_are_bf16_numbers_and_near_the_peers(path: Path) -> None:
     assert float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()) > 0.9
 
 
-def test_native_and_gemma_are_refused() -> None:
-    with pytest.raises(ValueError, match=r'hf_bf16.*backend="torch"'):
-        random_model("llama", dtype="hf_bf16")
-    with pytest.raises(ConfigError, match="rounding points of gemma3"):
-        random_model("gemma3", dtype="hf_bf16", backend="torch")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unknown_rounding_points_are_refused(backend: str) -> None:
+    """Norms around each sublayer that multiply by w: no model that was read has them."""
+    with pytest.raises(ConfigError, match=r"rounds in gemma3 is not stated.*dtype=\"bf16\""):
+        random_model("gemma3", changes={"norm_offset": 0.0}, dtype="hf_bf16", backend=backend)
+
+
+def test_attention_in_parts_has_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of a long prompt are made a few rows at a time."""
+    model, tokens_BP = random_model("mistral", dtype="hf_bf16"), torch.arange(60).view(2, 30)
+    whole = model(tokens_BP)
+    monkeypatch.setattr("bitlens.model.ops_native_huggingface._SCORES", 6 * 30 * 7)
+    assert torch.equal(model(tokens_BP), whole)
+
+
+def test_gguf_and_hugging_face_norms_of_gemma_are_one() -> None:
+    """A file that holds 1 + w gives the bits of one that holds w, which is what is rounded."""
+    checkpoint = random_checkpoint("gemma3")
+    tensors = checkpoint.reader.tensors  # type: ignore[attr-defined]
+    rounded = {name: x.bfloat16().float() for name, x in tensors.items()}
+    folded = {name: 1 + x if x.ndim == 1 else x for name, x in rounded.items()}
+    offsets = {"norm_offset": 0.0, "folded_norm_offset": 1.0}
+    config = dataclasses.replace(checkpoint.config, **offsets)
+    plain = dataclasses.replace(checkpoint, reader=MemoryReader(rounded))
+    other = dataclasses.replace(checkpoint, config=config, reader=MemoryReader(folded))
+    for dtype in NATIVE_POLICIES:
+        logits = [bitlens.load(source, dtype=dtype)(torch.arange(9)) for source in (plain, other)]
+        assert torch.equal(*logits), dtype
 
 
 def test_bf16_weights_is_fp32_on_rounded_weights(path: Path) -> None:
