@@ -315,6 +315,8 @@ def _print_report(report: VerifyReport) -> None:
     verdict = "[green]no bit moved[/]" if report.ok else "[red]a promise is broken[/]"
     setting = f"{report.isa}, {report.threads} threads, numerics {report.numerics_version}"
     out.print(f"{verdict}: {setting}, {report.seconds:.0f} s")
+    if report.not_covered:
+        out.print(f"[dim]not covered here: {'; '.join(report.not_covered)}[/]")
 
 
 def _verdict(row: VerifyRow) -> str:

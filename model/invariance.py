@@ -198,6 +198,23 @@ def other_leaf(subject: Subject, tally: Tally) -> str:
     return f"{address} recomputed, {tally.different:,} values moved"
 
 
+def one_chain(subject: Subject, tally: Tally) -> str:
+    """Control: the norms' sums of squares, whose root is fp32 always, as one ascending chain."""
+
+    def rms_scale(x: torch.Tensor, eps: float) -> torch.Tensor:
+        squares = x.float().square().unbind(-1)
+        total = functools.reduce(torch.add, squares)
+        return (total / len(squares) + eps).sqrt()[..., None]
+
+    ops: Any = subject.model.ops
+    ops.rms_scale = rms_scale
+    try:
+        subject.first(tally)
+    finally:
+        del ops.rms_scale
+    return f"norm scales recomputed, {tally.different:,} values moved"
+
+
 def torch_backend(subject: Subject, tally: Tally) -> str:
     other = load(subject.source, dtype=subject.dtype, backend="torch")
     subject.first(tally, other)

@@ -8,16 +8,21 @@ import bitlens
 import pytest
 import torch
 from bitlens.model.transformer import HookedTransformer
-from invariance.subjects import DTYPES, SUBJECTS, small
+from invariance.subjects import SUBJECTS, small, with_dtypes
+
+LATER = ("bf16_weights", "hf_bf16")
 
 
-@pytest.fixture(params=[(a, d) for a in SUBJECTS for d in DTYPES], ids="-".join)
+@pytest.fixture(params=with_dtypes(SUBJECTS, as_pairs=True))
 def model(request: pytest.FixtureRequest) -> HookedTransformer:
     """A small random model of each architecture and source in each dtype, native."""
     return small(*request.param)
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(
+    scope="module",
+    params=["fp32", "bf16", *(pytest.param(d, marks=pytest.mark.nightly) for d in LATER)],
+)
 def smollm2(request: pytest.FixtureRequest, smollm2_path: Path) -> HookedTransformer:
     """SmolLM2 in each dtype, native."""
     return bitlens.load(smollm2_path, dtype=request.param)

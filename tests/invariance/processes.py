@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import bitlens
 import pytest
 import torch
-from invariance.subjects import Seen, Views, draw_tokens, small
+from invariance.subjects import Seen, Views, draw_tokens, dtypes_of, small
 
 pytest_ignore_fork = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -61,7 +61,7 @@ def answer_process(subjects: Sequence[str]) -> None:
     answers = {
         f"{subject}-{dtype}": digest(Views(m)(draw_tokens(m, 30)[None])[0])
         for subject in subjects
-        for dtype in ("fp32", "bf16")
+        for dtype in dtypes_of(subject)
         for m in [small(subject, dtype)]
     }
     print(json.dumps({"isa": bitlens.isa(), "pid": os.getpid(), "answers": answers}))

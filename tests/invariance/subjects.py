@@ -9,12 +9,15 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from bitlens.model.kv_cache import KVCache
 from bitlens.model.observation import cut, n_different, observe
 from bitlens.model.ops_native import NativeOps
+from bitlens.model.policy import NATIVE_POLICIES
 from bitlens.model.transformer import HookedTransformer
 from random_models import CONFIGS, SCALED_ROPE, random_model
 
@@ -23,7 +26,31 @@ SOURCES = ("hub", "memory")
 """Sources of weights; the models of ARCHITECTURES are made in memory of bitlens's own tensors."""
 
 SUBJECTS = (*ARCHITECTURES, *SOURCES)
-DTYPES = ("fp32", "bf16")
+DTYPES = NATIVE_POLICIES
+
+
+def dtypes_of(subject: str) -> tuple[str, ...]:
+    """The policies a model runs under: hf_bf16 refuses the soft caps of Gemma 2."""
+    return tuple(dtype for dtype in DTYPES if (subject, dtype) != ("gemma2", "hf_bf16"))
+
+
+def with_dtypes(subjects: Sequence[str], *, as_pairs: bool = False) -> list[Any]:
+    """Parameters (subject, dtype) of a test, or pairs of them as one.
+
+    bf16_weights runs the kernels of fp32 on weights of bf16, which are their own test: its table is
+    nightly.
+    """
+    return [
+        pytest.param(
+            *([(subject, dtype)] if as_pairs else [subject, dtype]),
+            id=f"{subject}-{dtype}",
+            marks=[pytest.mark.nightly] if dtype == "bf16_weights" else [],
+        )
+        for subject in subjects
+        for dtype in dtypes_of(subject)
+    ]
+
+
 # Sums over d_model and d_mlp take several leaves, the last one short; contexts reach past several
 # blocks of 256 keys.
 WIDE = {"d_model": 264, "d_mlp": 520, "n_ctx": 1100}
@@ -38,6 +65,11 @@ def small(subject: str, dtype: str) -> HookedTransformer:
 
         return small_qwen2(subject, n_ctx=WIDE["n_ctx"], dtype=dtype)
     return random_model(subject, changes=WIDE, dtype=dtype)
+
+
+def fuses(model: HookedTransformer) -> bool:
+    """Whether unwatched blocks run in one call: under hf_bf16 none does."""
+    return bool(model.ops.taps)
 
 
 def draw_tokens(model: HookedTransformer, *shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from bitlens.model.invariance import Scope, Subject, other_leaf
+from bitlens.model import kernels
+from bitlens.model.invariance import Scope, Subject, one_chain, other_leaf
 from bitlens.model.observation import Tally, cut
 from invariance.subjects import (
     ARCHITECTURES,
-    DTYPES,
     WIDE,
     Views,
     assert_same,
     count_different,
     draw_tokens,
+    dtypes_of,
     small,
+    with_dtypes,
 )
 from random_models import random_model
 
@@ -35,19 +37,20 @@ def leaves_of(length: int) -> Any:
         for start in range(0, x.shape[-1], length):
             leaf = torch.zeros_like(x)
             leaf[:, start : start + length] = x[:, start : start + length]
-            part = original(leaf, weight, out_dtype=torch.float32)
+            part = kernels.linear(leaf, weight.data, weight.format, weight.n, None, torch.float32)
             total = part if total is None else total + part
         total = total if bias is None else total + bias
+        if original.__self__.policy.name == "hf_bf16":
+            total = total.bfloat16()
         return total.to(out_dtype or x.dtype)
 
     return linear
 
 
 @pytest.mark.parametrize("address", ["blocks.1.mlp.down", "blocks.0.attn.q", "unembed"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(ARCHITECTURES))
 def test_another_leaf_length_differs(architecture: str, dtype: str, address: str) -> None:
-    """In fp32, and in bf16 where the result is not rounded: rounding hides most other orders."""
+    """Where the result is not rounded to bf16, which hides most other orders."""
     model = small(architecture, dtype)
     views, tokens_P = Views(model), draw_tokens(model, 30)
     expected = views.alone(tokens_P)
@@ -57,7 +60,7 @@ def test_another_leaf_length_differs(architecture: str, dtype: str, address: str
     for length in (64, 128):
         with model.override(address, leaves_of(length)):
             n_different[length] = count_different(views(tokens_P[None])[0], expected)
-    if dtype == "fp32" or address == "unembed":
+    if dtype in ("fp32", "bf16_weights") or (dtype == "bf16" and address == "unembed"):
         assert all(n_different.values()), n_different
 
 
@@ -83,13 +86,21 @@ def test_one_long_chain_differs() -> None:
     assert_same(seen, before)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_control_of_verify_differs(architecture: str) -> None:
-    model = small(architecture, "fp32")
+@pytest.mark.parametrize(
+    ("architecture", "control", "dtype"),
+    [
+        (architecture, control, dtype)
+        for architecture in ARCHITECTURES
+        for control, dtype in ((other_leaf, "fp32"), (one_chain, "hf_bf16"))
+        if dtype in dtypes_of(architecture)
+    ],
+)
+def test_the_control_of_verify_differs(architecture: str, control: Any, dtype: str) -> None:
+    model = small(architecture, dtype)
     subject = Subject(model, model.name, "", Scope(n_tokens=8, chunk_lengths=(1,)))
     tally = Tally()
     assert len(subject.alone) == 17  # the references, before anything is replaced
-    other_leaf(subject, tally)
+    control(subject, tally)
     assert 0 < tally.different < tally.values
 
 

@@ -53,7 +53,7 @@ def test_decode_one_by_one(model: HookedTransformer) -> None:
     assert calls == 530
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "hf_bf16"])
 @pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 255, 256, 257])
 def test_windows(window: int, dtype: str) -> None:
     layers = tuple(

@@ -10,12 +10,12 @@ import torch
 from bitlens.model.load import load
 from invariance.subjects import (
     ARCHITECTURES,
-    DTYPES,
     Seen,
     Views,
     assert_same,
     count_different,
     draw_tokens,
+    with_dtypes,
 )
 from invariance.subnormal import (
     count_subnormal,
@@ -24,10 +24,7 @@ from invariance.subnormal import (
     switch_flush_on,
 )
 
-pytestmark = [
-    pytest.mark.parametrize("architecture", ARCHITECTURES),
-    pytest.mark.parametrize("dtype", DTYPES),
-]
+pytestmark = pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(ARCHITECTURES))
 
 
 def reference(architecture: str, dtype: str) -> tuple[Views, torch.Tensor, Seen]:
@@ -87,7 +84,7 @@ def test_foreign_thread_and_its_pool(architecture: str, dtype: str) -> None:
 
 def test_control_torch_feels_it(architecture: str, dtype: str) -> None:
     model = subnormal_model(architecture, dtype, "torch")
-    views, tokens_P = Views(model, names=[]), draw_tokens(model, 40)
+    views, tokens_P = Views(model), draw_tokens(model, 40)
     (expected,) = views(tokens_P[None])
     switch_flush_on()
     assert count_different(views(tokens_P[None])[0], expected) > 0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from bitlens.model import invariance, verify
 from bitlens.model.observation import Tally, cut, n_different, observe
+from bitlens.model.policy import NATIVE_POLICIES
 from tiny_llama import write_tiny_llama
 
 SMALL = invariance.Scope(
@@ -29,7 +30,7 @@ def subject(tiny_llama: Path) -> invariance.Subject:
     return invariance.Subject(bitlens.load(tiny_llama), str(tiny_llama), "fp32", SMALL)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", NATIVE_POLICIES)
 def test_every_promise_holds_on_a_small_model(tiny_llama: Path, dtype: str) -> None:
     seen: list[tuple[str, int, int]] = []
     settings = bitlens.get_num_threads(), bitlens.isa()
@@ -43,13 +44,14 @@ def test_every_promise_holds_on_a_small_model(tiny_llama: Path, dtype: str) -> N
     assert seen[-1][1:] == (len(report.rows), len(report.rows))
     assert sum(row.control for row in report.rows) == 2
     assert all(row.evidence for row in report.rows)
+    assert any("fused" in text for text in report.not_covered) == (dtype == "hf_bf16")
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
     assert (bitlens.get_num_threads(), bitlens.isa()) == settings
     assert float(torch.tensor([1e-40]).mul(1.0)) != 0.0
 
 
 def _row(subject: invariance.Subject, name: str) -> verify.VerifyRow:
-    (item,) = (p for p in verify._properties(subject.scope) if p.name == name)
+    (item,) = (p for p in verify._properties(subject.scope, subject.dtype) if p.name == name)
     return verify._run(item, subject)
 
 
@@ -131,7 +133,7 @@ def test_only_native_policies_are_verified(tiny_llama: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", NATIVE_POLICIES)
 def test_every_promise_holds_on_smollm2(smollm2_path: Path, dtype: str) -> None:
     report = verify.verify(smollm2_path, dtype=dtype)
     assert not [dataclasses.asdict(row) for row in report.rows if not row.ok]
