@@ -247,6 +247,24 @@ def test_add_rounds_once_and_may_overwrite(isa: str, dtype: torch.dtype) -> None
     assert _same(x, want)
 
 
+def test_cast_is_exact_or_rounds_to_nearest_even(isa: str) -> None:
+    """Every bf16 number, and every fp32 number near the middle between two of them."""
+    torch.set_flush_denormal(True)
+    halves = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    bits = halves.view(torch.int16).to(torch.int32) << 16
+    wide = torch.empty(65536)
+    _core.cast(halves.data_ptr(), 1, 65536, wide.data_ptr(), 0)
+    assert _same(wide, bits.view(torch.float32))
+    for offset in (0x7FFF, 0x8000, 0x8001):
+        x, y = (bits + offset).view(torch.float32), torch.empty(65536, dtype=torch.bfloat16)
+        _core.cast(x.data_ptr(), 0, 65536, y.data_ptr(), 1)
+        up = (halves.view(torch.int16).to(torch.int32) & 1) * (offset == 0x8000) + (offset > 0x8000)
+        want = (halves.view(torch.int16).to(torch.int32) + up).to(torch.int16)
+        finite = x.isfinite()
+        assert torch.equal(y.view(torch.int16)[finite], want[finite])
+        assert bool(y[x.isnan()].isnan().all())
+
+
 def test_threads_and_flush_to_zero_reach_no_bit() -> None:
     x, weight = _random(400, 1, 576, scale=1e-21), _random(576, scale=1e-20)
     want = None

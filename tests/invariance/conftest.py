@@ -8,9 +8,7 @@ import bitlens
 import pytest
 import torch
 from bitlens.model.transformer import HookedTransformer
-from invariance.subjects import SUBJECTS, small, with_dtypes
-
-LATER = ("bf16_weights", "hf_bf16")
+from invariance.subjects import REAL_MODEL_DTYPES, SUBJECTS, small, with_dtypes
 
 
 @pytest.fixture(params=with_dtypes(SUBJECTS, as_pairs=True))
@@ -19,10 +17,7 @@ def model(request: pytest.FixtureRequest) -> HookedTransformer:
     return small(*request.param)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["fp32", "bf16", *(pytest.param(d, marks=pytest.mark.nightly) for d in LATER)],
-)
+@pytest.fixture(scope="module", params=REAL_MODEL_DTYPES)
 def smollm2(request: pytest.FixtureRequest, smollm2_path: Path) -> HookedTransformer:
     """SmolLM2 in each dtype, native."""
     return bitlens.load(smollm2_path, dtype=request.param)

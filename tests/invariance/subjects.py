@@ -27,6 +27,12 @@ SOURCES = ("hub", "memory")
 
 SUBJECTS = (*ARCHITECTURES, *SOURCES)
 DTYPES = NATIVE_POLICIES
+# Of real models, which take minutes.
+REAL_MODEL_DTYPES = (
+    "fp32",
+    "bf16",
+    *(pytest.param(dtype, marks=pytest.mark.nightly) for dtype in ("bf16_weights", "hf_bf16")),
+)
 
 
 def dtypes_of(subject: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.observation import Observation, cut, n_different
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import (
-    DTYPES,
+    REAL_MODEL_DTYPES,
     Views,
     assert_same,
     check_cut,
@@ -30,7 +30,7 @@ LAYERS = (4, 5)  # the second of them sees everything
 N_TOKENS = 12
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(scope="module", params=REAL_MODEL_DTYPES)
 def gemma3(request: pytest.FixtureRequest, gemma3_checkpoint: Checkpoint) -> HookedTransformer:
     return bitlens.load(gemma3_checkpoint, dtype=request.param)
 

@@ -140,7 +140,7 @@ def test_every_promise_holds_on_smollm2(smollm2_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", NATIVE_POLICIES)
 def test_every_promise_holds_on_gemma3(gemma3_path: Path, dtype: str) -> None:
     report = verify.verify(gemma3_path, dtype=dtype)
     assert not [dataclasses.asdict(row) for row in report.rows if not row.ok]

@@ -15,11 +15,17 @@ from bitlens.model.packed import pack
 from bitlens.model.parallel import SamplingRanks, run_in_threads
 from bitlens.model.sampling import SamplingParams, sample
 from bitlens.model.transformer import HookedTransformer
-from invariance.subjects import ARCHITECTURES, assert_same
+from invariance.subjects import ARCHITECTURES, assert_same, dtypes_of
 from parallel.sharded import SIZES, TIMEOUT, checkpoint_of, draw_batch, on_ranks, same, whole
 from random_models import random_checkpoint
 
-CASES = [(size, dtype) for size in SIZES for dtype in ("fp32", "bf16")]
+CASES = [
+    (architecture, size, dtype)
+    for architecture in ARCHITECTURES
+    for dtype, sizes in (("fp32", SIZES), ("bf16", SIZES), ("hf_bf16", (2, 3)))
+    for size in sizes
+    if dtype in dtypes_of(architecture)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +33,7 @@ def _torch_on_one_thread(_settings_restored: None) -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("size", "dtype"), CASES)
+@pytest.mark.parametrize(("architecture", "size", "dtype"), CASES)
 def test_logits_and_every_hook(architecture: str, size: int, dtype: str) -> None:
     tokens_BP, mask_BP = draw_batch(260)
 
