@@ -135,6 +135,7 @@ def _attention_bounds(
     batch: Any,
     *,
     scale: float,
+    cap: None,
     window: int | None,
 ) -> Values:
     """Of z and of what is inside: scores and pattern [T, H, K]."""
