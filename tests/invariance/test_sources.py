@@ -12,14 +12,13 @@ import torch
 from bitlens.model.load import load
 from huggingface_cases import random_weights
 from huggingface_configs import ARCHITECTURES, FIXED_ROPE
-from invariance.subjects import DTYPES, Views, assert_same, count_different, draw_tokens
+from invariance.subjects import Views, assert_same, count_different, draw_tokens, with_dtypes
 from source_models import SOURCES, model_from
 
 EVERY = {**ARCHITECTURES, **FIXED_ROPE}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(("name", "dtype"), with_dtypes(EVERY))
 def test_bits_are_the_same_from_every_source(name: str, dtype: str) -> None:
     """Logits and every hook, of all three views."""
     first, *others = (model_from(source, EVERY[name], dtype) for source in SOURCES)
