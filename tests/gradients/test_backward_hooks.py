@@ -274,7 +274,7 @@ def test_copies_have_the_gradient_that_passes_there(models: Any) -> None:
 
 def test_every_operation_has_a_derivative() -> None:
     """One that `GradientOps` inherits would cut the graph without a word."""
-    without = {"weight", "storage", "vector", "embed"}
+    without = {"computes", "adopt", "weight", "storage", "vector", "embed"}
     operations = {name for name in vars(NativeOps) if not name.startswith("_")}
     operations -= without | set(vars(NativeOps)["__annotations__"]) | {"device", "taps"}
     assert operations <= vars(GradientOps).keys()
@@ -302,3 +302,9 @@ def test_a_cached_prefix_raises(models: Any) -> None:
     last = [("blocks.2.hook_resid_post", lambda x, hook: x + vector)]
     metric(model.run_with_hooks(TOKENS, last, kv_cache=cached())).backward()
     assert vector.grad is not None
+
+
+def test_hf_bf16_has_no_native_gradients() -> None:
+    model = random_model("llama", dtype="hf_bf16")
+    with pytest.raises(ValueError, match=r'hf_bf16.*backend="torch"'):
+        model.run_with_cache(torch.arange(5), return_type="loss", incl_bwd=True)
