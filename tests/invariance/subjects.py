@@ -36,8 +36,8 @@ REAL_MODEL_DTYPES = (
 
 
 def dtypes_of(subject: str) -> tuple[str, ...]:
-    """The policies a model runs under: hf_bf16 refuses the soft caps of Gemma 2."""
-    capped = subject.partition(",")[0] == "gemma2"
+    """The policies a model runs under: hf_bf16 refuses soft caps, Gemma 2's and others."""
+    capped = "gemma2" in subject or "capped" in subject
     return tuple(dtype for dtype in DTYPES if not (capped and dtype == "hf_bf16"))
 
 
