@@ -58,6 +58,7 @@ class NativeDtype(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     bf16_weights = "bf16_weights"
+    hf_bf16 = "hf_bf16"
 
 
 class Backend(StrEnum):
