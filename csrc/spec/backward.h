@@ -8,12 +8,12 @@
 //   rms_norm         dn = dy * w, then both of these: dx = round_act(dn / scale + c * (x / scale))
 //   soft_cap         t = y / cap;  dx = dy * fma(0 - t, t, 1)
 //   softmax          D = row dot(p, dp);  ds = p * (dp - D)
-//   gated product    dgate = round_act((dpost * up) * act'(gate)); dup = round_act(dpost *
-//   act(gate)) act'             e = exp(z);  s = 1 / (1 + e);  act' = s * fma(t * (e * s), 0 - dz,
-//   1)
+//   gated product    dgate = round_act((dpost * up) * act'(gate))
+//                    dup   = round_act(dpost * act(gate))
+//     act'           e = exp(z);  s = 1 / (1 + e);  act' = s * fma(t * (e * s), 0 - dz, 1)
 //     silu           t = gate within +-80;  z = 0 - t;  dz = -1
-//     gelu_tanh      t = gate within +-10;  q = t * t;  z = kGeluScale * (t * fma(kGeluCubic, q,
-//     1))
+//     gelu_tanh      t = gate within +-10;  q = t * t
+//                    z = kGeluScale * (t * fma(kGeluCubic, q, 1))
 //                    dz = kGeluScale * fma(kGeluCubic3, q, 1)
 // e * s is 1 - s without cancellation. Within these limits e is finite; beyond them act' is below
 // 2e-33 or within 2e-33 of 1.

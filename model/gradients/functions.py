@@ -30,7 +30,7 @@ class Linear(Function):
         ctx: Any,
         x: Tensor,
         weight: PackedWeight,
-        bias: Gradient,
+        bias: Tensor | None,
         out_dtype: torch.dtype,
     ) -> Tensor:
         ctx.weight, ctx.dtype = weight, x.dtype
