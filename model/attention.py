@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .config import LayerConfig, ModelConfig
+from .gradients import recording
 from .hooks import bits, same_bits
 from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
@@ -64,7 +65,11 @@ class Attention(AttentionWeights, nn.Module):
         k_TGh = run.hook(f"{self.address}.hook_rot_k", self._rotate("k", k_TGh, run))
         cache = run.cache.layer(self.index)
         run.ops.write_kv(cache, run.batch, k_TGh, v_TGh)
-        return run.hook(f"{self.address}.hook_z", self._attend(q_THh, cache, run))
+        try:
+            z_THh = self._attend(q_THh, cache, run)
+        finally:
+            cache.written = None  # its graph may hold this pass, and so the cache itself
+        return run.hook(f"{self.address}.hook_z", z_THh)
 
     def _project(
         self, resid_Td: torch.Tensor, ln1: RMSNorm, run: Run
@@ -200,23 +205,26 @@ class Attention(AttentionWeights, nn.Module):
     ) -> None:
         """Each head's own input has a norm of its own, which an edit of ln1 would not reach."""
         names = (f"{ln1.address}.hook_scale", f"{ln1.address}.hook_normalized")
-        if run.has_backward(*names) and any(x.requires_grad for x in inputs.values()):
+        in_graph = torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values())
+        if in_graph and (run.has_backward(*names) or not run.detached.isdisjoint(names)):
             raise ValueError(
-                f"gradients are asked of {ln1.address} and flow through {self.block}'s per-head "
-                "inputs, which pass it by: each head then has a norm of its own; hook one of them"
+                f"hooks stop the gradients of {ln1.address} or ask for them, and they flow through "
+                f"{self.block}'s per-head inputs, which pass it by: each head then has a norm of "
+                "its own; hook one of them"
             )
         if not run.is_hooked(*names):
             return
-        edited = any(not _repeats(x_THd, resid_Td) for x_THd in inputs.values())
+        edited = in_graph or any(not _repeats(x_THd, resid_Td) for x_THd in inputs.values())
         if edited and not same_bits(x_Td, run.ops.rms_norm(resid_Td, ln1.weight, ln1.eps)):
             raise ValueError(
-                f"hooks edit both {ln1.address} and {self.block}'s per-head inputs; each head then "
-                "has a norm of its own, which ln1's hooks do not reach: edit one of them"
+                f"hooks edit {ln1.address}, and {self.block}'s per-head inputs are edited or in a "
+                "graph: each head then has a norm of its own, which ln1's hooks do not reach; "
+                "hook one of them"
             )
 
     def head_results(self, z_THh: torch.Tensor) -> torch.Tensor:
         """Each head's z through its slice of W_O, [T, H, d]: what hook_result shows."""
-        return self._head_results(z_THh, self.o.ops)
+        return self._head_results(z_THh, recording(self.o.ops, z_THh))
 
     def _head_results(self, z_THh: torch.Tensor, ops: Ops) -> torch.Tensor:
         results = []

@@ -23,10 +23,14 @@ class CapturedGradients:
         self.found: dict[str, torch.Tensor] = {}
         self._pos_slice = pos_slice
 
-    def check_loss(self, return_type: str | None, loss_per_token: bool) -> None:
+    def check_loss(
+        self, return_type: str | None, loss_per_token: bool, stop_at_layer: int | None
+    ) -> None:
         """Raises ValueError unless the pass returns what backward() starts from."""
         if not torch.is_grad_enabled():
             raise ValueError("incl_bwd: gradients are switched off here (torch.no_grad)")
+        if stop_at_layer is not None:
+            raise ValueError("incl_bwd: a pass that ends at stop_at_layer has no loss")
         if return_type != "loss" or loss_per_token:
             raise ValueError(
                 'incl_bwd: backward() starts from one number: return_type="loss" and no '
@@ -35,8 +39,15 @@ class CapturedGradients:
         if not self.hooks:
             raise ValueError("incl_bwd: none of the names kept has a gradient")
 
+    def take(self) -> dict[str, torch.Tensor]:
+        """What was found. The hooks, which live as long as the graph, keep none of it."""
+        found, self.found = self.found, {}
+        return found
+
     def _keep(self, tensor: torch.Tensor, *, hook: HookPoint) -> None:
         axis = 2 if has_key_axis(hook.name) else 1
         columns = select_columns(self._pos_slice, tensor.shape[axis])
-        kept = tensor if columns is None else tensor.index_select(axis, torch.tensor(columns))
-        self.found[f"{hook.name}_grad"] = kept.clone()
+        if columns is not None:
+            columns_C = torch.tensor(columns, dtype=torch.int64, device=tensor.device)
+            tensor = tensor.index_select(axis, columns_C)
+        self.found[f"{hook.name}_grad"] = tensor.clone()

@@ -13,13 +13,12 @@ import torch
 from .batch import RaggedBatch
 from .block import Block
 from .config import ModelConfig
-from .gradients import GradientOps, check_differentiable
+from .gradients import check_differentiable, gradient_ops
 from .hooks import FINAL_NAMES, HookRegistry, layer_of
 from .kv_cache import KVCache
 from .layers import Embedding, Linear, RMSNorm, SoftCap
 from .loss import next_token_loss, next_token_losses
 from .ops import Ops
-from .ops_native import NativeOps
 from .overrides import OverrideRegistry
 from .parallel import Group, ShardedOps, agreement
 from .prompts import Tokens, check_ids, token_batch
@@ -164,8 +163,7 @@ class ForwardPass:
         if torch.is_grad_enabled() and (registry.installed or registry.backward or overrides):
             # As of now: the hooks may be gone when backward() comes.
             backward = {name: tuple(fns) for name, fns in registry.backward.items()}
-            if type(ops) is NativeOps and ops.policy.compute is torch.float32:
-                ops = GradientOps(ops)
+            ops = gradient_ops(ops)
         if backward:
             check_differentiable(ops, batch)
         watch = Watch(registry.installed, registry.points, overrides, captures, ops.taps, backward)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from .batch import RaggedBatch
+from .hooks import HookFunction, HookPoint, call_hook, has_key_axis, moved
 
 NO_GRADIENTS = (
     "this model computes no gradients here: over several ranks, and for hf_bf16, it has none; load "
@@ -20,6 +24,35 @@ def hook_gradient(x: torch.Tensor, fn: GradientFunction) -> torch.Tensor:
     # Requires grad, so that the node is recorded even where x itself does not.
     anchor = torch.empty(0, requires_grad=True)
     return _GradientHook.apply(x, anchor, fn)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardHook:
+    """What the backward functions of a hook make of its gradient, on ragged rows.
+
+    Holds nothing else of its pass, whose activations would live as long as the graph.
+
+    Attributes:
+        masked: Bool [T, 1, K] at keys that no query reads, for scores and patterns.
+    """
+
+    point: HookPoint
+    functions: Sequence[HookFunction]
+    batch: RaggedBatch
+    masked: torch.Tensor | None = None
+
+    def __call__(self, grad: torch.Tensor) -> torch.Tensor:
+        grad = self._visible(grad)
+        keys = has_key_axis(self.point.name)
+        shown = self.batch.pad_keys(grad, 0.0) if keys else self.batch.pad(grad)
+        shown = shown.clone(memory_format=torch.contiguous_format)
+        for fn in self.functions:
+            shown = call_hook(fn, shown, self.point)
+        rows = self.batch.strip_keys(shown, 0.0) if keys else self.batch.strip(shown)
+        return self._visible(rows.clone()) if moved(rows, grad) else grad
+
+    def _visible(self, grad: torch.Tensor) -> torch.Tensor:
+        return grad if self.masked is None else grad.masked_fill(self.masked, 0.0)
 
 
 class _GradientHook(torch.autograd.Function):

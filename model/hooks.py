@@ -278,3 +278,12 @@ def bits(x: torch.Tensor) -> torch.Tensor:
 def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Whether two tensors of one shape and dtype hold the same bits."""
     return torch.equal(bits(x), bits(y))
+
+
+def moved(result: torch.Tensor, shown: torch.Tensor) -> bool:
+    """Whether to go on from a hook's result: its bits differ, or one of them is in a graph.
+
+    In a graph equal bits may be a detached copy, which stops gradients.
+    """
+    in_graph = torch.is_grad_enabled() and (result.requires_grad or shown.requires_grad)
+    return in_graph or not same_bits(result, shown)

@@ -27,7 +27,8 @@ class LayerCache:
         k_pages: [N, G, h, 64]: keys stand in the last axis, where a kernel's lanes are.
         v_pages: [N, G, 64, h].
         page_table: int32 [B, pages a sequence may have] on the CPU: page of each 64 positions.
-        written: Keys and values [T, G, h] of the pass under way, kept where a graph is wanted.
+        written: Keys and values [T, G, h] that the pass under way has just stored, in its graph if
+            it makes one; None once they are attended to.
     """
 
     k_pages: torch.Tensor
@@ -131,8 +132,6 @@ class KVCache:
         held = [-(-length // PAGE) for length in self.lengths]
         n_pages = self.n_pages + sum(n - h for n, h in zip(needed, held, strict=True))
         self._reserved = n_pages
-        for pool in self._pools:
-            pool.written = None
         if n_pages == self.n_pages:
             return
         width = max(table.shape[1], *needed)
@@ -153,8 +152,6 @@ class KVCache:
             self.key_offsets = list(batch.key_offsets)
         self.lengths = list(batch.totals)
         self.n_pages = self._reserved
-        for pool in self._pools:
-            pool.written = None
 
 
 def _with_capacity(pages: torch.Tensor, n: int) -> torch.Tensor:

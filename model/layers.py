@@ -1,6 +1,7 @@
 """The layers a model is built from, each dispatched at its address.
 
-Called without a run, a layer is its operation alone on [..., d], without hooks and overrides.
+Called without a run, a layer is its operation alone on [..., d], without hooks and overrides, and
+part of its input's graph.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .gradients import recording
 from .ops import Ops
 from .run import Run
 
@@ -39,7 +41,7 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
         if run is None:
-            linear = self.ops.linear
+            linear = recording(self.ops, x).linear
             return _by_rows(
                 lambda rows: linear(rows, self.weight, self.bias, out_dtype=self.out_dtype), x
             )
@@ -93,7 +95,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
         y: torch.Tensor
         if run is None:
-            return _by_rows(lambda rows: self.ops.rms_norm(rows, self.weight, self.eps), x)
+            rms_norm = recording(self.ops, x).rms_norm
+            return _by_rows(lambda rows: rms_norm(rows, self.weight, self.eps), x)
         names = (f"{self.address}.hook_scale", f"{self.address}.hook_normalized")
         if run.wants(*names):
             parts, x = run.ops.fork(x, 2)
@@ -117,7 +120,7 @@ class SoftCap(nn.Module):
 
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
         if run is None:
-            return self.ops.soft_cap(x, self.cap)
+            return recording(self.ops, x).soft_cap(x, self.cap)
         y: torch.Tensor = run.op("soft_cap", run.ops.soft_cap, x, self.cap)
         return y
 

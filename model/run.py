@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from .batch import RaggedBatch
-from .gradient_hook import NO_GRADIENTS, hook_gradient
-from .hooks import HookFunction, HookPoint, bits, call_hook, has_key_axis, layer_of, same_bits
+from .gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
+from .hooks import HookFunction, HookPoint, bits, call_hook, has_key_axis, layer_of, moved
 from .kv_cache import KVCache
 from .ops import Ops
 from .overrides import Override
@@ -126,6 +127,8 @@ class Run:
     cache: KVCache
     watch: Watch
     group: Group | None = None
+    detached: set[str] = field(default_factory=set)
+    """Hooks whose functions returned another tensor, part of no graph: gradients stop there."""
 
     def op(self, address: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The one dispatch point: calls fn, or what is installed at this address instead of it."""
@@ -135,6 +138,7 @@ class Run:
         with agreement(self.group, f"the override of {address}", "its result") as statement:
             result = override(fn, *args, **kwargs)
             statement.say("its result", result)
+        self._check_differentiable(f"the override of {address}", result)
         return result
 
     def wants(self, *names: str) -> bool:
@@ -161,7 +165,7 @@ class Run:
         if name in self.watch.hooks:
             x = self._call(name, x)
         if name in self.watch.backward:
-            x = hook_gradient(x, lambda grad: self._call_backward(name, grad))
+            x = hook_gradient(x, self._backward_hook(name))
         if name in self.watch.captures.names:
             self.capture(name, x)
         return x
@@ -183,18 +187,16 @@ class Run:
         if name in self.watch.hooks:
             shown = self._show_keys(x_THK, fill)
             result = self._run_functions(name, shown.clone(memory_format=torch.contiguous_format))
-            if self._moved(result, shown):
+            if moved(result, shown):
                 self._check_masked(name, result, shown, window)
                 edited = self.ops.rearrange(
                     result,
-                    lambda y: self.batch.strip_keys(y, fill),
-                    lambda grad: self.batch.pad_keys(grad, 0.0),
+                    partial(self.batch.strip_keys, fill=fill),
+                    partial(self.batch.pad_keys, fill=0.0),
                 )
         if name in self.watch.backward:
-            hidden = ~self.batch.visible_THK(window)
-            edited = hook_gradient(
-                edited, lambda grad: self._call_backward(name, grad.masked_fill(hidden, 0.0))
-            )
+            masked = ~self.batch.visible_THK(window)
+            edited = hook_gradient(edited, self._backward_hook(name, masked))
         if name in self.watch.captures.names:
             self.capture_keys(name, edited, fill)
         return edited, edited is not x_THK
@@ -238,41 +240,37 @@ class Run:
         result = self._run_functions(name, shown.clone(memory_format=torch.contiguous_format))
         # Padding is ignored on the way back; a copy, since the function may reuse its tensor.
         rows = self.ops.rearrange(result, self.batch.strip, self.batch.pad)
-        return rows.clone() if self._moved(rows, x) else x
+        return rows.clone() if moved(rows, x) else x
 
     def _run_functions(self, name: str, shown: torch.Tensor) -> torch.Tensor:
+        given = shown
         with agreement(self.group, f"the hook on {name}", "its result") as statement:
             for fn in self.watch.hooks[name]:
                 shown = call_hook(fn, shown, self.watch.points[name])
             statement.say("its result", shown)
-        if torch.is_grad_enabled() and shown.requires_grad and not self.ops.differentiable:
+        if shown is not given and not shown.requires_grad:
+            self.detached.add(name)
+        self._check_differentiable(f"the hook on {name}", shown)
+        return shown
+
+    def _check_differentiable(self, source: str, result: torch.Tensor) -> None:
+        """Raises ValueError for a result whose graph the operations after it would cut."""
+        if torch.is_grad_enabled() and result.requires_grad and not self.ops.differentiable:
             raise ValueError(
-                f"the hook on {name} returned a tensor that requires grad; {NO_GRADIENTS}; or "
+                f"{source} returned a tensor that requires grad; {NO_GRADIENTS}; or "
                 "detach() it, or run under torch.no_grad()"
             )
-        return shown
 
     def _show_keys(self, x_THK: torch.Tensor, fill: float) -> torch.Tensor:
         return self.ops.rearrange(
             x_THK,
-            lambda x: self.batch.pad_keys(x, fill),
-            lambda grad: self.batch.strip_keys(grad, 0.0),
+            partial(self.batch.pad_keys, fill=fill),
+            partial(self.batch.strip_keys, fill=0.0),
         )
 
-    def _call_backward(self, name: str, grad: torch.Tensor) -> torch.Tensor:
-        """What the backward functions of a hook make of its gradient, on ragged rows."""
-        keys = has_key_axis(name)
-        shown = self.batch.pad_keys(grad, 0.0) if keys else self.batch.pad(grad)
-        shown = shown.clone(memory_format=torch.contiguous_format)
-        for fn in self.watch.backward[name]:
-            shown = call_hook(fn, shown, self.watch.points[name])
-        rows = self.batch.strip_keys(shown, 0.0) if keys else self.batch.strip(shown)
-        return grad if same_bits(rows, grad) else rows.clone()
-
-    def _moved(self, result: torch.Tensor, original: torch.Tensor) -> bool:
-        """Whether to go on from a hook's result: it is part of a graph, or its bits differ."""
-        in_graph = torch.is_grad_enabled() and result.requires_grad
-        return in_graph or not same_bits(result, original)
+    def _backward_hook(self, name: str, masked: torch.Tensor | None = None) -> BackwardHook:
+        watch = self.watch
+        return BackwardHook(watch.points[name], watch.backward[name], self.batch, masked)
 
     def capture(self, name: str, x: torch.Tensor) -> None:
         """Keeps ragged rows [T, ...], or their captured positions."""

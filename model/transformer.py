@@ -218,7 +218,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         captures = Captures(frozenset(names), pos_slice)
         kept = CapturedGradients(names if incl_bwd else (), pos_slice)
         if incl_bwd:
-            kept.check_loss(return_type, loss_per_token)
+            kept.check_loss(return_type, loss_per_token, stop_at_layer)
         with self.hooks(bwd_hooks=kept.hooks):
             result = self._forward(
                 tokens,
@@ -232,7 +232,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
             )
         if incl_bwd:
             result.backward()
-        cache = ActivationCache({**captures.found, **kept.found}, self)
+        cache = ActivationCache({**captures.found, **kept.take()}, self)
         if remove_batch_dim:
             cache.remove_batch_dim()
         return result, cache if device is None else cache.to(device)

@@ -6,6 +6,6 @@ a graph is wanted (docs/numerics.md, Gradients).
 
 from __future__ import annotations
 
-from .ops import GradientOps, check_differentiable
+from .ops import GradientOps, check_differentiable, gradient_ops, recording
 
-__all__ = ["GradientOps", "check_differentiable"]
+__all__ = ["GradientOps", "check_differentiable", "gradient_ops", "recording"]

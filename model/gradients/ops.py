@@ -189,6 +189,29 @@ class GradientOps(NativeOps):
         return resid_Td
 
 
+def gradient_ops(ops: Ops) -> Ops:
+    """`ops` with derivatives, where they are native and have some; else themselves."""
+    if type(ops) is NativeOps and ops.policy.compute is torch.float32:
+        return GradientOps(ops)
+    return ops
+
+
+def recording(ops: Ops, x: torch.Tensor) -> Ops:
+    """`ops` for use outside a pass, recorded if x is in a graph.
+
+    Raises ValueError where they would cut it.
+    """
+    if not in_graph(x):
+        return ops
+    recorded = gradient_ops(ops)
+    if not recorded.differentiable:
+        raise ValueError(
+            f"an operation's input requires grad; {NO_GRADIENTS}; or detach() it, or use "
+            "torch.no_grad()"
+        )
+    return recorded
+
+
 def check_differentiable(ops: Ops, batch: RaggedBatch) -> None:
     """Raises ValueError unless gradients reach every token that the batch attends to."""
     if not ops.differentiable:

@@ -231,6 +231,8 @@ def test_what_has_no_gradient_raises(models: Any) -> None:
     for options in ({}, {"return_type": "loss", "loss_per_token": True}, {"return_type": "both"}):
         with pytest.raises(ValueError, match='return_type="loss"'):
             run(**options)
+    with pytest.raises(ValueError, match="stop_at_layer has no loss"):
+        run(return_type="loss", stop_at_layer=2)
     with pytest.raises(ValueError, match="none of the names"):
         run(names_filter="hook_tokens", return_type="loss")
     with pytest.raises(ValueError, match="integers"):
