@@ -29,8 +29,8 @@ def read_model(path: Path) -> GGUFFile:
     file = read_header(path)
     if _COUNT not in file.metadata:
         return file
-    count = _integer(file, _COUNT, 1)
-    if count == 1:
+    count = _integer(file, _COUNT, 0)
+    if count <= 1:  # 0: what `llama-gguf-split --merge` wrote
         return file
     paths = _shard_paths(file, count)
     shards = [file if shard == path else _read_shard(shard, file) for shard in paths]

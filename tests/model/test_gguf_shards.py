@@ -79,9 +79,11 @@ def test_shards_of_the_gguf_package(tmp_path: Path) -> None:
     assert np.array_equal(checkpoint.matrix("embed.weight").data.numpy(), embed)
 
 
-def test_one_of_one_needs_no_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_whole_model_needs_no_name(count: int, tmp_path: Path) -> None:
+    """`llama-gguf-split --merge` keeps the first shard's metadata, with a count of 0."""
     path = tmp_path / "model.gguf"
-    path.write_bytes(gguf_bytes({**LLAMA_METADATA, **split(0, 1)}, TENSORS))
+    path.write_bytes(gguf_bytes({**LLAMA_METADATA, **split(0, count)}, TENSORS))
     assert bitlens.load(path)(torch.tensor([[1]])).isfinite().all()
 
 
