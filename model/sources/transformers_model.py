@@ -1,11 +1,12 @@
 """A transformers model in memory -> Checkpoint.
 
-What it computes is known from its classes: every module must be one of transformers' or torch's
-own, under the names that a checkpoint of the same config has.
+What it computes is known from its classes: every module must be of the class that transformers
+puts there for the same config.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -114,9 +115,12 @@ def _require_own_modules(model: Any, name: str) -> None:
             f"{type(model).__module__}.{name}: what it computes is not known; pass a "
             f"transformers {expected}"
         )
+    with torch.device("meta"):
+        built = type(model)(copy.deepcopy(model.config))
+    kinds = {address: type(module) for address, module in built.named_modules()}
     for address, module in model.named_modules():
         kind = type(module)
-        if not kind.__module__.startswith(("transformers.", "torch.nn.modules.")):
+        if kind is not kinds.pop(address, None):
             raise CheckpointError(
                 f"{name}: {address} is a {kind.__module__}.{kind.__name__}, and what that computes "
                 "is not known; pass the model without it"
@@ -127,10 +131,18 @@ def _require_own_modules(model: Any, name: str) -> None:
                 f"{name}: the forward of {address or 'the model'} was replaced, and what it "
                 "computes is not known; undo that first"
             )
+    if kinds:
+        raise CheckpointError(f"{name}: {next(iter(kinds))} is missing, which its class has")
 
 
 def _require_readable(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     for key, x in tensors.items():
+        kind = type(x)
+        if kind not in (torch.Tensor, torch.nn.Parameter):  # its memory need not be its values
+            raise CheckpointError(
+                f"{name}: {key} is a {kind.__module__}.{kind.__name__}, quantised or spread out by "
+                "another library; pass a model of plain tensors"
+            )
         if x.device.type == "meta":
             raise CheckpointError(f"{name}: {key} has no data (meta device); load its weights")
         if x.device.type != "cpu":

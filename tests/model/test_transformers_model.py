@@ -121,6 +121,25 @@ def _replaced_forward(model: Any) -> None:
     mlp.forward = lambda x: x
 
 
+class Wrapped(torch.Tensor):
+    """As torchao's quantised weights and DTensor: a shape and a dtype, the data elsewhere."""
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return cls.of(args[0])
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype)
+
+
+def _wrapped_weight(model: Any) -> None:
+    up = model.model.layers[0].mlp.up_proj
+    up.weight = nn.Parameter(Wrapped.of(up.weight.detach()), requires_grad=False)
+
+
 def _untied(model: Any) -> None:
     model.config.tie_word_embeddings = True
 
@@ -133,12 +152,23 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "quantised": (_quantised, "quantised by another library; model.dequantize"),
     "adapters": (_adapted, "has adapters.*merge_and_unload"),
     "module": (lambda m: _linear(m, Doubled(40, 72, bias=False)), r"layers\.1\.mlp\.up_proj is a"),
-    "missing": (lambda m: _linear(m, nn.Identity()), r"missing tensors: model\.layers\.1\.mlp"),
+    "identity": (lambda m: _linear(m, nn.Identity()), r"layers\.1\.mlp\.up_proj is a .*Identity"),
+    "torch's module": (
+        lambda m: setattr(m.model.layers[0].mlp, "act_fn", nn.ReLU()),
+        r"layers\.0\.mlp\.act_fn is a torch\.nn\.modules\.activation\.ReLU",
+    ),
+    "norm": (
+        lambda m: setattr(m.model, "norm", nn.RMSNorm(40, eps=1.0)),
+        r"model\.norm is a torch\.nn\.modules\.normalization\.RMSNorm",
+    ),
+    "more modules": (lambda m: m.model.add_module("extra", nn.Dropout()), r"model\.extra is a"),
+    "fewer modules": (lambda m: delattr(m.model, "norm"), r"model\.norm is missing"),
     "shape": (lambda m: _linear(m, nn.Linear(40, 71, bias=False)), r"up_proj\.weight has shape"),
     "bias": (lambda m: _linear(m, nn.Linear(40, 72)), r"no use for: model\.layers\.1\.mlp\.up"),
     "forward": (_replaced_forward, r"forward of model\.layers\.0\.mlp was replaced"),
     "lm_head": (_untied, "lm_head has weights of its own"),
     "fp64": (_one_in_fp64, r"norm\.weight is torch\.float64.*model\.float\(\)"),
+    "wrapped": (_wrapped_weight, r"mlp\.up_proj\.weight is a .*Wrapped"),
     "meta": (lambda m: m.to("meta"), "no data"),
     "activation": (lambda m: setattr(m.config, "hidden_act", "relu"), "hidden_act = 'relu'"),
 }
