@@ -146,7 +146,9 @@ def _snapshot(model: HubModel, allowed: Sequence[str], ignored: str = "*/*") -> 
 def _names(model: HubModel) -> list[str] | None:
     """Every file of the repository; None where the hub cannot be asked."""
     try:
-        return list(_library(model).HfApi().list_repo_files(model.repo, revision=model.revision))
+        # One request. `list_repo_files` tries for half a minute where there is no network.
+        info = _library(model).HfApi().model_info(model.repo, revision=model.revision)
+        return [sibling.rfilename for sibling in info.siblings]
     except Exception:  # whoever needs the answer meets the same trouble in `_snapshot`
         return None
 

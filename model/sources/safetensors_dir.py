@@ -24,6 +24,7 @@ CONVERT = (
 )
 INDEX = "model.safetensors.index.json"
 _SINGLE_FILE = "model.safetensors"
+_SUFFIX = ".safetensors"
 
 
 def open_directory(path: Path) -> Checkpoint:
@@ -68,7 +69,7 @@ def weight_files(path: Path) -> list[str]:
     """Names of the files that hold the weights: those the index lists, or the single one.
 
     Raises:
-        CheckpointError: the index is damaged, or names a file outside the directory.
+        CheckpointError: the index is damaged, or names a file outside the directory or a pickle.
     """
     index_file = path / INDEX
     if not index_file.exists():
@@ -140,9 +141,11 @@ def _weight_map(index_file: Path) -> dict[str, Any]:
 
 
 def _require_plain(index_file: Path, shard: str) -> None:
-    """A shard lies beside its index and nowhere else."""
-    if Path(shard).name != shard or "\\" in shard or "\0" in shard or shard in (".", ".."):
-        raise CheckpointError(f"{index_file}: shard {shard!r} is not a plain file name")
+    """A shard lies beside its index and nowhere else, and is no pickle."""
+    if Path(shard).name != shard or {"\\", "\0"} & set(shard) or Path(shard).suffix != _SUFFIX:
+        raise CheckpointError(
+            f"{index_file}: shard {shard!r} is not a plain file name ending in {_SUFFIX}"
+        )
 
 
 def _shard_path(index_file: Path, shard: str) -> Path:

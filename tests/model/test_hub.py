@@ -148,13 +148,16 @@ def test_shards_come_from_the_index(hub: LocalHub, tmp_path: Path) -> None:
     assert "model.safetensors" not in hub.downloads()
 
 
-@pytest.mark.parametrize("shard", ["../../../secret.safetensors", "a/b.safetensors", ".."])
-def test_an_index_that_leaves_the_directory_is_refused(hub: LocalHub, shard: str) -> None:
+@pytest.mark.parametrize(
+    "shard", ["../../../secret.safetensors", "a/b.safetensors", "..", "pytorch_model.bin"]
+)
+def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(hub: LocalHub, shard: str) -> None:
     index = {"weight_map": {"model.norm.weight": shard}}
     files(hub)["model.safetensors.index.json"] = json.dumps(index).encode()
-    with pytest.raises(CheckpointError, match="not a plain file name"):
+    files(hub)["pytorch_model.bin"] = b"pickle"
+    with pytest.raises(CheckpointError, match=r"is not a plain file name ending in \.safetensors"):
         bitlens.load("org/tiny")
-    assert not [name for name in hub.downloads() if name.endswith(".safetensors")]
+    assert not {"model.safetensors", "pytorch_model.bin"} & set(hub.downloads())
 
 
 def test_what_is_here_wins(
@@ -216,6 +219,14 @@ def test_no_network(hub: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch)
     use_hub(monkeypatch, "http://127.0.0.1:9", cache)  # discard: nobody listens
     with pytest.raises(FetchError, match=r"cannot be reached \(HF_ENDPOINT names another\)"):
         bitlens.load("org/tiny")
+
+
+def test_a_gguf_file_of_a_hub_that_fails_is_refused_at_once(hub: LocalHub) -> None:
+    """Without the library's retries, half a minute of them, as other models are."""
+    hub.down = True
+    with pytest.raises(FetchError, match=r"org/tiny:Q4_0: not in the cache .* cannot be reached"):
+        locate("org/tiny:Q4_0")
+    assert len(hub.requests) == 2
 
 
 def test_offline(hub: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
