@@ -51,7 +51,7 @@ def audit(
         str,
         typer.Option(
             "--b",
-            help="On trial: bf16 or fp32, hf or hf-bf16 (transformers), or another checkpoint.",
+            help="On trial: a native policy, hf or hf-bf16 (transformers), or a checkpoint.",
         ),
     ] = "bf16",
     prompts: Annotated[

@@ -21,7 +21,6 @@ Model = Annotated[
         help="A .gguf file, a Hugging Face directory, an id on the Hugging Face hub (org/name, "
         "org/name@revision, org/name:Q4_K_M), or an alias: smollm2-135m-instruct, "
         "gemma-3-270m.",
-        show_default=False,
         callback=_here,
     ),
 ]
