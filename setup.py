@@ -84,8 +84,8 @@ def link_package() -> None:
     (ROOT / LINK).mkdir(parents=True, exist_ok=True)
     for name, target in (("bitlens", ROOT), ("bitlens_pytest.py", ROOT / "bitlens_pytest.py")):
         link = ROOT / LINK / name
-        if not link.exists():
-            link.unlink(missing_ok=True)  # of a clone that has moved
+        if link.resolve() != target:
+            link.unlink(missing_ok=True)  # of a clone that has moved or was copied
             link.symlink_to(target)
 
 

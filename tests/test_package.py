@@ -107,6 +107,24 @@ def test_mypy_recipe(tmp_path: Path, clone: str) -> None:
     assert "Success: no issues found in 1 source file" in out
 
 
+def test_a_copied_tree_is_linked_to_itself(tmp_path: Path) -> None:
+    """Also where the tree it was copied from is still there: mypy and an import would see that."""
+    code = (
+        "import setuptools; setuptools.setup = lambda **_: None; import setup; setup.link_package()"
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    for file in ("setup.py", "__init__.py", "bitlens_pytest.py"):
+        shutil.copy(ROOT / file, first)
+    _run(sys.executable, "-c", code, cwd=first)
+    shutil.copytree(first, second, symlinks=True)
+    _run(sys.executable, "-c", code, cwd=second)
+    for tree in (first, second):
+        link = tree / "build" / "link"
+        assert (link / "bitlens").resolve() == tree
+        assert (link / "bitlens_pytest.py").resolve() == tree / "bitlens_pytest.py"
+
+
 # Recipe 3: sdist -> wheel -> import in a clean environment.
 
 
