@@ -12,6 +12,7 @@ import bitlens
 import pytest
 from bitlens import cli
 from bitlens.model import verify as verify_module
+from bitlens.model.policy import NATIVE_POLICIES, POLICIES
 from command_line import command_runner
 from tiny_llama import write_tiny_llama
 
@@ -115,6 +116,13 @@ def test_verify_and_bench_on_a_small_model(run: Run, tiny_llama: Path) -> None:
     code, out, _ = run("bench", tiny_llama, *options)
     assert code == 0
     assert "native / torch" in out
+
+
+def test_every_policy_is_offered(run: Run, tiny_llama: Path) -> None:
+    assert {choice.value for choice in cli.Dtype} == set(POLICIES)
+    assert [choice.value for choice in cli.NativeDtype] == list(NATIVE_POLICIES)
+    code, out, _ = run("verify", tiny_llama, "--quick", "--dtype", "hf_bf16", "--json")
+    assert (code, json.loads(out)["dtype"]) == (0, "hf_bf16")
 
 
 def test_verify_exits_1_where_a_bit_moves(
