@@ -20,6 +20,7 @@ import torch
 import transformers
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.packed import PackedWeight
+from bitlens.model.rope_scaling import rotary_frequencies
 from error_bounds import Rounding, operation_bound
 
 U16 = 2.0**-8
@@ -52,10 +53,10 @@ def peer_of(path: Path) -> transformers.PreTrainedModel:
 
 @functools.lru_cache(maxsize=4)
 def lockstep(path: Path, backend: str) -> Lockstep:
-    """Values by address of an operation or, of what is inside one, by name of its hook."""
+    """Values by address of an operation or, inside of one and for heads' results, by hook."""
     found = Lockstep()
     model = bitlens.load(path, dtype="hf_bf16", backend=backend)  # type: ignore[arg-type]
-    raw = peer_of(path)
+    raw: Any = peer_of(path)
     peer = TransformersAddresses(raw)
     is_gemma = model.config.norm_offset != 0
     tokens_P = torch.randint(48, (N_TOKENS,), generator=torch.Generator().manual_seed(2))
@@ -100,6 +101,8 @@ def lockstep(path: Path, backend: str) -> Lockstep:
         for address in peer.op_addresses:
             stack.enter_context(peer.override(address, swap(address)))
         peer(tokens_P)
+        for i, layer in enumerate(raw.model.layers):
+            _results_of_heads(found, f"blocks.{i}.attn", layer.self_attn.o_proj.weight)
     return found
 
 
@@ -109,13 +112,13 @@ def _bound(address: str, y: Tensor, args: tuple[Any, ...], kwargs: Any, is_gemma
     wide = tuple(_widened(x) for x in args)
     arithmetic = 2 * operation_bound(FP32, name, wide, kwargs)
     if name.startswith("rope"):
-        x, _, *base = wide
+        x, _, theta, *scaling = wide
         half = x.shape[-1] // 2
         pair = x[..., :half].abs() + x[..., half:].abs()
         # cos and sin, both products, the sum; the peer forms its angles in fp32.
         loose = 2 * operation_bound(Rounding(angles=True), name, wide, kwargs)
-        magnitude = 1.2 if len(base) > 1 else 1.0  # yarn's attention factor is 1.14
-        return loose + 6.1 * U16 * magnitude * torch.cat([pair, pair], -1)
+        found = rotary_frequencies(theta, x.shape[-1], *(scaling or [None]), N_TOKENS)
+        return loose + 6.1 * U16 * found.attention_factor * torch.cat([pair, pair], -1)
     is_norm = name.startswith("ln") or name.endswith("_norm")
     roundings = 0 if name == "embed" else 2 if name == "act" or (is_norm and not is_gemma) else 1
     return arithmetic + 2.05 * roundings * U16 * (y.double().abs() + arithmetic)
@@ -178,6 +181,17 @@ def _look_inside_attention(
     attn = address.removesuffix(".attention")
     theirs[f"{attn}.hook_attn_scores"] = scores.masked_fill(mask < 0, -torch.inf)[0]
     theirs[f"{attn}.hook_pattern"] = pattern_BHTK[0]
+
+
+def _results_of_heads(found: Lockstep, attn: str, o_dn: Tensor) -> None:
+    """transformers' product of one head alone, which it never forms; the others are zeros."""
+    z_THh, name = found.hooks[f"{attn}.hook_z"], f"{attn}.hook_result"
+    one_head = torch.eye(z_THh.shape[1], dtype=z_THh.dtype)
+    alone_THn = (z_THh[:, None] * one_head[:, :, None]).flatten(2)
+    theirs = torch.nn.functional.linear(alone_THn, o_dn)
+    arithmetic = 2 * FP32.linear(alone_THn.double(), o_dn.double())
+    found.theirs[name] = theirs
+    found.bounds[name] = arithmetic + 2.05 * U16 * (theirs.double().abs() + arithmetic)
 
 
 def _look_inside_norm(found: Lockstep, address: str, x: Tensor, eps: float, is_gemma: bool) -> None:

@@ -5,6 +5,7 @@ tests/huggingface_bf16_lockstep.py derives the bounds.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -20,45 +21,16 @@ from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.policy import NATIVE_POLICIES
 from bitlens.precision.divergence import first_divergence
 from huggingface_bf16_lockstep import N_TOKENS, Lockstep, lockstep, peer_of
-from huggingface_cases import SHAPE, heads, random_weights, rope
+from huggingface_cases import random_weights
+from huggingface_configs import ARCHITECTURES, FIXED_ROPE
+from lockstep import used
 from random_models import MemoryReader, random_checkpoint, random_model
 
+# Soft caps are refused.
 CONFIGS: Mapping[str, transformers.PretrainedConfig] = {
-    "llama": transformers.LlamaConfig(**SHAPE, **heads(5, 5, 8), rope_parameters=rope(1e4)),
-    "llama, biases, tied, yarn": transformers.LlamaConfig(
-        **SHAPE | {"hidden_size": 42},
-        **heads(3, 1, 10),
-        rope_parameters={
-            "rope_type": "yarn",
-            "rope_theta": 5e5,
-            "factor": 4.0,
-            "original_max_position_embeddings": 16,
-        },
-        attention_bias=True,
-        mlp_bias=True,
-        tie_word_embeddings=True,
-    ),
-    "mistral, window": transformers.MistralConfig(
-        **SHAPE, **heads(6, 3, 10), rope_parameters=rope(1e4), sliding_window=5
-    ),
-    "qwen2, window above": transformers.Qwen2Config(
-        **SHAPE | {"hidden_size": 42},
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        rope_parameters=rope(1e6),
-        use_sliding_window=True,
-        sliding_window=7,
-        max_window_layers=1,
-    ),
-    "qwen3": transformers.Qwen3Config(**SHAPE, **heads(5, 1, 12), rope_parameters=rope(1e6)),
-    "gemma3, windows": transformers.Gemma3TextConfig(
-        **SHAPE | {"hidden_size": 42},
-        **heads(6, 2, 10),
-        query_pre_attn_scalar=12,
-        sliding_window=4,
-        layer_types=["sliding_attention", "full_attention"],
-        rope_parameters={"sliding_attention": rope(1e4), "full_attention": rope(1e6)},
-    ),
+    name: config
+    for name, config in {**ARCHITECTURES, **FIXED_ROPE}.items()
+    if getattr(config, "final_logit_softcapping", None) is None
 }
 
 Tensor = torch.Tensor
@@ -69,23 +41,34 @@ BACKENDS = ("native", "torch")
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of bf16 weights."""
     directory: Path = tmp_path_factory.mktemp("model")
-    random_weights(CONFIGS[request.param]).bfloat16().save_pretrained(directory)
+    random_weights(copy.deepcopy(CONFIGS[request.param])).bfloat16().save_pretrained(directory)
     return directory
+
+
+def compared(found: Lockstep) -> dict[str, Tensor]:
+    """Our value at every address and hook that has a bound."""
+    return found.ours | {name: found.hooks[name] for name in found.theirs.keys() - found.ours}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_operation_and_its_inside_agree_in_lockstep(path: Path, backend: str) -> None:
     found = lockstep(path, backend)
-    ours = found.ours | {name: found.hooks[name] for name in found.theirs.keys() - found.ours}
+    ours = compared(found)
     assert ours.keys() == found.theirs.keys() == found.bounds.keys()
     for address, y in ours.items():
-        theirs, bound = found.theirs[address].double(), found.bounds[address]
-        difference = (y.double() - theirs).masked_fill(y == theirs, 0.0).abs()  # -inf - -inf
-        assert bool((difference <= bound).all()), address
+        assert used(y, found.theirs[address], found.bounds[address]) <= 1, address
         if y.dtype == torch.bfloat16 or address == "unembed":
             assert torch.equal(y, y.bfloat16().to(y.dtype)), address
     equal = [torch.equal(y.double(), found.theirs[address].double()) for address, y in ours.items()]
     assert sum(equal) > len(equal) / 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_part_in_16_leaves_every_bound(path: Path, backend: str) -> None:
+    found = lockstep(path, backend)
+    for address, y in compared(found).items():
+        moved = y.double() * (1 + 2.0**-4)
+        assert used(moved, found.theirs[address], found.bounds[address]) > 1, address
 
 
 _OUTPUT_OF = {
@@ -106,14 +89,11 @@ _OUTPUT_OF = {
     "ln_final": "unembed.hook_in",
     "unembed": "unembed.hook_out",
 }
-# Copies of the residual stream; each head's share of o, which transformers never forms; the input.
-_COPIES = ("hook_resid_pre", "hook_attn_in", "_input", "hook_mlp_in")
-_WITHOUT_PEER = ("hook_result", "hook_tokens")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_hook_was_left_out(path: Path, backend: str) -> None:
-    """Each is an operation's output, inside of one, or a copy of such."""
+    """Each is an operation's output, inside of one, or an exact copy of such."""
     found = lockstep(path, backend)
     outputs = dict(_OUTPUT_OF)
     sandwich = "blocks.0.ln1_post" in found.ours
@@ -127,15 +107,25 @@ def test_no_hook_was_left_out(path: Path, backend: str) -> None:
         if name is not None:
             assert torch.equal(found.hooks[block + name].view(y.shape), y), address
             seen.add(block + name)
-    left = [
-        name
-        for name in found.hooks.keys() - seen
-        if not name.endswith((*_COPIES, *_WITHOUT_PEER, "hook_mlp_out"))
-    ]
-    assert not left
-    assert torch.equal(found.hooks["blocks.1.hook_mlp_in"], found.ours["blocks.1.resid_mid"])
-    if not sandwich:
-        assert torch.equal(found.hooks["blocks.1.hook_mlp_out"], found.ours["blocks.1.mlp.down"])
+    copies = _copies(found.hooks, sandwich)
+    for name, origin in copies.items():
+        assert torch.equal(found.hooks[name], origin.expand_as(found.hooks[name])), name
+    assert not seen & copies.keys()
+    assert found.hooks.keys() - seen - copies.keys() == {"hook_tokens"}
+
+
+def _copies(hooks: Mapping[str, Tensor], sandwich: bool) -> dict[str, Tensor]:
+    """What each hook that shows the residual stream, or the MLP's output, again must equal."""
+    copies, resid = {}, hooks["hook_embed"]
+    for b in (name.removesuffix("hook_resid_post") for name in hooks if "resid_post" in name):
+        copies[f"{b}hook_resid_pre"] = resid
+        for name in ("attn_in", "q_input", "k_input", "v_input"):
+            copies[f"{b}hook_{name}"] = resid[:, None]
+        copies[f"{b}hook_mlp_in"] = hooks[f"{b}hook_resid_mid"]
+        if not sandwich:
+            copies[f"{b}hook_mlp_out"] = hooks[f"{b}mlp.hook_out"]
+        resid = hooks[f"{b}hook_resid_post"]
+    return copies
 
 
 def test_both_keep_the_contracts_they_declare(path: Path) -> None:
