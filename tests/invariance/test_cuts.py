@@ -7,7 +7,15 @@ import dataclasses
 import pytest
 import torch
 from bitlens.model.transformer import HookedTransformer
-from invariance.subjects import WIDE, Views, assert_same, check_cut, draw_tokens, random_cuts
+from invariance.subjects import (
+    WIDE,
+    Views,
+    assert_same,
+    check_cut,
+    draw_tokens,
+    random_cuts,
+    with_dtypes,
+)
 from random_models import CONFIGS, random_model
 
 
@@ -53,14 +61,14 @@ def test_decode_one_by_one(model: HookedTransformer) -> None:
     assert calls == 530
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "hf_bf16"])
+@pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(["mistral"]))
 @pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 255, 256, 257])
-def test_windows(window: int, dtype: str) -> None:
+def test_windows(window: int, architecture: str, dtype: str) -> None:
     layers = tuple(
         dataclasses.replace(layer, window=window if i != 1 else None)
-        for i, layer in enumerate(CONFIGS["mistral"].layers)
+        for i, layer in enumerate(CONFIGS[architecture].layers)
     )
-    model = random_model("mistral", changes=WIDE | {"layers": layers}, dtype=dtype)
+    model = random_model(architecture, changes=WIDE | {"layers": layers}, dtype=dtype)
     views = Views(model)
     tokens_P = draw_tokens(model, 330)
     expected = views.alone(tokens_P)

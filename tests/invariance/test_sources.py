@@ -9,10 +9,21 @@ import copy
 
 import pytest
 import torch
+from bitlens.model.config import ConfigError
 from bitlens.model.load import load
 from huggingface_cases import random_weights
 from huggingface_configs import ARCHITECTURES, FIXED_ROPE
-from invariance.subjects import Views, assert_same, count_different, draw_tokens, with_dtypes
+from invariance.subjects import (
+    DTYPES,
+    SUBJECTS,
+    Views,
+    assert_same,
+    count_different,
+    draw_tokens,
+    dtypes_of,
+    small,
+    with_dtypes,
+)
 from source_models import SOURCES, model_from
 
 EVERY = {**ARCHITECTURES, **FIXED_ROPE}
@@ -27,6 +38,17 @@ def test_bits_are_the_same_from_every_source(name: str, dtype: str) -> None:
     for other in others:
         assert other.config == first.config
         assert_same(Views(other).alone(tokens_P), expected)
+
+
+def test_policies_left_out_are_refused() -> None:
+    """No table here leaves out what would run."""
+    left_out = {(s, d) for s in (*SUBJECTS, *EVERY) for d in DTYPES if d not in dtypes_of(s)}
+    for subject, dtype in left_out:
+        with pytest.raises(ConfigError, match=f'"{dtype}".*is not stated'):
+            if subject in EVERY:
+                model_from("memory", EVERY[subject], dtype)
+            else:
+                small(subject, dtype)
 
 
 @torch.no_grad()
