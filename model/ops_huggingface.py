@@ -47,8 +47,10 @@ def rounds_normalized(config: ModelConfig) -> bool:
     """
     capped = config.attn_logit_softcap is not None or config.final_logit_softcap is not None
     if capped or config.sandwich_norms != config.multiplies_by_offset:
+        what = config.architecture + (" with soft caps" if capped else "")
         raise ConfigError(
-            f'dtype = "hf_bf16": where transformers rounds in {config.architecture} is not stated, '
-            'only for llama, mistral, qwen2, qwen3 and gemma3; load with dtype="bf16"'
+            f'dtype = "hf_bf16": where transformers rounds in {what} is not stated, '
+            "only for llama, mistral, qwen2, qwen3 and gemma3 as transformers has them, without "
+            'soft caps; load with dtype="bf16"'
         )
     return not config.multiplies_by_offset

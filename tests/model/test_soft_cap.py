@@ -133,5 +133,5 @@ def test_transformer_lens_names() -> None:
 
 def test_hf_bf16_is_refused() -> None:
     checkpoint = random_checkpoint("llama", final_logit_softcap=30.0)
-    with pytest.raises(ConfigError, match="rounding points of soft caps"):
+    with pytest.raises(ConfigError, match="rounds in llama with soft caps is not stated"):
         bitlens.load(checkpoint, dtype="hf_bf16", backend="torch")

@@ -140,8 +140,17 @@ class Lockstep:
         return getattr(mlp if block.endswith("mlp") else attn, f"{name}_proj")(args[0])
 
     def _attend(
-        self, attn: Any, q_THh: Tensor, cache: Any, batch: Any, *, scale: float, window: int | None
+        self,
+        attn: Any,
+        q_THh: Tensor,
+        cache: Any,
+        batch: Any,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
     ) -> Tensor:
+        assert cap is None
         assert attn.sliding_window == window
         assert attn.scaling == scale
         k_GKh, v_GKh = (x_KGh.transpose(0, 1) for x_KGh in cache.written)

@@ -187,7 +187,9 @@ def test_logits_are_bf16_numbers_and_near_the_peers(path: Path, backend: Any) ->
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_unknown_rounding_points_are_refused(backend: str) -> None:
     """Norms around each sublayer that multiply by w: no model that was read has them."""
-    with pytest.raises(ConfigError, match=r"rounds in gemma2 is not stated.*dtype=\"bf16\""):
+    with pytest.raises(
+        ConfigError, match=r"rounds in gemma2 with soft caps is not stated.*dtype=\"bf16\""
+    ):
         random_model("gemma2", dtype="hf_bf16", backend=backend)
     with pytest.raises(ConfigError, match=r"rounds in gemma3 is not stated.*dtype=\"bf16\""):
         random_model("gemma3", changes={"norm_offset": 0.0}, dtype="hf_bf16", backend=backend)

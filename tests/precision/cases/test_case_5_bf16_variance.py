@@ -1,4 +1,4 @@
-"""Case 5, sglang#27540: RMSNorm sums the variance in the input's dtype, bf16.
+"""Case 5, sglang#27540: RMSNorm sums the variance in bf16.
 
 On gemma-4-31B the cosine to Hugging Face fell to 0.5 in the last layers. Here every norm of
 SmolLM2 does it.
@@ -25,7 +25,8 @@ PROMPT = "The capital of France is Paris, and the capital of Japan is"
 
 
 def norm_with_bf16_variance(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    variance = (x * x).mean(-1, keepdim=True)
+    low = x.bfloat16()
+    variance = (low * low).mean(-1, keepdim=True)
     return (x.float() * torch.rsqrt(variance.float() + eps) * weight.float()).bfloat16()
 
 
