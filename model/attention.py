@@ -85,6 +85,7 @@ class Attention(AttentionWeights, nn.Module):
         for (name, linear), into_Td in zip(linears, run.ops.fork(x_Td, 3), strict=True):
             y = linear(into_Td, run).unflatten(1, (self.heads[name], self.config.d_head))
             if name in inputs:
+                run.require_original(f"{self.block}.hook_{name}_input", ln1.address, linear.address)
                 y = _from_head_inputs(linear, ln1, inputs[name], resid_Td, y, run)
             projected.append(run.hook(f"{self.address}.hook_{name}", y))
         q, k, v = projected
@@ -247,6 +248,7 @@ class Attention(AttentionWeights, nn.Module):
         hooked, edited = run.hook_edited(f"{self.address}.hook_result", result_THd)
         if not edited:
             return attn_out_Td
+        run.require_original(f"{self.address}.hook_result", self.o.address)
         first, *others = hooked.unbind(1)
         total = first.to(ops.policy.compute)
         for head_Td in others:

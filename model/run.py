@@ -158,6 +158,14 @@ class Run:
         """Whether something is installed in place of this operation."""
         return address in self.watch.overrides
 
+    def require_original(self, hook: str, *addresses: str) -> None:
+        """Raises ValueError where an override would be passed by, head by head."""
+        for address in filter(self.is_overridden, addresses):
+            raise ValueError(
+                f"{hook} is edited or in a graph, and goes on head by head, which the override of "
+                f"{address} does not reach; take one of them away"
+            )
+
     def hook(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Fires a hook on ragged rows [T, ...]; returns x itself unless a function edited it."""
         if name not in self.watch.names:

@@ -257,6 +257,8 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         if bwd_hooks and not torch.is_grad_enabled():
             raise ValueError("bwd_hooks: gradients are switched off here (torch.no_grad)")
         if not reset_hooks_end:
+            with self.hooks(fwd_hooks, bwd_hooks):
+                pass  # a name that is none raises here, before any is left installed
             for name, fn in fwd_hooks:
                 self.add_hook(name, fn)
             for name, fn in bwd_hooks:

@@ -148,6 +148,20 @@ def test_reset_hooks_by_direction(models: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_hooks_that_stay_are_installed_together_or_not_at_all(models: Any, backend: str) -> None:
+    model, calls = models("llama", backend), []
+    hooks = [(RESID, lambda tensor, hook: calls.append(hook.name))]
+    with pytest.raises(KeyError):
+        model.run_with_hooks(TOKENS, hooks, [("hook_embeds", keep({}))], reset_hooks_end=False)
+    model(TOKENS)
+    assert not calls
+    model.run_with_hooks(TOKENS, hooks, reset_hooks_end=False)
+    model(TOKENS)
+    model.reset_hooks()
+    assert calls == [RESID, RESID]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_incl_bwd_keeps_what_hooks_see(models: Any, backend: str) -> None:
     model = models("gemma3", backend)
     found: dict[str, torch.Tensor] = {}

@@ -132,3 +132,27 @@ def test_a_gradient_written_at_masked_keys_is_ignored(model: HookedTransformer, 
     with model.hooks(bwd_hooks=[(f"blocks.1.{name}", write)]):
         found = gradients(model, TOKENS, [RESID])
     assert torch.equal(found[RESID], plain[RESID])
+
+
+@pytest.mark.parametrize(
+    ("hook", "address"),
+    [
+        ("hook_q_input", "attn.q"),
+        ("hook_attn_in", "attn.v"),
+        ("hook_k_input", "ln1"),
+        ("attn.hook_result", "attn.o"),
+    ],
+)
+def test_an_override_that_a_path_passes_by_raises(
+    model: HookedTransformer, hook: str, address: str
+) -> None:
+    def zeros(original: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return original(*args, **kwargs) * 0
+
+    hook, address = f"blocks.1.{hook}", f"blocks.1.{address}"
+    with model.override(address, zeros):
+        model.run_with_cache(TOKENS, hook)
+        edits: list[Any] = [([(hook, lambda x, hook: x * 2)], []), ([], [(hook, nothing)])]
+        for forward, backward in edits:
+            with pytest.raises(ValueError, match=f"the override of {address} does not reach"):
+                model.run_with_hooks(TOKENS, forward, backward)
