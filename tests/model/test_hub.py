@@ -151,7 +151,9 @@ def test_shards_come_from_the_index(hub: LocalHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shard", ["../../../secret.safetensors", "a/b.safetensors", "..", "pytorch_model.bin"]
 )
-def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(hub: LocalHub, shard: str) -> None:
+def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(
+    hub: LocalHub, shard: str
+) -> None:
     index = {"weight_map": {"model.norm.weight": shard}}
     files(hub)["model.safetensors.index.json"] = json.dumps(index).encode()
     files(hub)["pytorch_model.bin"] = b"pickle"

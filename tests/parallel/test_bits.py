@@ -20,9 +20,14 @@ from parallel.sharded import SIZES, TIMEOUT, checkpoint_of, draw_batch, on_ranks
 from random_models import random_checkpoint
 
 CASES = [
-    (architecture, size, dtype)
+    pytest.param(architecture, size, dtype, marks=marks)
     for architecture in ARCHITECTURES
-    for dtype, sizes in (("fp32", SIZES), ("bf16", SIZES), ("hf_bf16", (2, 3)))
+    for dtype, sizes, marks in (
+        ("fp32", SIZES, ()),
+        ("bf16", SIZES, ()),
+        ("hf_bf16", (2, 3), ()),
+        ("bf16_weights", (2, 3), pytest.mark.nightly),
+    )
     for size in sizes
     if dtype in dtypes_of(architecture)
 ]
