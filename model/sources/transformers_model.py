@@ -115,8 +115,10 @@ def _require_own_modules(model: Any, name: str) -> None:
             f"{type(model).__module__}.{name}: what it computes is not known; pass a "
             f"transformers {expected}"
         )
+    config = copy.deepcopy(model.config)
+    config._attn_implementation = "eager"  # which every class has; the modules are the same
     with torch.device("meta"):
-        built = type(model)(copy.deepcopy(model.config))
+        built = type(model)(config)
     kinds = {address: type(module) for address, module in built.named_modules()}
     for address, module in model.named_modules():
         kind = type(module)

@@ -84,6 +84,16 @@ def test_a_model_that_has_run_and_trains_is_still_one(llama: Any) -> None:
     assert n_different(bitlens.load(llama)(TOKENS), expected) == 0
 
 
+def test_how_it_computes_attention_does_not_matter() -> None:
+    """The implementation may be changed, even to one that the class cannot be built with."""
+    model = random_weights(copy.deepcopy(ARCHITECTURES["gemma2, alternating windows"]))
+    expected, random_state = bitlens.load(model)(TOKENS), torch.get_rng_state()
+    model.config._attn_implementation = "sdpa"
+    assert n_different(bitlens.load(model)(TOKENS), expected) == 0
+    assert model.config._attn_implementation == "sdpa"
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
 def test_weights_that_are_not_finite_are_named(llama: Any) -> None:
     with torch.no_grad():
         llama.model.norm.weight[3] = torch.nan
