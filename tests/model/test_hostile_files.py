@@ -191,7 +191,7 @@ def test_rope_factors_longer_than_any_float_are_refused() -> None:
 
 def test_a_shard_name_no_file_system_takes(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(seeds.config_json("llama")))
-    index = {"weight_map": {"model.norm.weight": "x" * 10_000}}
+    index = {"weight_map": {"model.norm.weight": "x" * 10_000 + ".safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="is missing"):
         open_checkpoint(folder)
