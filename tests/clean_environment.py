@@ -64,6 +64,11 @@ class Environment:
         listed = self.pip("list", "--format=freeze", "--path", self.site_packages)
         return {normalised(line.split("==")[0]) for line in listed.splitlines()}
 
+    def imports(self, package: str) -> bool:
+        """Whether a package of this name can be imported here."""
+        code = f"import importlib.util as u; print(u.find_spec({package!r}) is not None)"
+        return self.run("python", "-c", code).strip() == "True"
+
     def borrow(self, lender: Environment) -> None:
         (self.site_packages / "lent.pth").write_text(f"{lender.site_packages}\n")
 
