@@ -67,23 +67,9 @@ def rms_norm(
     scale_out: int,
     normalized_out: int,
 ) -> None: ...
-def stepwise_rms_norm(
-    x: int,
-    residual: int,
-    weight: int,
-    rows: int,
-    heads: int,
-    d: int,
-    x_stride: int,
-    eps: float,
-    x_dtype: int,
-    dtype: int,
-    out: int,
-    out_stride: int,
-    residual_out: int,
-    scale_out: int,
-    normalized_out: int,
-) -> None: ...
+
+stepwise_rms_norm = rms_norm
+
 def normalize(x: int, scale: int, rows: int, d: int, dtype: int, out: int) -> None: ...
 def norm_weight(normalized: int, weight: int, rows: int, d: int, out: int, dtype: int) -> None: ...
 def add(x: int, dtype: int, y: int, y_dtype: int, count: int, out: int) -> None: ...
@@ -101,18 +87,9 @@ def gated_act(
     out: int,
     out_stride: int,
 ) -> None: ...
-def stepwise_gated_act(
-    kind: int,
-    gate: int,
-    up: int,
-    rows: int,
-    width: int,
-    gate_stride: int,
-    up_stride: int,
-    dtype: int,
-    out: int,
-    out_stride: int,
-) -> None: ...
+
+stepwise_gated_act = gated_act
+
 def softmax(x: int, rows: int, n: int, out: int) -> None: ...
 def logsumexp(x: int, rows: int, n: int, out: int) -> None: ...
 def log_softmax(x: int, rows: int, n: int, out: int) -> None: ...
@@ -146,20 +123,9 @@ def rope(
     out: int,
     out_stride: int,
 ) -> None: ...
-def stepwise_rope(
-    x: int,
-    dtype: int,
-    rows: int,
-    heads: int,
-    d_head: int,
-    x_stride: int,
-    positions: int,
-    cos: int,
-    sin: int,
-    n_positions: int,
-    out: int,
-    out_stride: int,
-) -> None: ...
+
+stepwise_rope = rope
+
 def kv_write(
     k: int,
     v: int,

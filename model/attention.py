@@ -12,7 +12,7 @@ from torch import nn
 
 from .config import LayerConfig, ModelConfig
 from .gradients import recording
-from .hooks import bits, same_bits
+from .hooks import bits, in_graph, same_bits
 from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
 from .ops import Ops
@@ -206,8 +206,8 @@ class Attention(AttentionWeights, nn.Module):
     ) -> None:
         """Each head's own input has a norm of its own, which an edit of ln1 would not reach."""
         names = (f"{ln1.address}.hook_scale", f"{ln1.address}.hook_normalized")
-        in_graph = torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values())
-        if in_graph and (run.has_backward(*names) or not run.detached.isdisjoint(names)):
+        recorded = in_graph(*inputs.values())
+        if recorded and (run.has_backward(*names) or not run.detached.isdisjoint(names)):
             raise ValueError(
                 f"hooks stop the gradients of {ln1.address} or ask for them, and they flow through "
                 f"{self.block}'s per-head inputs, which pass it by: each head then has a norm of "
@@ -215,7 +215,7 @@ class Attention(AttentionWeights, nn.Module):
             )
         if not run.is_hooked(*names):
             return
-        edited = in_graph or any(not _repeats(x_THd, resid_Td) for x_THd in inputs.values())
+        edited = recorded or any(not _repeats(x_THd, resid_Td) for x_THd in inputs.values())
         if edited and not same_bits(x_Td, run.ops.rms_norm(resid_Td, ln1.weight, ln1.eps)):
             raise ValueError(
                 f"hooks edit {ln1.address}, and {self.block}'s per-head inputs are edited or in a "

@@ -203,15 +203,20 @@ class RaggedBatch:
 
     def visible_THK(self, window: int | None) -> torch.Tensor:
         """Which keys each row attends to: bool [T, 1, K]."""
-        key_K = torch.arange(self.n_keys, device=self.device)
-        t = self.positions_T[:, None, None]
-        visible = key_K <= t
-        return visible if window is None else visible & (key_K > t - window)
+        return visible_keys(self.positions_T, self.n_keys, window)
 
     def _row(self, b: int, column: int) -> int | None:
         """The ragged row in a cell of the padded batch; None on padding."""
         at = column - self.offsets[b]
         return self.starts[b] + at if 0 <= at < self.lengths[b] else None
+
+
+def visible_keys(positions_T: torch.Tensor, n_keys: int, window: int | None) -> torch.Tensor:
+    """Which of keys 0 .. n_keys - 1 queries at these positions attend to: bool [T, 1, K]."""
+    key_K = torch.arange(n_keys, device=positions_T.device)
+    t_T11 = positions_T[:, None, None]
+    visible = key_K <= t_T11
+    return visible if window is None else visible & (key_K > t_T11 - window)
 
 
 def _read_mask(mask_BP: torch.Tensor, tokens_BP: torch.Tensor) -> tuple[list[int], list[int]]:

@@ -280,10 +280,14 @@ def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
     return torch.equal(bits(x), bits(y))
 
 
+def in_graph(*tensors: torch.Tensor) -> bool:
+    """Whether an operation on these is recorded for backward()."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def moved(result: torch.Tensor, shown: torch.Tensor) -> bool:
     """Whether to go on from a hook's result: its bits differ, or one of them is in a graph.
 
     In a graph equal bits may be a detached copy, which stops gradients.
     """
-    in_graph = torch.is_grad_enabled() and (result.requires_grad or shown.requires_grad)
-    return in_graph or not same_bits(result, shown)
+    return in_graph(result, shown) or not same_bits(result, shown)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .hooks import in_graph
 from .kv_cache import KVCache
 from .run import Captures, Run, Watch
 
@@ -22,8 +23,7 @@ def may_recompute(layer: int, resid_Td: torch.Tensor, run: Run) -> bool:
     Not where functions of the user's stand inside, which would run twice, nor where the block reads
     a cached prefix.
     """
-    recorded = torch.is_grad_enabled() and resid_Td.requires_grad
-    return recorded and layer not in run.watch.edited and not any(run.batch.past)
+    return in_graph(resid_Td) and layer not in run.watch.edited and not any(run.batch.past)
 
 
 def run_recomputed(block: Block, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:

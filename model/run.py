@@ -15,7 +15,16 @@ import torch
 
 from .batch import RaggedBatch
 from .gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
-from .hooks import HookFunction, HookPoint, bits, call_hook, has_key_axis, layer_of, moved
+from .hooks import (
+    HookFunction,
+    HookPoint,
+    bits,
+    call_hook,
+    has_key_axis,
+    in_graph,
+    layer_of,
+    moved,
+)
 from .kv_cache import KVCache
 from .ops import Ops
 from .overrides import Override
@@ -236,7 +245,7 @@ class Run:
         For hooks whose documented path sums in another order than the fused one.
         """
         merged = torch.where(edited[..., None], path.detach(), value.detach())
-        if torch.is_grad_enabled() and path.requires_grad:
+        if in_graph(path):
             return _Graft.apply(merged, path)  # type: ignore[no-any-return, no-untyped-call]
         return merged
 
@@ -263,7 +272,7 @@ class Run:
 
     def _check_differentiable(self, source: str, result: torch.Tensor) -> None:
         """Raises ValueError for a result whose graph the operations after it would cut."""
-        if torch.is_grad_enabled() and result.requires_grad and not self.ops.differentiable:
+        if in_graph(result) and not self.ops.differentiable:
             raise ValueError(
                 f"{source} returned a tensor that requires grad; {NO_GRADIENTS}; or "
                 "detach() it, or run under torch.no_grad()"

@@ -17,7 +17,7 @@ import torch
 from torch.autograd import Function
 
 from .. import kernels
-from ..batch import RaggedBatch
+from ..batch import RaggedBatch, visible_keys
 from ..checkpoint import Format, StoredMatrix
 from ..kv_cache import PAGE
 from ..packed import pack
@@ -115,12 +115,9 @@ class QueryBlock:
 
     def visible_only(self, x_QHK: Tensor) -> Tensor:
         """x, and 0 at masked keys."""
-        t_Q11 = torch.arange(self.first, self.last)[:, None, None]
-        key_K = torch.arange(self.last)
-        masked = key_K > t_Q11
-        if self.settings.window is not None:
-            masked = masked | (key_K <= t_Q11 - self.settings.window)
-        return x_QHK.masked_fill(masked, 0.0)
+        positions_Q = torch.arange(self.first, self.last)
+        visible_QHK = visible_keys(positions_Q, self.last, self.settings.window)
+        return x_QHK.masked_fill(~visible_QHK, 0.0)
 
     @property
     def _window(self) -> int:
@@ -164,7 +161,7 @@ class KeySums:
         total_KGh[block.first :] = part_KGh[block.first :]
 
     def rounded(self) -> Tensor:
-        return gradient_kernels.scaled(self._total_TGh, 1.0, self._dtype)
+        return kernels.cast(self._total_TGh, self._dtype)
 
 
 def _of_pairs(x_QRn: Tensor) -> Tensor:

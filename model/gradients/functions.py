@@ -56,7 +56,7 @@ class Add(Function):
     @first_order
     def backward(ctx: Any, dsum: Tensor) -> tuple[Tensor, Tensor]:
         same = dsum.dtype is ctx.dtype
-        return dsum, dsum if same else gradient_kernels.scaled(dsum, 1.0, ctx.dtype)
+        return dsum, dsum if same else kernels.cast(dsum, ctx.dtype)
 
 
 class Fork(Function):
@@ -86,12 +86,12 @@ class Widen(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.dtype = x.dtype
-        return gradient_kernels.scaled(x, 1.0, torch.float32)
+        return kernels.cast(x, torch.float32)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, dx: Tensor) -> Tensor:
-        return gradient_kernels.scaled(dx, 1.0, ctx.dtype)
+        return kernels.cast(dx, ctx.dtype)
 
 
 class RMSScale(Function):
@@ -135,7 +135,7 @@ class NormWeight(Function):
     @first_order
     def backward(ctx: Any, dy: Tensor) -> tuple[Gradient, ...]:
         (weight,) = ctx.saved_tensors
-        wide = gradient_kernels.scaled(dy, 1.0, torch.float32)
+        wide = kernels.cast(dy, torch.float32)
         return kernels.norm_weight(wide, weight, torch.float32), None, None
 
 

@@ -13,7 +13,7 @@ from ..kernels import ACT_CODES, DTYPE_CODES, empty
 
 
 def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tensor:
-    """x * factor, rounded once; with a factor of 1 it widens or rounds."""
+    """x * factor, rounded once."""
     x = x.contiguous()
     out = empty(x.shape, out_dtype)
     _core.scaled(

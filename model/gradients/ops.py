@@ -13,6 +13,7 @@ import torch
 from ..batch import RaggedBatch
 from ..config import ActFn
 from ..gradient_hook import NO_GRADIENTS
+from ..hooks import in_graph
 from ..kv_cache import LayerCache
 from ..ops import Ops
 from ..ops_native import NativeOps
@@ -23,11 +24,6 @@ from . import attention, functions
 if TYPE_CHECKING:
     from ..block import Block
     from ..run import Run
-
-
-def in_graph(*tensors: torch.Tensor) -> bool:
-    """Whether an operation on these is to be recorded."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 class GradientOps(NativeOps):

@@ -74,10 +74,7 @@ def weight_files(path: Path) -> list[str]:
     index_file = path / INDEX
     if not index_file.exists():
         return [_SINGLE_FILE]
-    shards = dict.fromkeys(map(str, _weight_map(index_file).values()))
-    for shard in shards:
-        _require_plain(index_file, shard)
-    return list(shards)
+    return _shards(index_file, _weight_map(index_file))
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,8 @@ def _find_tensors(path: Path) -> dict[str, TensorPlace]:
     if not index_file.exists():
         return _tensors_of(_single_file(path))
     weight_map = _weight_map(index_file)
-    files = {shard: _shard_path(index_file, shard) for shard in map(str, weight_map.values())}
-    shards = {shard: _tensors_of(file) for shard, file in files.items()}
+    files = [_shard_path(index_file, shard) for shard in _shards(index_file, weight_map)]
+    shards = {file.name: _tensors_of(file) for file in files}
     places: dict[str, TensorPlace] = {}
     for name, shard in weight_map.items():
         if name not in shards[str(shard)]:
@@ -140,16 +137,19 @@ def _weight_map(index_file: Path) -> dict[str, Any]:
     return weight_map
 
 
-def _require_plain(index_file: Path, shard: str) -> None:
-    """A shard lies beside its index and nowhere else, and is no pickle."""
-    if Path(shard).name != shard or {"\\", "\0"} & set(shard) or Path(shard).suffix != _SUFFIX:
-        raise CheckpointError(
-            f"{index_file}: shard {shard!r} is not a plain file name ending in {_SUFFIX}"
-        )
+def _shards(index_file: Path, weight_map: Mapping[str, Any]) -> list[str]:
+    """The files it lists, each once: a shard lies beside its index and nowhere else, and is no
+    pickle."""
+    shards = list(dict.fromkeys(map(str, weight_map.values())))
+    for shard in shards:
+        if Path(shard).name != shard or {"\\", "\0"} & set(shard) or Path(shard).suffix != _SUFFIX:
+            raise CheckpointError(
+                f"{index_file}: shard {shard!r} is not a plain file name ending in {_SUFFIX}"
+            )
+    return shards
 
 
 def _shard_path(index_file: Path, shard: str) -> Path:
-    _require_plain(index_file, shard)
     file = index_file.parent / shard
     try:
         there = file.is_file()
