@@ -1,7 +1,7 @@
-// bitlens._core: kernels on raw addresses. Pointers are integers (tensor.data_ptr()), sizes and
-// strides are in elements, dtypes and formats are the codes of cpu/types.h. The Python side
+// bitlens._core: kernels on raw addresses, by the conventions of bindings.h. The Python side
 // validates and allocates.
-#include <pybind11/pybind11.h>
+#include "bindings.h"
+
 #include <pybind11/stl.h>
 
 #include <cstring>
@@ -19,38 +19,12 @@
 #include "spec/rope.h"
 #include "spec/version.h"
 
-namespace py = pybind11;
-
 namespace bitlens {
-
-void bind_backward(py::module_& m);  // bindings_backward.cpp
-void bind_sampling(py::module_& m);  // bindings_sampling.cpp
-
 namespace {
-
-using Address = uintptr_t;
-using NoGil = py::call_guard<py::gil_scoped_release>;
-
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-DType dtype_of(int code) {
-  if (code != 0 && code != 1)
-    throw std::invalid_argument("activation dtype code must be 0 (F32) or 1 (BF16)");
-  return static_cast<DType>(code);
-}
 
 Format format_of(int code) {
   if (code < 0 || code > 5) throw std::invalid_argument("weight format code must be 0..5");
   return static_cast<Format>(code);
-}
-
-Activation activation_of(int code) {
-  if (code != 0 && code != 1)
-    throw std::invalid_argument("activation code must be 0 (silu) or 1 (gelu_tanh)");
-  return static_cast<Activation>(code);
 }
 
 // Memory of one result, for torch.frombuffer.

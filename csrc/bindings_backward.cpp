@@ -1,34 +1,8 @@
-// The part of bitlens._core that computes gradients; addresses and codes as in bindings.cpp.
-#include <pybind11/pybind11.h>
-
+// The part of bitlens._core that computes gradients.
+#include "bindings.h"
 #include "cpu/backward.h"
 
-namespace py = pybind11;
-
 namespace bitlens {
-namespace {
-
-using Address = uintptr_t;
-using NoGil = py::call_guard<py::gil_scoped_release>;
-
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-DType dtype_of(int code) {
-  if (code != 0 && code != 1)
-    throw std::invalid_argument("activation dtype code must be 0 (F32) or 1 (BF16)");
-  return static_cast<DType>(code);
-}
-
-Activation activation_of(int code) {
-  if (code != 0 && code != 1)
-    throw std::invalid_argument("activation code must be 0 (silu) or 1 (gelu_tanh)");
-  return static_cast<Activation>(code);
-}
-
-}  // namespace
 
 void bind_backward(py::module_& m) {
   m.def(

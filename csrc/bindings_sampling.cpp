@@ -1,21 +1,10 @@
-// The sampling part of bitlens._core; the conventions are those of bindings.cpp.
-#include <pybind11/pybind11.h>
-
+// The sampling part of bitlens._core.
+#include "bindings.h"
 #include "cpu/sampling.h"
 #include "cpu/typical.h"
 
-namespace py = pybind11;
-
 namespace bitlens {
 namespace {
-
-using Address = uintptr_t;
-using NoGil = py::call_guard<py::gil_scoped_release>;
-
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
 
 LogitType logit_type_of(int code) {
   if (code < 0 || code > 2)

@@ -63,7 +63,14 @@ void rms_norm_row(const RmsNorm& op, int64_t row) {
   }
 }
 
-template <typename T>
+// x * c + y * s of each lane: a fused step, or both products and the tables rounded.
+template <typename T, bool kStepwise>
+f32x16 rotated(f32x16 x, f32x16 c, f32x16 y, f32x16 s) {
+  if constexpr (kStepwise) return rounded<T>(x * c) + rounded<T>(y * s);
+  return fma(x, c, y * s);
+}
+
+template <typename T, bool kStepwise>
 void rope_row(const Rope& op, int64_t row) {
   const int64_t half = op.d_head / 2;
   const float* cos = op.cos + op.positions[row] * half;
@@ -72,26 +79,11 @@ void rope_row(const Rope& op, int64_t row) {
   T* out = static_cast<T*>(op.out) + row * op.out_stride;
   for (int64_t head = 0; head < op.heads; ++head, x += op.d_head, out += op.d_head)
     for_lanes(half, [&](int64_t i, int n) {
-      const f32x16 c = load_n(cos + i, n), s = load_n(sin + i, n);
+      const f32x16 c = step<T, kStepwise>(load_n(cos + i, n));
+      const f32x16 s = step<T, kStepwise>(load_n(sin + i, n));
       const f32x16 x1 = load_n(x + i, n), x2 = load_n(x + half + i, n);
-      store_n(out + i, fma(x1, c, negate(x2 * s)), n);
-      store_n(out + half + i, fma(x2, c, x1 * s), n);
-    });
-}
-
-template <typename T>
-void stepwise_rope_row(const Rope& op, int64_t row) {
-  const int64_t half = op.d_head / 2;
-  const float* cos = op.cos + op.positions[row] * half;
-  const float* sin = op.sin + op.positions[row] * half;
-  const T* x = static_cast<const T*>(op.x) + row * op.x_stride;
-  T* out = static_cast<T*>(op.out) + row * op.out_stride;
-  for (int64_t head = 0; head < op.heads; ++head, x += op.d_head, out += op.d_head)
-    for_lanes(half, [&](int64_t i, int n) {
-      const f32x16 c = rounded<T>(load_n(cos + i, n)), s = rounded<T>(load_n(sin + i, n));
-      const f32x16 x1 = load_n(x + i, n), x2 = load_n(x + half + i, n);
-      store_n(out + i, rounded<T>(x1 * c) + rounded<T>(negate(x2) * s), n);
-      store_n(out + half + i, rounded<T>(x2 * c) + rounded<T>(x1 * s), n);
+      store_n(out + i, rotated<T, kStepwise>(x1, c, negate(x2), s), n);
+      store_n(out + half + i, rotated<T, kStepwise>(x2, c, x1, s), n);
     });
 }
 
@@ -182,7 +174,7 @@ void scale_scores(const float* x, float scale, int64_t count, DType dtype, void*
 
 template <typename T>
 void rope_as(const Rope& op, int64_t row) {
-  op.stepwise ? stepwise_rope_row<T>(op, row) : rope_row<T>(op, row);
+  op.stepwise ? rope_row<T, true>(op, row) : rope_row<T, false>(op, row);
 }
 
 void rope(const Rope& op, int64_t begin, int64_t end) {
