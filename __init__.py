@@ -5,7 +5,7 @@
     logits, cache = model.run_with_cache("Paris is the capital of")
 
 What is promised, and at which rounding points, is in docs/numerics.md; an equal `numerics_version`
-promises equal bits. BITLENS_ISA=generic|avx2|avx512 forces an instruction set.
+promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16 forces an instruction set.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def get_num_threads() -> int:
 
 
 def isa() -> str:
-    """The instruction set in use: "generic", "avx2" or "avx512". BITLENS_ISA forces one."""
+    """The instruction set in use: "generic", "avx2", "avx512" or "avx512_bf16", which is avx512
+    with vdpbf16ps for bf16. BITLENS_ISA forces one; all have the same bits."""
     return _core.isa()
 
 

@@ -14,6 +14,7 @@ namespace {
 const Kernels& generic_table() {
   static const Kernels table = {"generic",
                                 generic::linear_kernels(),
+                                generic::linear_kernels(),
                                 generic::row_kernels(),
                                 generic::attention_kernels(),
                                 generic::sampling_kernels(),
@@ -25,6 +26,7 @@ const Kernels& generic_table() {
 const Kernels& avx2_table() {
   static const Kernels table = {"avx2",
                                 avx2::linear_kernels(),
+                                avx2::linear_kernels(),
                                 avx2::row_kernels(),
                                 avx2::attention_kernels(),
                                 avx2::sampling_kernels(),
@@ -35,6 +37,18 @@ const Kernels& avx2_table() {
 const Kernels& avx512_table() {
   static const Kernels table = {"avx512",
                                 avx512::linear_kernels(),
+                                avx512::linear_kernels(),
+                                avx512::row_kernels(),
+                                avx512::attention_kernels(),
+                                avx512::sampling_kernels(),
+                                avx512::backward_kernels()};
+  return table;
+}
+
+const Kernels& avx512_bf16_table() {
+  static const Kernels table = {"avx512_bf16",
+                                avx512::linear_kernels(),
+                                avx512_bf16::linear_kernels(),
                                 avx512::row_kernels(),
                                 avx512::attention_kernels(),
                                 avx512::sampling_kernels(),
@@ -49,7 +63,7 @@ bool supports_f16c() {
 }
 #endif
 
-std::vector<const Kernels*> available_tables() {
+std::vector<const Kernels*> find_tables() {
   std::vector<const Kernels*> tables = {&generic_table()};
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -60,7 +74,14 @@ std::vector<const Kernels*> available_tables() {
                       __builtin_cpu_supports("avx512vl");
   if (avx2) tables.push_back(&avx2_table());
   if (avx512) tables.push_back(&avx512_table());
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && avx512_bf16::adds_in_order())
+    tables.push_back(&avx512_bf16_table());
 #endif
+  return tables;
+}
+
+const std::vector<const Kernels*>& available_tables() {
+  static const std::vector<const Kernels*> tables = find_tables();
   return tables;
 }
 

@@ -13,6 +13,7 @@ namespace bitlens {
 struct Kernels {
   const char* isa;
   const LinearKernels& linear;
+  const LinearKernels& linear_bf16;  // for bf16 activations and bf16 weights
   const RowKernels& rows;
   const AttentionKernels& attention;
   const SamplingKernels& sampling;

@@ -47,17 +47,14 @@ void for_each_range(const LinearOutput* outputs, int count, int64_t tasks, Body&
 void few_rows(const LinearKernels& k, const void* x, DType dtype, int64_t m, int64_t depth,
               int64_t stride, const LinearOutput* outputs, int count) {
   thread_local Scratch scratch;
-  float* wide = scratch.floats(m * depth);
-  for (int64_t row = 0; row < m; ++row) {
-    const size_t offset = static_cast<size_t>(row * stride) * dtype_bytes(dtype);
-    k.widen(static_cast<const uint8_t*>(x) + offset, dtype, depth, wide + row * depth);
-  }
+  uint32_t* packed = scratch.words(k.packed_words(m, depth));
+  k.pack_rows(x, dtype, m, depth, stride, packed);
   // Enough ranges to even out threads of unequal speed, each long enough to stream.
   const int64_t fine = panels_of(outputs, count) / kRangePanels;
   const int64_t tasks = std::max<int64_t>(fine, 2 * num_threads());
   for_each_range(outputs, count, tasks,
                  [&](const LinearOutput& to, int64_t panel, int64_t n, int64_t) {
-                   k.direct(wide, m, to, panel, n);
+                   k.direct(packed, m, to, panel, n);
                  });
 }
 
@@ -67,21 +64,22 @@ struct BlockShape {
   int64_t rows, depth;
 };
 
-BlockShape block_shape(int64_t tile_rows, int64_t depth) {
-  const int64_t floats = kRowBlockBytes / 4;
-  const int64_t fitting = floats / std::max<int64_t>(depth, 1) / tile_rows;
-  if (fitting >= kFewTiles) return {std::min(fitting, kRowBlockTiles) * tile_rows, depth};
-  const int64_t rows = kRowBlockTiles * tile_rows;
-  return {rows, std::max<int64_t>(floats / rows / kLeaf, 1) * kLeaf};
+BlockShape block_shape(const LinearKernels& k, int64_t depth) {
+  const int64_t words = kRowBlockBytes / 4;
+  const int64_t fitting = words / std::max<int64_t>(k.packed_words(k.tile_rows, depth), 1);
+  if (fitting >= kFewTiles) return {std::min(fitting, kRowBlockTiles) * k.tile_rows, depth};
+  const int64_t rows = kRowBlockTiles * k.tile_rows;
+  return {rows, std::max<int64_t>(words / k.packed_words(rows, kLeaf), 1) * kLeaf};
 }
 
 void many_rows(const LinearKernels& k, const void* x, DType dtype, int64_t m, int64_t depth,
                int64_t stride, const LinearOutput* outputs, int count) {
   const int64_t tile = k.tile_rows;
-  const BlockShape block = block_shape(tile, depth);
+  const BlockShape block = block_shape(k, depth);
   const int64_t panels = panels_of(outputs, count), all_rows = std::min(m, block.rows);
   thread_local Scratch packed, unfinished;
-  float* tiles = packed.floats(all_rows * std::min(depth, block.depth));
+  const int64_t all_tiles = (all_rows + tile - 1) / tile;
+  uint32_t* tiles = packed.words(all_tiles * k.packed_words(tile, std::min(depth, block.depth)));
   // Sums of a panel wait here while other panels meet the same leaves.
   float* sums =
       block.depth < depth ? unfinished.floats(panels * all_rows * kPanelColumns) : nullptr;
@@ -92,10 +90,10 @@ void many_rows(const LinearKernels& k, const void* x, DType dtype, int64_t m, in
       parallel_for((rows + tile - 1) / tile, [&](int64_t i) {
         const int64_t row = row0 + i * tile;
         const size_t offset = static_cast<size_t>(row * stride + k0) * dtype_bytes(dtype);
-        k.pack_tile(static_cast<const uint8_t*>(x) + offset, dtype, std::min(tile, rows - i * tile),
-                    part, stride, tiles + i * tile * part);
+        k.pack_rows(static_cast<const uint8_t*>(x) + offset, dtype, std::min(tile, rows - i * tile),
+                    part, stride, tiles + i * k.packed_words(tile, part));
       });
-      const RowTiles packed_rows = {tiles, rows, row0, k0, k0 + part};
+      const RowTiles packed_rows = {tiles, rows, row0, m, k0, k0 + part};
       for_each_range(outputs, count, panels,
                      [&](const LinearOutput& to, int64_t panel, int64_t, int64_t before) {
                        thread_local Scratch leaf, totals;
@@ -119,7 +117,11 @@ void linear(const void* x, DType dtype, int64_t m, int64_t k, int64_t stride,
             const LinearOutput* outputs, int count) {
   if (m == 0) return;
   const FloatEnvironment environment;
-  const LinearKernels& table = kernels().linear;
+  const bool all_bf16 =
+      dtype == DType::BF16 && std::all_of(outputs, outputs + count, [](const LinearOutput& to) {
+        return to.weight.format == Format::BF16;
+      });
+  const LinearKernels& table = all_bf16 ? kernels().linear_bf16 : kernels().linear;
   (m <= table.direct_rows ? few_rows : many_rows)(table, x, dtype, m, k, stride, outputs, count);
 }
 

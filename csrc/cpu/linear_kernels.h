@@ -20,11 +20,11 @@ struct LinearOutput {
   int64_t stride;  // elements between rows of out
 };
 
-// Activations packed in tiles of tile_rows rows (the last one narrower), [k1 - k0][rows] each. They
-// are rows row0 .. row0 + rows of the output, k0 and k1 whole leaves of its depth.
+// Activations packed in tiles of tile_rows rows (the last one narrower), each of depth k1 - k0.
+// They are rows row0 .. row0 + rows of all_rows of the output, k0 and k1 whole leaves of its depth.
 struct RowTiles {
-  const float* data;
-  int64_t rows, row0;
+  const uint32_t* words;
+  int64_t rows, row0, all_rows;
   int64_t k0, k1;
 };
 
@@ -32,13 +32,14 @@ struct LinearKernels {
   int64_t tile_rows;    // rows of a register tile
   int64_t direct_rows;  // up to this many rows, weights are widened in registers
 
-  // Widens rows of activations to fp32, [rows, k] in, [k, rows] out.
-  void (*pack_tile)(const void* x, DType dtype, int64_t rows, int64_t k, int64_t stride,
-                    float* tile);
-  void (*widen)(const void* x, DType dtype, int64_t count, float* out);
+  // Rows of activations as the kernels below read them, and the 32-bit words that they take.
+  int64_t (*packed_words)(int64_t rows, int64_t k);
+  void (*pack_rows)(const void* x, DType dtype, int64_t rows, int64_t k, int64_t stride,
+                    uint32_t* words);
 
-  // Few rows: m <= direct_rows, `count` panels from `panel` on. x is fp32 [m, k].
-  void (*direct)(const float* x, int64_t m, const LinearOutput& to, int64_t panel, int64_t count);
+  // Few rows: m <= direct_rows packed together, `count` panels from `panel` on.
+  void (*direct)(const uint32_t* words, int64_t m, const LinearOutput& to, int64_t panel,
+                 int64_t count);
   // Many rows: one panel. scratch holds one widened leaf of it; totals [rows][32] the sums so far,
   // started where k0 is 0 and finished into the output where k1 is the whole depth.
   void (*tiles)(const RowTiles& rows, const LinearOutput& to, int64_t panel, float* scratch,
@@ -56,5 +57,11 @@ const LinearKernels& linear_kernels();
 namespace avx512 {
 const LinearKernels& linear_kernels();
 }
+namespace avx512_bf16 {
+// For bf16 activations and bf16 weights only.
+const LinearKernels& linear_kernels();
+// Whether vdpbf16ps adds as csrc/cpu/bf16_pairs.h says, tried out on this CPU.
+bool adds_in_order();
+}  // namespace avx512_bf16
 
 }  // namespace bitlens

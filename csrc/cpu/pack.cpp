@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bf16_pairs.h"
 #include "linear.h"
 #include "threads.h"
 
@@ -15,8 +16,6 @@ constexpr int64_t kColumns = kPanelColumns;
 struct BlockLayout {
   int64_t bytes, header;
 };
-
-bool is_blocked(Format format) { return format >= Format::Q8_0; }
 
 BlockLayout block_layout(Format format) {
   switch (format) {
@@ -36,6 +35,7 @@ int64_t panel_size(Format format, int64_t k) {
     case Format::F32:
       return k * kColumns * 4;
     case Format::BF16:
+      return kPairHeaderBytes + (k + 1) / 2 * kColumns * 4;
     case Format::F16:
       return k * kColumns * 2;
     default:
@@ -49,10 +49,21 @@ int64_t panel_size(Format format, int64_t k) {
 }
 
 template <typename T>
-void pack_dense(const T* rows, int64_t columns, int64_t k, T* panel, bool paired) {
+void pack_dense(const T* rows, int64_t columns, int64_t k, T* panel) {
+  for (int64_t column = 0; column < columns; ++column)
+    for (int64_t kk = 0; kk < k; ++kk) panel[kk * kColumns + column] = rows[column * k + kk];
+}
+
+void pack_pairs(const uint16_t* rows, int64_t columns, int64_t k, uint8_t* panel) {
+  const int32_t exponent = least_exponent(rows, columns * k);
+  std::memcpy(panel, &exponent, sizeof(exponent));
+  uint32_t* pairs = reinterpret_cast<uint32_t*>(panel + kPairHeaderBytes);
   for (int64_t column = 0; column < columns; ++column) {
-    const int64_t slot = paired ? column % 16 * 2 + column / 16 : column;
-    for (int64_t kk = 0; kk < k; ++kk) panel[kk * kColumns + slot] = rows[column * k + kk];
+    const uint16_t* row = rows + column * k;
+    for (int64_t kk = 0; kk < k; kk += 2) {
+      const uint32_t odd = kk + 1 < k ? row[kk + 1] : kPairPadding;
+      pairs[kk / 2 * kColumns + column] = static_cast<uint32_t>(row[kk]) << 16 | odd;
+    }
   }
 }
 
@@ -83,10 +94,12 @@ void pack_panel(Format format, const uint8_t* rows, int64_t columns, int64_t k, 
   std::memset(panel, 0, static_cast<size_t>(panel_size(format, k)));
   if (format == Format::F32) {
     pack_dense(reinterpret_cast<const uint32_t*>(rows), columns, k,
-               reinterpret_cast<uint32_t*>(panel), false);
-  } else if (!is_blocked(format)) {
+               reinterpret_cast<uint32_t*>(panel));
+  } else if (format == Format::BF16) {
+    pack_pairs(reinterpret_cast<const uint16_t*>(rows), columns, k, panel);
+  } else if (format == Format::F16) {
     pack_dense(reinterpret_cast<const uint16_t*>(rows), columns, k,
-               reinterpret_cast<uint16_t*>(panel), format == Format::BF16);
+               reinterpret_cast<uint16_t*>(panel));
   } else {
     const int64_t bytes = block_layout(format).bytes, blocks = k / kQuantBlock;
     for (int64_t b = 0; b < blocks; ++b)
@@ -96,7 +109,10 @@ void pack_panel(Format format, const uint8_t* rows, int64_t columns, int64_t k, 
   }
 }
 
-int64_t row_size(Format format, int64_t k) { return panel_size(format, k) / kColumns; }
+// Bytes of a row as checkpoints store it.
+int64_t row_size(Format format, int64_t k) {
+  return format == Format::BF16 ? 2 * k : panel_size(format, k) / kColumns;
+}
 
 }  // namespace
 

@@ -6,14 +6,17 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(BITLENS_ISA_AVX512)
+#if defined(BITLENS_ISA_AVX512_BF16)
+#define BITLENS_ISA_AVX512
+#define BITLENS_ISA_NS avx512_bf16
+#elif defined(BITLENS_ISA_AVX512)
 #define BITLENS_ISA_NS avx512
 #elif defined(BITLENS_ISA_AVX2)
 #define BITLENS_ISA_NS avx2
 #elif defined(BITLENS_ISA_GENERIC)
 #define BITLENS_ISA_NS generic
 #else
-#error "compile with -DBITLENS_ISA_GENERIC, -DBITLENS_ISA_AVX2 or -DBITLENS_ISA_AVX512"
+#error "compile with -DBITLENS_ISA_ and GENERIC, AVX2, AVX512 or AVX512_BF16"
 #endif
 
 #if defined(BITLENS_ISA_AVX512)

@@ -104,10 +104,23 @@ inline __m256i round_bf16(__m256 a) {
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
 }
-inline void store_bf16(uint16_t* p, f32x16 a) {
+inline __m256i narrowed_bf16(f32x16 a) {
   const __m256i packed = _mm256_packus_epi32(round_bf16(a.lo), round_bf16(a.hi));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xD8));
+  return _mm256_permute4x64_epi64(packed, 0xD8);
 }
+inline void store_bf16(uint16_t* p, f32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed_bf16(a));
+}
+
+// Aligned stores past the caches. Other threads see them after a fence.
+inline void stream(float* p, f32x16 a) {
+  _mm256_stream_ps(p, a.lo);
+  _mm256_stream_ps(p + 8, a.hi);
+}
+inline void stream(uint16_t* bf16, f32x16 a) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(bf16), narrowed_bf16(a));
+}
+inline void stream_fence() { _mm_sfence(); }
 
 // Eight 4-bit codes a lane, code J in bits 4J..4J+3: code - Offset, exact in fp32.
 template <int J, int Offset>

@@ -2,7 +2,7 @@
 
 #include <immintrin.h>
 
-namespace bitlens::avx512 {
+namespace bitlens::BITLENS_ISA_NS {
 namespace {
 
 struct f32x16 {
@@ -85,6 +85,13 @@ inline void store_bf16(uint16_t* p, f32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), round_bf16(a));
 }
 
+// Aligned stores past the caches. Other threads see them after a fence.
+inline void stream(float* p, f32x16 a) { _mm512_stream_ps(p, a.v); }
+inline void stream(uint16_t* bf16, f32x16 a) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(bf16), round_bf16(a));
+}
+inline void stream_fence() { _mm_sfence(); }
+
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 // The first n < 16 lanes, the others being `rest`.
 inline f32x16 load_part(const float* p, int n, float rest) {
@@ -121,4 +128,4 @@ inline f32x16 load_f16(const uint16_t* p) {
 }
 
 }  // namespace
-}  // namespace bitlens::avx512
+}  // namespace bitlens::BITLENS_ISA_NS

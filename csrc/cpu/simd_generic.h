@@ -91,6 +91,9 @@ inline f32x16 load_bf16(const uint16_t* p) { BITLENS_EACH_LANE(f32x16, spec::wid
 inline void store_bf16(uint16_t* p, f32x16 v) {
   for (int i = 0; i < 16; ++i) p[i] = spec::round_bf16(v.a[i]);
 }
+inline void stream(float* p, f32x16 v) { store(p, v); }
+inline void stream(uint16_t* bf16, f32x16 v) { store_bf16(bf16, v); }
+inline void stream_fence() {}
 inline f32x16 load_f16(const uint16_t* p) { BITLENS_EACH_LANE(f32x16, spec::widen_fp16(p[i])); }
 
 #undef BITLENS_EACH_LANE

@@ -1,29 +1,45 @@
-// How each storage format is read from its panel, two f32x16 (32 outputs) for one k at a time.
+// How each storage format is read from its panel, two vectors (32 outputs) for one word at a time.
 //
 // A panel holds 32 outputs for all k:
 //   F32       [k][32] float
 //   F16       [k][32] fp16
-//   BF16      [k][16] uint32: output i in the low half, output i + 16 in the high half
+//   BF16      a header (csrc/cpu/bf16_pairs.h), [k / 2][32] pairs of k
 //   Q8_0      per 32 k: [32] fp16 scale, [32 k][32] int8
 //   Q4_0      per 32 k: [32] fp16 scale, [4][32] uint32 of eight codes (k ascending from the low
 //   bits) Q4_1      per 32 k: [32] fp16 scale, [32] fp16 minimum, [4][32] uint32 as in Q4_0
 #pragma once
 
+#include "../bf16_pairs.h"
 #include "../simd.h"
 #include "../types.h"
 
 namespace bitlens::BITLENS_ISA_NS {
 namespace {
 
-struct Pair {
-  f32x16 lo, hi;  // outputs 0..15 and 16..31 of the panel
+// What a panel's reader gives for one word, outputs 0..15 and 16..31 of the panel.
+template <typename Lanes>
+struct Columns {
+  Lanes lo, hi;
 };
 
-// Each reader: set base, then seek(k) before get<J>, which reads k + J. Block formats keep a
-// block's scales from its first k on, so they seek in ascending steps of 8.
-struct F32Panel {
-  static constexpr bool kAnyK = true;
-  static constexpr int64_t kBytesPerK = 128;
+// A word is one k: weights are widened to fp32 as they are read.
+struct OneK {
+  using Word = float;
+  using Lanes = f32x16;
+  static constexpr int64_t kPerWord = 1;
+  static constexpr int64_t kHeaderBytes = 0;
+  static constexpr int64_t kWholeK = 1;  // panels hold multiples of so many k
+  static constexpr bool kAnyK = true;    // or whole blocks of 32
+  static inline Lanes load_lanes(const Word* p) { return load(p); }
+  static inline f32x16 multiply_add(Word x, Lanes w, f32x16 sum) { return fma(splat(x), w, sum); }
+};
+using Pair = Columns<f32x16>;
+
+// Each reader: set base, then seek(word) before get<J>, which reads word + J. seek takes multiples
+// of 2; block formats keep a block's scales from its first k on, so they seek in ascending steps
+// of 8.
+struct F32Panel : OneK {
+  static constexpr int64_t kBytesPerWord = 128;
   const uint8_t* base;
   const float* at;
   inline void seek(int64_t k) { at = reinterpret_cast<const float*>(base) + k * 32; }
@@ -33,9 +49,8 @@ struct F32Panel {
   }
 };
 
-struct F16Panel {
-  static constexpr bool kAnyK = true;
-  static constexpr int64_t kBytesPerK = 64;
+struct F16Panel : OneK {
+  static constexpr int64_t kBytesPerWord = 64;
   const uint8_t* base;
   const uint16_t* at;
   inline void seek(int64_t k) { at = reinterpret_cast<const uint16_t*>(base) + k * 32; }
@@ -45,23 +60,27 @@ struct F16Panel {
   }
 };
 
-struct Bf16Panel {
-  static constexpr bool kAnyK = true;
-  static constexpr int64_t kBytesPerK = 64;
+struct Bf16Panel : OneK {
+  static constexpr int64_t kHeaderBytes = kPairHeaderBytes;
+  static constexpr int64_t kWholeK = 2;
+  static constexpr int64_t kBytesPerWord = 64;
   const uint8_t* base;
   const uint8_t* at;
-  inline void seek(int64_t k) { at = base + k * 64; }
+  inline void seek(int64_t k) { at = base + kHeaderBytes + k * 64; }
   template <int J>
   inline Pair get() const {
-    const i32x16 both = load_int(at + J * 64);
-    return {from_bits(shift_left<16>(both)), from_bits(both & splat_int(-65536))};
+    return {widen<J>(load_int(at + J / 2 * 128)), widen<J>(load_int(at + J / 2 * 128 + 64))};
+  }
+  template <int J>
+  static inline f32x16 widen(i32x16 pairs) {
+    return from_bits(J % 2 == 0 ? pairs & splat_int(-65536) : shift_left<16>(pairs));
   }
 };
 
-struct Q8Panel {
+struct Q8Panel : OneK {
   static constexpr bool kAnyK = false;
   static constexpr int64_t kBlockBytes = 64 + 32 * 32;
-  static constexpr int64_t kBytesPerK = kBlockBytes / kQuantBlock;
+  static constexpr int64_t kBytesPerWord = kBlockBytes / kQuantBlock;
   const uint8_t* base;
   const int8_t* at;
   f32x16 scale[2];
@@ -80,11 +99,11 @@ struct Q8Panel {
 };
 
 template <bool kHasMinimum>
-struct Q4Panel {
+struct Q4Panel : OneK {
   static constexpr bool kAnyK = false;
   static constexpr int64_t kHeader = kHasMinimum ? 128 : 64;
   static constexpr int64_t kBlockBytes = kHeader + 4 * 128;
-  static constexpr int64_t kBytesPerK = kBlockBytes / kQuantBlock;
+  static constexpr int64_t kBytesPerWord = kBlockBytes / kQuantBlock;
   const uint8_t* base;
   i32x16 codes[2];
   f32x16 scale[2], minimum[2];
@@ -113,7 +132,8 @@ struct Q4Panel {
 
 template <typename Panel>
 inline int64_t panel_bytes(int64_t k) {
-  return k * Panel::kBytesPerK;
+  const int64_t stored = (k + Panel::kWholeK - 1) / Panel::kWholeK * Panel::kWholeK;
+  return Panel::kHeaderBytes + stored / Panel::kPerWord * Panel::kBytesPerWord;
 }
 
 }  // namespace

@@ -1,0 +1,37 @@
+// bf16 numbers two k to a 32-bit word, as vdpbf16ps reads them: it adds the product of the high
+// halves to a sum and then that of the low halves, one fp32 FMA each. So even k are high.
+//
+// Unlike an FMA it takes subnormal inputs for zero and flushes subnormal sums. No sum can be
+// subnormal where the smallest exponents allow it: a bf16 with biased exponent e is a multiple of
+// 2^(e - 134), so products, and sums rounded to fp32, are multiples of 2^(e_x + e_w - 268), which
+// is at least the smallest normal number, 2^-126, from e_x + e_w = 142 on.
+#pragma once
+
+#include <cstdint>
+
+namespace bitlens {
+
+constexpr int64_t kPairHeaderBytes = 64;  // before the pairs, the least exponent: int32
+constexpr int32_t kLeastExponentSum = 142;
+constexpr int32_t kNoExponent = 255;    // all values are zero
+constexpr int32_t kNeverFused = -1000;  // one is subnormal, infinite or NaN
+// The weight beside the last k of an odd depth: -0 times the activation +0 is -0, which moves no
+// sum.
+constexpr uint16_t kPairPadding = 0x8000;
+
+// The smallest biased exponent of the values that are not zero. Of internal linkage, so that each
+// instruction set has its own.
+static inline int32_t least_exponent(const uint16_t* x, int64_t count) {
+  uint16_t smallest = 0xffff, largest = 0;  // magnitudes; zero counts as the largest of the former
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t magnitude = x[i] & 0x7fff;
+    const uint16_t below = static_cast<uint16_t>(magnitude - 1);
+    smallest = below < smallest ? below : smallest;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  if (largest == 0) return kNoExponent;
+  const int32_t exponent = (smallest + 1) >> 7;
+  return exponent == 0 || largest >= 0x7f80 ? kNeverFused : exponent;
+}
+
+}  // namespace bitlens
