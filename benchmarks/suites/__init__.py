@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ... import _core
 from ..report import Row
 
 
@@ -29,7 +30,11 @@ class Suite(StrEnum):
 
 
 NO_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
-"""Makes oneDNN behave as on a machine without bf16 instructions."""
+"""Makes oneDNN and bitlens behave as on a machine without bf16 instructions."""
+if "avx512_bf16" in _core.available_isas():
+    NO_BF16["BITLENS_ISA"] = "avx512"
+WITHOUT = ", no bf16 instructions"
+"""How contenders in that environment are named."""
 
 
 @dataclass(frozen=True)

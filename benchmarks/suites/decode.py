@@ -11,10 +11,9 @@ from typing import Any
 
 from ..race import Entry, Race, Worker, Workers, race
 from ..report import Row, Target, at_least, ratio_row
-from . import NO_BF16, Options, command, threads_text
+from . import NO_BF16, WITHOUT, Options, command, threads_text
 
 _TARGETS = {"bf16": {1: 3.0, 2: 4.0}, "fp32": {1: 1.7, 2: 1.9}}
-_OURS = ("bitlens", "generate")
 _WAYS = ("loop", "generate")
 
 
@@ -30,16 +29,15 @@ def rows(options: Options) -> Iterator[Row]:
 def _bf16(workers: Workers, options: Options, threads: int) -> Iterator[Row]:
     setting: dict[str, Any] = {"model": options.model, "threads": threads, "dtype": "bf16"}
     ours = workers.get("bitlens", **setting)
-    contenders = {
-        "bitlens": ours,
-        "transformers": workers.get("transformers", **setting),
-        "transformers, no bf16 instructions": workers.get(
-            "transformers", environment=NO_BF16, **setting
-        ),
-    }
+    contenders = {"bitlens": ours, "transformers": workers.get("transformers", **setting)}
+    for name in tuple(contenders):
+        contenders[name + WITHOUT] = workers.get(name, environment=NO_BF16, **setting)
     result = _race(contenders, workers, options, threads)
-    for peer in list(contenders)[1:]:
-        yield _against(result, peer, "bf16", threads, at_least_of("bf16", threads))
+    target = at_least_of("bf16", threads)
+    yield _against(result, "transformers", "bf16", threads, target)
+    yield _against(
+        result, "transformers" + WITHOUT, "bf16", threads, target, ours="bitlens" + WITHOUT
+    )
     yield _fed(result, ours, "bf16", threads, at_least(0.75) if threads == 2 else None)
 
 
@@ -77,17 +75,23 @@ def _race(contenders: dict[str, Worker], workers: Workers, options: Options, thr
 
 
 def _against(
-    result: Race, peer: str, kind: str, threads: int, target: Target | None, dtype: str = ""
+    result: Race,
+    peer: str,
+    kind: str,
+    threads: int,
+    target: Target | None,
+    dtype: str = "",
+    ours: str = "bitlens",
 ) -> Row:
     way = result.fastest(peer, _WAYS)
-    by_hand = 1 / result.median("bitlens", "loop")
+    by_hand = 1 / result.median(ours, "loop")
     return ratio_row(
         result,
         (peer, way),
-        _OURS,
+        (ours, "generate"),
         suite="decode",
         what=f"{kind}, {threads_text(threads)}, against {peer}",
-        ours=f"{1 / result.median(*_OURS):.1f} tok/s (by hand {by_hand:.1f})",
+        ours=f"{1 / result.median(ours, 'generate'):.1f} tok/s (by hand {by_hand:.1f})",
         peer=f"{1 / result.median(peer, way):.1f} tok/s ({way})",
         target=target,
         command=command("decode", threads, dtype or kind),
@@ -105,10 +109,10 @@ def _fed(
     return ratio_row(
         result,
         ("memory", "seconds"),
-        _OURS,
+        ("bitlens", "generate"),
         suite="decode",
         what=f"{kind}, {threads_text(threads)}, of what memory could feed",
-        ours=f"{n_bytes / result.median(*_OURS) / 1e9:.1f} GB/s",
+        ours=f"{n_bytes / result.median('bitlens', 'generate') / 1e9:.1f} GB/s",
         peer=f"{rate:.1f} GB/s",
         target=target,
         command=command("decode", threads, dtype or kind),

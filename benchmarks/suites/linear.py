@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..race import Entry, Race, Worker, Workers, race
 from ..report import Row, Target, at_least, ratio_row
-from . import NO_BF16, Options, command, threads_text
+from . import NO_BF16, WITHOUT, Options, command, threads_text
 
 Shapes = dict[tuple[int, int], int]
 """(n, k) and how many such matrices there are."""
@@ -26,6 +26,7 @@ ROWS = (1, 16, 64, 128, 512)
 @dataclass(frozen=True)
 class _Peer:
     name: str
+    ours: str
     dtype: str
     environment: dict[str, str]
     target: float
@@ -33,9 +34,9 @@ class _Peer:
 
 
 _PEERS = (
-    _Peer("torch fp32 (MKL)", "fp32", {}, 0.95, 64),
-    _Peer("torch bf16", "bf16", {}, 2.5, 10**9),
-    _Peer("torch bf16, no bf16 instructions", "bf16", NO_BF16, 2.5, 1),
+    _Peer("torch fp32 (MKL)", "bitlens", "fp32", {}, 0.95, 64),
+    _Peer("torch bf16", "bitlens", "bf16", {}, 2.5, 10**9),
+    _Peer("torch bf16" + WITHOUT, "bitlens" + WITHOUT, "bf16", NO_BF16, 2.5, 1),
 )
 
 
@@ -46,17 +47,17 @@ def rows(options: Options) -> Iterator[Row]:
     with Workers() as workers:
         for threads in options.threads:
             for dtype in options.dtypes:
-                peers = {
-                    peer.name: workers.get(
-                        "torch", threads=threads, dtype=dtype, environment=peer.environment
+                contenders = {
+                    name: workers.get(
+                        kind, threads=threads, dtype=dtype, environment=peer.environment
                     )
                     for peer in _PEERS
                     if peer.dtype == dtype
+                    for name, kind in ((peer.ours, "bitlens kernels"), (peer.name, "torch"))
                 }
-                ours = workers.get("bitlens kernels", threads=threads, dtype=dtype)
                 for title, shapes in sets.items():
                     for m in ROWS[: options.size(len(ROWS), 2)]:
-                        result = _race({"bitlens": ours, **peers}, shapes, m, options)
+                        result = _race(contenders, shapes, m, options)
                         yield from _rows(result, title, shapes, m, threads, dtype)
 
 
@@ -86,16 +87,16 @@ def _rows(
             continue
         target: Target | None = at_least(peer.target) if m >= peer.target_from_rows else None
         by_shape = {
-            f"{n}x{k}": result.median(peer.name, f"{n}x{k}") / result.median("bitlens", f"{n}x{k}")
+            f"{n}x{k}": result.median(peer.name, f"{n}x{k}") / result.median(peer.ours, f"{n}x{k}")
             for n, k in shapes
         }
         yield ratio_row(
             result,
             (peer.name, "seconds"),
-            ("bitlens", "seconds"),
+            (peer.ours, "seconds"),
             suite="linear",
             what=f"M = {m}, {title}, {threads_text(threads)}, against {peer.name}",
-            ours=f"{flops / result.median('bitlens') / 1e9:.0f} GFLOP/s",
+            ours=f"{flops / result.median(peer.ours) / 1e9:.0f} GFLOP/s",
             peer=f"{flops / result.median(peer.name) / 1e9:.0f} GFLOP/s",
             target=target,
             command=command("linear", threads, dtype),
