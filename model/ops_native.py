@@ -21,6 +21,7 @@ from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .rope import RopeTables
 from .rope_scaling import RopeScaling, require_fixed
+from .weight_pages import WeightPages
 
 if TYPE_CHECKING:
     from .block import Block
@@ -50,6 +51,7 @@ class NativeOps:
             )
         self.policy = policy
         self._storage = storage
+        self._pages = WeightPages()
         self._rope = RopeTables()
         self._fused: FusedBlocks | None = None
 
@@ -63,7 +65,8 @@ class NativeOps:
             format = Format.F32
         else:
             format = Format.BF16 if rounded else narrowest(matrix)
-        return pack(matrix, format, rounded=rounded and matrix.format is not Format.BF16)
+        rounded = rounded and matrix.format is not Format.BF16
+        return pack(matrix, format, rounded=rounded, pages=self._pages)
 
     def storage(self, weight: PackedWeight) -> tuple[str, int]:
         return weight.format.name, weight.data.numel()

@@ -9,6 +9,7 @@ import torch
 
 from .. import _core
 from .checkpoint import DENSE_DTYPES, Format, StoredMatrix
+from .weight_pages import WeightPages
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,11 @@ class PackedWeight:
 
 
 def pack(
-    matrix: StoredMatrix, format: Format | None = None, *, rounded: bool = False
+    matrix: StoredMatrix,
+    format: Format | None = None,
+    *,
+    rounded: bool = False,
+    pages: WeightPages | None = None,
 ) -> PackedWeight:
     """Arranges a matrix into panels, some rows at a time.
 
@@ -55,10 +60,12 @@ def pack(
         format: What the panels hold: the matrix's own format, the default, or a dense one that
             holds its values exactly, as `narrowest` finds it.
         rounded: Every weight is rounded to bf16 first, to nearest even.
+        pages: Where the panels go, beside a model's other weights. Default: memory of their own.
     """
     format = matrix.format if format is None else format
     n, k = matrix.n, matrix.k
-    data = torch.empty(_core.packed_bytes(format, n, k), dtype=torch.uint8)
+    size = _core.packed_bytes(format, n, k)
+    data = torch.empty(size, dtype=torch.uint8) if pages is None else pages.take(size)
     if format is matrix.format and not rounded:
         _core.pack(format, matrix.data.data_ptr(), n, k, data.data_ptr())
         return PackedWeight(format, n, k, data)

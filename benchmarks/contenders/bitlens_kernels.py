@@ -14,6 +14,7 @@ from ...model import kernels
 from ...model.checkpoint import Format, StoredMatrix
 from ...model.kv_cache import PAGE
 from ...model.packed import PackedWeight, pack
+from ...model.weight_pages import WeightPages
 from .timing import seconds_per_call
 
 _FORMATS = {"fp32": (Format.F32, torch.float32), "bf16": (Format.BF16, torch.bfloat16)}
@@ -61,5 +62,6 @@ class BitlensKernels:
         key = (n, k, copies)
         if key not in self._weights:
             stored = StoredMatrix(self.format, n, k, torch.randn(n, k).to(self.dtype))
-            self._weights[key] = [pack(stored) for _ in range(copies)]
+            pages = WeightPages()
+            self._weights[key] = [pack(stored, pages=pages) for _ in range(copies)]
         return self._weights[key]
