@@ -1,6 +1,7 @@
 #include "linear.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "float_environment.h"
 #include "kernels.h"
@@ -44,17 +45,29 @@ void for_each_range(const LinearOutput* outputs, int count, int64_t tasks, Body&
   });
 }
 
-void few_rows(const LinearKernels& k, const void* x, DType dtype, int64_t m, int64_t depth,
-              int64_t stride, const LinearOutput* outputs, int count) {
+// x [m, depth] with a stride in elements.
+struct Activations {
+  const void* data;
+  DType dtype;
+  int64_t m, depth, stride;
+
+  const void* at(int64_t row, int64_t k) const {
+    const int64_t bytes = (row * stride + k) * static_cast<int64_t>(dtype_bytes(dtype));
+    return static_cast<const uint8_t*>(data) + bytes;
+  }
+};
+
+void few_rows(const LinearKernels& k, const Activations& x, const LinearOutput* outputs,
+              int count) {
   thread_local Scratch scratch;
-  uint32_t* packed = scratch.words(k.packed_words(m, depth));
-  k.pack_rows(x, dtype, m, depth, stride, packed);
+  uint32_t* packed = scratch.words(k.packed_words(x.m, x.depth));
+  k.pack_rows(x.data, x.dtype, x.m, x.depth, x.stride, packed);
   // Enough ranges to even out threads of unequal speed, each long enough to stream.
   const int64_t fine = panels_of(outputs, count) / kRangePanels;
   const int64_t tasks = std::max<int64_t>(fine, 2 * num_threads());
   for_each_range(outputs, count, tasks,
                  [&](const LinearOutput& to, int64_t panel, int64_t n, int64_t) {
-                   k.direct(packed, m, to, panel, n);
+                   k.direct(packed, x.m, to, panel, n);
                  });
 }
 
@@ -72,34 +85,58 @@ BlockShape block_shape(const LinearKernels& k, int64_t depth) {
   return {rows, std::max<int64_t>(words / k.packed_words(rows, kLeaf), 1) * kLeaf};
 }
 
-void many_rows(const LinearKernels& k, const void* x, DType dtype, int64_t m, int64_t depth,
-               int64_t stride, const LinearOutput* outputs, int count) {
-  const int64_t tile = k.tile_rows;
-  const BlockShape block = block_shape(k, depth);
-  const int64_t panels = panels_of(outputs, count), all_rows = std::min(m, block.rows);
-  thread_local Scratch packed, unfinished;
-  const int64_t all_tiles = (all_rows + tile - 1) / tile;
-  uint32_t* tiles = packed.words(all_tiles * k.packed_words(tile, std::min(depth, block.depth)));
+// The block of x from row0 and k0 on, packed by every thread that works on it: fetching from
+// another core's cache what that core has just packed takes longer than packing it.
+class PackedBlock {
+ public:
+  PackedBlock(const LinearKernels& k, const Activations& x, const BlockShape& shape, int64_t row0,
+              int64_t k0)
+      : k_(k),
+        x_(x),
+        rows_(std::min(shape.rows, x.m - row0)),
+        row0_(row0),
+        k0_(k0),
+        depth_(std::min(shape.depth, x.depth - k0)) {
+    static std::atomic<uint64_t> blocks{0};
+    number_ = ++blocks;
+  }
+
+  RowTiles tiles() const {
+    thread_local Scratch scratch;
+    thread_local uint64_t held = 0;  // the number of the block that is in it
+    const int64_t tile_words = k_.packed_words(k_.tile_rows, depth_);
+    uint32_t* words = scratch.words((rows_ + k_.tile_rows - 1) / k_.tile_rows * tile_words);
+    for (int64_t row = 0; held != number_ && row < rows_; row += k_.tile_rows)
+      k_.pack_rows(x_.at(row0_ + row, k0_), x_.dtype, std::min(k_.tile_rows, rows_ - row), depth_,
+                   x_.stride, words + row / k_.tile_rows * tile_words);
+    held = number_;
+    return {words, rows_, row0_, x_.m, k0_, k0_ + depth_};
+  }
+
+ private:
+  const LinearKernels& k_;
+  const Activations& x_;
+  const int64_t rows_, row0_, k0_, depth_;
+  uint64_t number_;
+};
+
+void many_rows(const LinearKernels& k, const Activations& x, const LinearOutput* outputs,
+               int count) {
+  const BlockShape shape = block_shape(k, x.depth);
+  const int64_t panels = panels_of(outputs, count);
+  const int64_t panel_sums = std::min(x.m, shape.rows) * kPanelColumns;
   // Sums of a panel wait here while other panels meet the same leaves.
-  float* sums =
-      block.depth < depth ? unfinished.floats(panels * all_rows * kPanelColumns) : nullptr;
-  for (int64_t row0 = 0; row0 < m; row0 += block.rows) {
-    const int64_t rows = std::min(block.rows, m - row0);
-    for (int64_t k0 = 0; k0 == 0 || k0 < depth; k0 += block.depth) {
-      const int64_t part = std::min(block.depth, depth - k0);
-      parallel_for((rows + tile - 1) / tile, [&](int64_t i) {
-        const int64_t row = row0 + i * tile;
-        const size_t offset = static_cast<size_t>(row * stride + k0) * dtype_bytes(dtype);
-        k.pack_rows(static_cast<const uint8_t*>(x) + offset, dtype, std::min(tile, rows - i * tile),
-                    part, stride, tiles + i * k.packed_words(tile, part));
-      });
-      const RowTiles packed_rows = {tiles, rows, row0, m, k0, k0 + part};
+  thread_local Scratch unfinished;
+  float* sums = shape.depth < x.depth ? unfinished.floats(panels * panel_sums) : nullptr;
+  for (int64_t row0 = 0; row0 < x.m; row0 += shape.rows) {
+    for (int64_t k0 = 0; k0 == 0 || k0 < x.depth; k0 += shape.depth) {
+      const PackedBlock block(k, x, shape, row0, k0);
       for_each_range(outputs, count, panels,
                      [&](const LinearOutput& to, int64_t panel, int64_t, int64_t before) {
                        thread_local Scratch leaf, totals;
-                       float* total = sums ? sums + (before + panel) * all_rows * kPanelColumns
-                                           : totals.floats(rows * kPanelColumns);
-                       k.tiles(packed_rows, to, panel, leaf.floats(kLeaf * kPanelColumns), total);
+                       float* total =
+                           sums ? sums + (before + panel) * panel_sums : totals.floats(panel_sums);
+                       k.tiles(block.tiles(), to, panel, leaf.floats(kLeaf * kPanelColumns), total);
                      });
     }
   }
@@ -122,7 +159,8 @@ void linear(const void* x, DType dtype, int64_t m, int64_t k, int64_t stride,
         return to.weight.format == Format::BF16;
       });
   const LinearKernels& table = all_bf16 ? kernels().linear_bf16 : kernels().linear;
-  (m <= table.direct_rows ? few_rows : many_rows)(table, x, dtype, m, k, stride, outputs, count);
+  const Activations activations = {x, dtype, m, k, stride};
+  (m <= table.direct_rows ? few_rows : many_rows)(table, activations, outputs, count);
 }
 
 }  // namespace bitlens
