@@ -110,7 +110,7 @@ class PackedBlock {
       k_.pack_rows(x_.at(row0_ + row, k0_), x_.dtype, std::min(k_.tile_rows, rows_ - row), depth_,
                    x_.stride, words + row / k_.tile_rows * tile_words);
     held = number_;
-    return {words, rows_, row0_, x_.m, k0_, k0_ + depth_};
+    return {words, rows_, row0_, x_.m, k0_, k0_ + depth_, num_threads()};
   }
 
  private:

@@ -26,6 +26,7 @@ struct RowTiles {
   const uint32_t* words;
   int64_t rows, row0, all_rows;
   int64_t k0, k1;
+  int64_t threads;  // that work on panels at the same time
 };
 
 struct LinearKernels {

@@ -93,7 +93,9 @@ void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float*, flo
   for (int64_t k0 = x.k0; k0 < x.k1; k0 += kLeaf) {
     const int64_t words = (smaller(kLeaf, x.k1 - k0) + 1) / 2;
     const uint32_t* b = reinterpret_cast<const uint32_t*>(base + kPairHeaderBytes) + k0 / 2 * 32;
+    const NextLeaf<Panel> next(base, to.weight.k, x, k0);
     for (int64_t row = 0; row < x.rows; row += kTileRows) {
+      next.fetch_part(row / kTileRows);
       const int64_t rows = smaller(kTileRows, x.rows - row);
       const uint32_t* tile_start = x.words + row / kTileRows * tile_words;
       const uint32_t* a = tile_start + kHeaderWords + (k0 - x.k0) / 2 * rows;

@@ -91,7 +91,9 @@ void tiles_of(const RowTiles& x, const LinearOutput& to, int64_t panel, float* s
       b = reinterpret_cast<const float*>(base) + k0 * 32;
     else
       widen_leaf<Panel>(base, k0, k1, scratch);
+    const NextLeaf<Panel> next(base, to.weight.k, x, k0);
     for (int64_t row = 0; row < x.rows; row += kTileRows) {
+      next.fetch_part(row / kTileRows);
       const int64_t rows = smaller(kTileRows, x.rows - row);
       const uint32_t* words = x.words + packed_words(row, x.k1 - x.k0) + (k0 - x.k0) * rows;
       const float* a = reinterpret_cast<const float*>(words);

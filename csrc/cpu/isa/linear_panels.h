@@ -80,6 +80,29 @@ void finish(const float* totals, int64_t totals_stride, int64_t rows, int64_t ro
   if (past_caches) stream_fence();
 }
 
+// Tile by tile, fetches the leaf that the tiles meet next: of this panel, or of the next panel of
+// this thread if threads take panels in turns.
+template <typename Panel>
+class NextLeaf {
+ public:
+  NextLeaf(const uint8_t* base, int64_t k, const RowTiles& x, int64_t k0)
+      : at_(base + Panel::kHeaderBytes), tiles_((x.rows + kTileRows - 1) / kTileRows) {
+    const bool last = k0 + kLeaf >= x.k1;
+    at_ += (last ? x.k0 : k0 + kLeaf) / Panel::kPerWord * Panel::kBytesPerWord;
+    if (last) at_ += x.threads * panel_bytes<Panel>(k);
+  }
+
+  void fetch_part(int64_t tile) const {
+    constexpr int64_t lines = kLeafWords<Panel> * Panel::kBytesPerWord / 64;
+    for (int64_t line = lines * tile / tiles_; line < lines * (tile + 1) / tiles_; ++line)
+      __builtin_prefetch(at_ + line * 64, 0, 2);
+  }
+
+ private:
+  const uint8_t* at_;
+  const int64_t tiles_;
+};
+
 // What tiles make of a panel, once they have met its whole depth.
 void finish_tiles(const float* totals, const RowTiles& x, const LinearOutput& to, int64_t panel) {
   const int64_t bytes = x.all_rows * to.weight.n * static_cast<int64_t>(dtype_bytes(to.dtype));
