@@ -57,17 +57,43 @@ struct Activations {
   }
 };
 
+// Packed activations, a copy for every thread that works on them: fetching from another core's
+// cache what that core has just packed takes longer than packing it.
+class PackedByThread {
+ public:
+  PackedByThread() {
+    static std::atomic<uint64_t> count{0};
+    number_ = ++count;
+  }
+
+  // pack(words) fills them, on a thread's first call.
+  template <typename Pack>
+  const uint32_t* words(int64_t count, Pack&& pack) const {
+    thread_local Scratch scratch;
+    thread_local uint64_t held = 0;  // the number of what is in it
+    uint32_t* words = scratch.words(count);
+    if (held != number_) pack(words);
+    held = number_;
+    return words;
+  }
+
+ private:
+  uint64_t number_;
+};
+
 void few_rows(const LinearKernels& k, const Activations& x, const LinearOutput* outputs,
               int count) {
-  thread_local Scratch scratch;
-  uint32_t* packed = scratch.words(k.packed_words(x.m, x.depth));
-  k.pack_rows(x.data, x.dtype, x.m, x.depth, x.stride, packed);
+  const PackedByThread packed;
+  const auto pack = [&](uint32_t* words) {
+    k.pack_rows(x.data, x.dtype, x.m, x.depth, x.stride, words);
+  };
   // Enough ranges to even out threads of unequal speed, each long enough to stream.
   const int64_t fine = panels_of(outputs, count) / kRangePanels;
   const int64_t tasks = std::max<int64_t>(fine, 2 * num_threads());
   for_each_range(outputs, count, tasks,
                  [&](const LinearOutput& to, int64_t panel, int64_t n, int64_t) {
-                   k.direct(packed, x.m, to, panel, n);
+                   const int64_t size = k.packed_words(x.m, x.depth);
+                   k.direct(packed.words(size, pack), x.m, to, panel, n);
                  });
 }
 
@@ -85,39 +111,40 @@ BlockShape block_shape(const LinearKernels& k, int64_t depth) {
   return {rows, std::max<int64_t>(words / k.packed_words(rows, kLeaf), 1) * kLeaf};
 }
 
-// The block of x from row0 and k0 on, packed by every thread that works on it: fetching from
-// another core's cache what that core has just packed takes longer than packing it.
-class PackedBlock {
+// The block of x from row0 and k0 on, in tiles.
+class TiledBlock {
  public:
-  PackedBlock(const LinearKernels& k, const Activations& x, const BlockShape& shape, int64_t row0,
-              int64_t k0)
+  TiledBlock(const LinearKernels& k, const Activations& x, const BlockShape& shape, int64_t row0,
+             int64_t k0)
       : k_(k),
         x_(x),
         rows_(std::min(shape.rows, x.m - row0)),
         row0_(row0),
         k0_(k0),
-        depth_(std::min(shape.depth, x.depth - k0)) {
-    static std::atomic<uint64_t> blocks{0};
-    number_ = ++blocks;
-  }
+        depth_(std::min(shape.depth, x.depth - k0)) {}
 
   RowTiles tiles() const {
-    thread_local Scratch scratch;
-    thread_local uint64_t held = 0;  // the number of the block that is in it
     const int64_t tile_words = k_.packed_words(k_.tile_rows, depth_);
-    uint32_t* words = scratch.words((rows_ + k_.tile_rows - 1) / k_.tile_rows * tile_words);
-    for (int64_t row = 0; held != number_ && row < rows_; row += k_.tile_rows)
-      k_.pack_rows(x_.at(row0_ + row, k0_), x_.dtype, std::min(k_.tile_rows, rows_ - row), depth_,
-                   x_.stride, words + row / k_.tile_rows * tile_words);
-    held = number_;
-    return {words, rows_, row0_, x_.m, k0_, k0_ + depth_, num_threads()};
+    const int64_t count = (rows_ + k_.tile_rows - 1) / k_.tile_rows;
+    const auto pack = [&](uint32_t* words) {
+      for (int64_t row = 0; row < rows_; row += k_.tile_rows, words += tile_words)
+        k_.pack_rows(x_.at(row0_ + row, k0_), x_.dtype, std::min(k_.tile_rows, rows_ - row), depth_,
+                     x_.stride, words);
+    };
+    return {packed_.words(count * tile_words, pack),
+            rows_,
+            row0_,
+            x_.m,
+            k0_,
+            k0_ + depth_,
+            num_threads()};
   }
 
  private:
   const LinearKernels& k_;
   const Activations& x_;
   const int64_t rows_, row0_, k0_, depth_;
-  uint64_t number_;
+  const PackedByThread packed_;
 };
 
 void many_rows(const LinearKernels& k, const Activations& x, const LinearOutput* outputs,
@@ -130,7 +157,7 @@ void many_rows(const LinearKernels& k, const Activations& x, const LinearOutput*
   float* sums = shape.depth < x.depth ? unfinished.floats(panels * panel_sums) : nullptr;
   for (int64_t row0 = 0; row0 < x.m; row0 += shape.rows) {
     for (int64_t k0 = 0; k0 == 0 || k0 < x.depth; k0 += shape.depth) {
-      const PackedBlock block(k, x, shape, row0, k0);
+      const TiledBlock block(k, x, shape, row0, k0);
       for_each_range(outputs, count, panels,
                      [&](const LinearOutput& to, int64_t panel, int64_t, int64_t before) {
                        thread_local Scratch leaf, totals;
