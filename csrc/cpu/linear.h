@@ -14,7 +14,8 @@ void pack(Format format, const uint8_t* rows, int64_t n, int64_t k, uint8_t* pan
 // Rows row0 .. row0 + rows of a packed matrix, widened to fp32 [rows, k].
 void unpack_rows(const PackedMatrix& weight, int64_t row0, int64_t rows, float* out);
 
-// Several products of the same activations x [m, k]; stride in elements.
+// Several products of the same activations x [m, k]; stride in elements. No output may overlap x:
+// threads read it while others write.
 void linear(const void* x, DType dtype, int64_t m, int64_t k, int64_t stride,
             const LinearOutput* outputs, int count);
 
