@@ -27,16 +27,25 @@ Format format_of(int code) {
   return static_cast<Format>(code);
 }
 
-// Memory of one result, for torch.frombuffer.
-struct ResultPages {
-  explicit ResultPages(size_t bytes) : bytes(bytes), data(take_pages(bytes)) {}
-  ~ResultPages() { return_pages(data, bytes); }
-  ResultPages(const ResultPages&) = delete;
-  ResultPages& operator=(const ResultPages&) = delete;
+// Memory for torch.frombuffer.
+template <void* (*Take)(size_t), void (*Return)(void*, size_t) noexcept>
+struct Pages {
+  explicit Pages(size_t bytes) : bytes(bytes), data(Take(bytes)) {}
+  ~Pages() { Return(data, bytes); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
 
   const size_t bytes;
   void* const data;
 };
+
+template <typename P>
+void bind_pages(py::module_& m, const char* name) {
+  py::class_<P>(m, name, py::buffer_protocol()).def(py::init<size_t>()).def_buffer([](P& pages) {
+    return py::buffer_info(static_cast<uint8_t*>(pages.data),
+                           static_cast<py::ssize_t>(pages.bytes));
+  });
+}
 
 void bind_machine(py::module_& m) {
   m.attr("numerics_version") = spec::kNumericsVersion;
@@ -45,12 +54,8 @@ void bind_machine(py::module_& m) {
   m.def("available_isas", &available_isas);
   m.def("set_num_threads", &set_num_threads, NoGil());
   m.def("get_num_threads", &num_threads);
-  py::class_<ResultPages>(m, "ResultPages", py::buffer_protocol())
-      .def(py::init<size_t>())
-      .def_buffer([](ResultPages& pages) {
-        return py::buffer_info(static_cast<uint8_t*>(pages.data),
-                               static_cast<py::ssize_t>(pages.bytes));
-      });
+  bind_pages<Pages<map_pages, unmap_pages>>(m, "HugePages");
+  bind_pages<Pages<take_pages, return_pages>>(m, "ResultPages");
   m.def("kept_page_bytes", &kept_page_bytes);
   m.def("drop_kept_pages", &drop_kept_pages);
 }

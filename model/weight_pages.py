@@ -4,11 +4,10 @@ another small page every few microseconds; on huge pages a token takes 3% to 7% 
 
 from __future__ import annotations
 
-import mmap
-
 import torch
 
-_HUGE_PAGE = 2 << 20
+from .. import _core
+
 _REGION = 32 << 20  # bytes mapped at once; what no weight touches takes no memory
 _ALIGNMENT = 64
 
@@ -32,14 +31,8 @@ class WeightPages:
 
 
 def _region(n_bytes: int) -> torch.Tensor:
-    size = n_bytes + _HUGE_PAGE  # of which what lies before the first huge page is left out
     try:
-        # Private: a child that writes to the weights must not write to its parent's.
-        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, ValueError) as error:
-        raise MemoryError(f"no memory for {n_bytes:,} bytes of weights: {error}") from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    region = torch.frombuffer(pages, dtype=torch.uint8)
-    start = -region.data_ptr() % _HUGE_PAGE
-    return region[start : start + n_bytes]
+        pages = _core.HugePages(n_bytes)
+    except MemoryError as error:
+        raise MemoryError(f"no memory for {n_bytes:,} bytes of weights") from error
+    return torch.frombuffer(pages, dtype=torch.uint8)

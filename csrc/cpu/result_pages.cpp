@@ -32,10 +32,22 @@ Shelf& shelf() {
 
 size_t whole_pages(size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
 
+// Without MADV_FREE nothing is kept: the pages could not be taken back.
+bool mark_free([[maybe_unused]] void* pages, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  return madvise(pages, bytes, MADV_FREE) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
 #if defined(__linux__)
 
 // mmap aligns to small pages: map one huge page more and cut off both ends.
 void* map_pages(size_t bytes) {
+  bytes = whole_pages(bytes);
   void* raw =
       mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) throw std::bad_alloc();
@@ -47,20 +59,18 @@ void* map_pages(size_t bytes) {
   return begin + before;
 }
 
-void unmap_pages(void* pages, size_t bytes) { munmap(pages, bytes); }
-
-// Without MADV_FREE nothing is kept: the pages could not be taken back.
-bool mark_free(void* pages, size_t bytes) { return madvise(pages, bytes, MADV_FREE) == 0; }
+void unmap_pages(void* pages, size_t bytes) noexcept { munmap(pages, whole_pages(bytes)); }
 
 #else
 
-void* map_pages(size_t bytes) { return ::operator new(bytes, std::align_val_t{kHugePage}); }
-void unmap_pages(void* pages, size_t) { ::operator delete(pages, std::align_val_t{kHugePage}); }
-bool mark_free(void*, size_t) { return false; }
+void* map_pages(size_t bytes) {
+  return ::operator new(whole_pages(bytes), std::align_val_t{kHugePage});
+}
+void unmap_pages(void* pages, size_t) noexcept {
+  ::operator delete(pages, std::align_val_t{kHugePage});
+}
 
 #endif
-
-}  // namespace
 
 void* take_pages(size_t bytes) {
   bytes = whole_pages(bytes);

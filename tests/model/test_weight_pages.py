@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_pieces_are_aligned_and_never_overlap(sizes: list[int]) -> None:
             assert piece.data_ptr() % 64 == 0
             taken.append((piece.data_ptr(), piece.data_ptr() + size))
     taken.sort()
-    assert all(stop <= start for (_, stop), (start, _) in zip(taken, taken[1:], strict=False))
+    assert all(stop <= start for (_, stop), (start, _) in pairwise(taken))
 
 
 def mapped(address: int) -> bool:

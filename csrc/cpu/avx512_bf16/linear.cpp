@@ -108,7 +108,6 @@ void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float*, flo
         tile<PairPanel<false>, 1>(a + i * kLeafPairs, b, words, total + i * 32, k0 == 0);
     }
   }
-  if (to.weight.k == 0) std::memset(totals, 0, static_cast<size_t>(x.rows) * 32 * sizeof(float));
   finish_tiles(totals, x, to, panel);
 }
 

@@ -100,7 +100,6 @@ void tiles_of(const RowTiles& x, const LinearOutput& to, int64_t panel, float* s
       tile_of<Panel, kTileRows>(rows, a, b, k1 - k0, totals + row * 32, k0 == 0);
     }
   }
-  if (to.weight.k == 0) std::memset(totals, 0, static_cast<size_t>(x.rows) * 32 * sizeof(float));
   finish_tiles(totals, x, to, panel);
 }
 

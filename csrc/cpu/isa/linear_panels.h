@@ -104,7 +104,8 @@ class NextLeaf {
 };
 
 // What tiles make of a panel, once they have met its whole depth.
-void finish_tiles(const float* totals, const RowTiles& x, const LinearOutput& to, int64_t panel) {
+void finish_tiles(float* totals, const RowTiles& x, const LinearOutput& to, int64_t panel) {
+  if (to.weight.k == 0) std::memset(totals, 0, static_cast<size_t>(x.rows) * 32 * sizeof(float));
   const int64_t bytes = x.all_rows * to.weight.n * static_cast<int64_t>(dtype_bytes(to.dtype));
   if (x.k1 == to.weight.k) finish(totals, 32, x.rows, x.row0, to, panel, bytes > kMostCachedBytes);
 }
