@@ -433,3 +433,39 @@ def softmax_backward(p: int, dp: int, rows: int, n: int, ds: int) -> None: ...
 def gated_act_backward(
     kind: int, gate: int, up: int, dpost: int, count: int, dtype: int, dgate: int, dup: int
 ) -> None: ...
+
+# Sparse dictionaries and their training (csrc/cpu/dictionary.h).
+
+def top_k(x: int, rows: int, n: int, k: int, values: int, indices: int) -> None: ...
+def weighted_sums(
+    coefs: int,
+    indices: int,
+    starts: int,
+    rows: int,
+    table: int,
+    table_rows: int,
+    d: int,
+    bias: int,
+    out: int,
+) -> None: ...
+def gathered_dots(
+    x: int, indices: int, starts: int, rows: int, table: int, table_rows: int, d: int, out: int
+) -> None: ...
+def by_column(indices: int, entries: int, columns: int, starts: int, order: int) -> None: ...
+def sums_of_squares(x: int, rows: int, d: int, out: int) -> None: ...
+def unit_rows(w: int, rows: int, d: int) -> None: ...
+def project_rows(g: int, w: int, rows: int, d: int) -> None: ...
+def adam(
+    g: int,
+    count: int,
+    beta1: float,
+    one_minus_beta1: float,
+    beta2: float,
+    one_minus_beta2: float,
+    step: float,
+    v_scale: float,
+    eps: float,
+    p: int,
+    first: int,
+    second: int,
+) -> None: ...

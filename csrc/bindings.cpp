@@ -377,5 +377,6 @@ PYBIND11_MODULE(_core, m) {
   bind_attention(m);
   bind_blocks(m);
   bind_backward(m);
+  bind_dictionary(m);
   bind_sampling(m);
 }

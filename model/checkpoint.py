@@ -236,12 +236,14 @@ class Checkpoint:
     Attributes:
         name: What to call it in messages: the path it was opened from.
         tokenizer: None where a directory of weights has none.
+        volatile: Whether the reader reads memory that its owner may change.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer | None
     name: str
     reader: TensorReader
+    volatile: bool = False
 
     def names(self) -> Iterator[str]:
         return iter(self.reader.shapes)

@@ -17,6 +17,7 @@ from .build import ModuleBuilder
 from .captured_gradients import CapturedGradients
 from .checkpoint import Checkpoint
 from .config import ModelConfig
+from .fingerprint import fingerprint
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
 from .hooks import (
@@ -69,6 +70,8 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         self.ops = ops
         self.group: Group | None = ops.group if isinstance(ops, ShardedOps) else None
         self._n_parameters = checkpoint.n_parameters()
+        self._fingerprint = fingerprint(checkpoint) if checkpoint.volatile else None
+        self._checkpoint = None if checkpoint.volatile else checkpoint
         self._registry = HookRegistry(hook_names(self.config))
         self._recomputes = False
         self._overrides = OverrideRegistry(op_addresses(self.config))
@@ -89,6 +92,17 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
     def n_parameters(self) -> int:
         """Weights in the checkpoint, tied ones counted once."""
         return self._n_parameters
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 of the model's config and widened tensors (`model/fingerprint.py`).
+
+        Backend, policy and ranks do not change it. Computed once, from the files the model was
+        loaded from: about a second for 135 million weights.
+        """
+        if self._fingerprint is None:
+            assert self._checkpoint is not None
+            self._fingerprint, self._checkpoint = fingerprint(self._checkpoint), None
+        return self._fingerprint
 
     def storage(self) -> dict[str, int]:
         """Bytes of the resident matrices by storage format."""

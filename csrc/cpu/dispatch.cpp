@@ -18,7 +18,8 @@ const Kernels& generic_table() {
                                 generic::row_kernels(),
                                 generic::attention_kernels(),
                                 generic::sampling_kernels(),
-                                generic::backward_kernels()};
+                                generic::backward_kernels(),
+                                generic::dictionary_kernels()};
   return table;
 }
 
@@ -30,7 +31,8 @@ const Kernels& avx2_table() {
                                 avx2::row_kernels(),
                                 avx2::attention_kernels(),
                                 avx2::sampling_kernels(),
-                                avx2::backward_kernels()};
+                                avx2::backward_kernels(),
+                                avx2::dictionary_kernels()};
   return table;
 }
 
@@ -41,7 +43,8 @@ const Kernels& avx512_table() {
                                 avx512::row_kernels(),
                                 avx512::attention_kernels(),
                                 avx512::sampling_kernels(),
-                                avx512::backward_kernels()};
+                                avx512::backward_kernels(),
+                                avx512::dictionary_kernels()};
   return table;
 }
 
@@ -52,7 +55,8 @@ const Kernels& avx512_bf16_table() {
                                 avx512::row_kernels(),
                                 avx512::attention_kernels(),
                                 avx512::sampling_kernels(),
-                                avx512::backward_kernels()};
+                                avx512::backward_kernels(),
+                                avx512::dictionary_kernels()};
   return table;
 }
 

@@ -4,6 +4,7 @@
 
 #include "attention_kernels.h"
 #include "backward_kernels.h"
+#include "dictionary_kernels.h"
 #include "linear_kernels.h"
 #include "row_kernels.h"
 #include "sampling_kernels.h"
@@ -18,6 +19,7 @@ struct Kernels {
   const AttentionKernels& attention;
   const SamplingKernels& sampling;
   const BackwardKernels& backward;
+  const DictionaryKernels& dictionary;
 };
 
 // The tables of the instruction set in force: BITLENS_ISA if set, else the widest this CPU has.

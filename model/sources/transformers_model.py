@@ -71,6 +71,7 @@ def open_transformers_model(model: Any, tokenizer: Any = None) -> Checkpoint:
         tokenizer=None if tokenizer is None else _tokenizer(tokenizer, model, config),
         name=f"{model.name_or_path or name} in memory",
         reader=StateDictReader({ours: tensors[theirs] for ours, theirs in names.items()}),
+        volatile=True,
     )
 
 

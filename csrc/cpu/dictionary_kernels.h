@@ -1,0 +1,44 @@
+// Operations of sparse dictionaries (SAEs, transcoders) and of training them, all in fp32.
+#pragma once
+
+#include "types.h"
+
+namespace bitlens {
+
+// One step of Adam without weight decay: m = beta1 * m + (1 - beta1) * g; v = beta2 * v +
+// (1 - beta2) * (g * g); p = p - step * (m / (sqrt(v) * v_scale + eps)). No operation is fused.
+struct AdamStep {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps;
+};
+
+struct DictionaryKernels {
+  // The k largest of x[n] by (value descending, index ascending), written by index ascending.
+  // NaN is never among them; where there are fewer than k numbers, the rest is index -1, value 0.
+  void (*top_k)(const float* x, int64_t n, int64_t k, float* values, int32_t* indices);
+  // out[d] = the sum of coefs[i] * table[rows[i]] plus bias: in each leaf of 256 terms one FMA
+  // chain from +0, leaf sums ascending, bias (where there is one) last. Index -1 is passed over.
+  void (*weighted_sum)(const float* coefs, const int32_t* rows, int64_t count, const float* table,
+                       int64_t d, const float* bias, float* out);
+  // out[i] = x . table[rows[i]], summed as spec::row_sum sums; 0 for index -1.
+  void (*dots)(const float* x, const int32_t* rows, int64_t count, const float* table, int64_t d,
+               float* out);
+  // out = the sum of squares of x, as spec::row_sum_of_squares.
+  float (*sum_of_squares)(const float* x, int64_t d);
+  // w = w / sqrt(its sum of squares); a zero row stays as it is.
+  void (*unit_row)(float* w, int64_t d);
+  // g = g - (g . w) * w, rounded after the product and after the difference.
+  void (*project_row)(float* g, const float* w, int64_t d);
+  void (*adam)(const AdamStep& op, const float* g, int64_t count, float* p, float* m, float* v);
+};
+
+namespace generic {
+const DictionaryKernels& dictionary_kernels();
+}
+namespace avx2 {
+const DictionaryKernels& dictionary_kernels();
+}
+namespace avx512 {
+const DictionaryKernels& dictionary_kernels();
+}
+
+}  // namespace bitlens

@@ -1,0 +1,33 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, which replaces it once the block has ended well.
+
+    The content is on the disk before the name is. Where the block raises, or the disk is full,
+    `path` is as it was and nothing else is left.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically."""
+    with write_atomically(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

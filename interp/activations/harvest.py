@@ -1,0 +1,254 @@
+"""Activations of a text, kept in shards on disk.
+
+A shard is a fixed span of the text: so a harvest that was interrupted goes on with the first shard
+that is missing, and ranks that share a folder each write every n-th shard of the same harvest. A
+shard appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ...model.transformer import HookedTransformer
+from .atomic import write_atomically, write_json
+from .documents import TextSource
+from .read import OUTLIER_FACTOR, hook_widths, outliers, read_rows, row_norms
+from .sequences import Batch, Packing, batches
+
+BATCH_TOKENS = 4096
+CALIBRATION_TOKENS = 8192
+SHARD_TOKENS = 1 << 16
+
+Progress = Callable[[int, int], None]
+"""Called with tokens done and tokens in all."""
+
+
+@dataclass(frozen=True)
+class HarvestConfig:
+    """What is harvested.
+
+    Attributes:
+        hook_names: Hooks whose rows are kept, all from one pass.
+        n_tokens: Tokens to run the model on; what is excluded counts.
+        packing: How documents become sequences.
+        exclude_outliers: Leave out tokens whose norm exceeds 3 times the median (at any hook),
+            found on the first 8,192 tokens. SmolLM2's first position has 150 times the median.
+        dtype: What rows are stored in: "float32", or "bfloat16" for half the disk.
+    """
+
+    hook_names: tuple[str, ...]
+    n_tokens: int
+    packing: Packing = field(default_factory=Packing)
+    exclude_outliers: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.hook_names:
+            raise ValueError("hook_names: a harvest needs at least one hook")
+        if self.n_tokens < 1:
+            raise ValueError(f"n_tokens = {self.n_tokens}: expected at least 1")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype = {self.dtype!r}: expected 'float32' or 'bfloat16'")
+
+
+def disk_bytes(model: HookedTransformer, config: HarvestConfig) -> int:
+    """Returns a bound on what the harvest takes on disk."""
+    return (config.n_tokens + BATCH_TOKENS + config.packing.context_size) * _row_bytes(
+        model, config
+    )
+
+
+def harvest(
+    model: HookedTransformer,
+    config: HarvestConfig,
+    source: TextSource,
+    folder: Path,
+    *,
+    rank: int = 0,
+    n_ranks: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Runs the model on the training split of a text and writes the shards that are missing.
+
+    Memory: the model, one batch of 4,096 tokens, and one shard of 65,536 tokens. Disk:
+    `disk_bytes`, checked beforehand.
+
+    Args:
+        folder: Holds harvest.json and the shards; made here. One that holds another harvest is
+            refused.
+        rank: Of `n_ranks` processes that share the folder, the one this is.
+        progress: Called after every batch.
+
+    Raises:
+        ValueError: text without a document long enough, NaN in an activation, or a folder of
+            another harvest.
+        OSError: the disk is full or too small.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spans = _spans(model, config, source)
+    first = next(spans, None)
+    if first is None:
+        raise ValueError(
+            f"text {source.name!r}: no document of {config.packing.min_tokens} tokens or more"
+        )
+    limits = _limits(model, config, first)
+    _claim(folder, _description(model, config, source, limits))
+    _check_disk(model, config, folder)
+    done = 0
+    for index, span in enumerate(_chain(first, spans)):
+        size = sum(batch.n_tokens for batch in span)
+        path = folder / shard_name(index)
+        if path.exists() or index % n_ranks != rank:
+            done += size
+            if progress is not None:
+                progress(done, config.n_tokens)
+            continue
+        parts, n_excluded = [], 0
+        for batch in span:
+            rows = read_rows(model, batch, config.hook_names)
+            kept = ~outliers(rows, limits)
+            n_excluded += int((~kept).sum())
+            parts.append({name: x[kept] for name, x in rows.items()})
+            done += batch.n_tokens
+            if progress is not None:
+                progress(done, config.n_tokens)
+        _write_shard(path, parts, config.dtype, size, n_excluded)
+
+
+def shard_name(index: int) -> str:
+    """Returns the file name of a shard."""
+    return f"activations_{index:05d}.safetensors"
+
+
+def _spans(
+    model: HookedTransformer, config: HarvestConfig, source: TextSource
+) -> Iterator[list[Batch]]:
+    """The batches of each shard."""
+    if model.tokenizer is None:
+        raise ValueError("harvest: this model was loaded without a tokenizer")
+    if config.packing.context_size > model.config.n_ctx:
+        raise ValueError(
+            f"context_size = {config.packing.context_size} exceeds the model's {model.config.n_ctx}"
+        )
+    sequences = config.packing.sequences(source.documents("train"), model.tokenizer)
+    limited = _first_tokens(sequences, config.n_tokens)
+    counted = _counted(batches(limited, BATCH_TOKENS))
+    for _, group in groupby(counted, key=lambda pair: pair[0] // SHARD_TOKENS):
+        yield [batch for _, batch in group]
+
+
+def _first_tokens(sequences: Iterable[list[int]], n_tokens: int) -> Iterator[list[int]]:
+    seen = 0
+    for sequence in sequences:
+        if seen >= n_tokens:
+            return
+        seen += len(sequence)
+        yield sequence
+
+
+def _counted(items: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
+    """Each batch with the number of tokens before it."""
+    before = 0
+    for batch in items:
+        yield before, batch
+        before += batch.n_tokens
+
+
+def _chain(first: list[Batch], rest: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    yield first
+    yield from rest
+
+
+def _limits(
+    model: HookedTransformer, config: HarvestConfig, span: Sequence[Batch]
+) -> dict[str, float]:
+    """The largest norm that is no outlier, by hook; empty where none is left out."""
+    if not config.exclude_outliers:
+        return {}
+    norms: dict[str, list[torch.Tensor]] = {name: [] for name in config.hook_names}
+    seen = 0
+    for batch in span:
+        for name, rows in read_rows(model, batch, config.hook_names).items():
+            norms[name].append(row_norms(rows))
+        seen += batch.n_tokens
+        if seen >= CALIBRATION_TOKENS:
+            break
+    return {name: OUTLIER_FACTOR * float(torch.cat(n).median()) for name, n in norms.items()}
+
+
+def _description(
+    model: HookedTransformer,
+    config: HarvestConfig,
+    source: TextSource,
+    limits: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "hook_names": list(config.hook_names),
+        "n_tokens": config.n_tokens,
+        "packing": asdict(config.packing),
+        "exclude_outliers": config.exclude_outliers,
+        "max_norm": limits,
+        "dtype": config.dtype,
+        "model_name": model.name,
+        "model_fingerprint": model.fingerprint(),
+        "policy": model.ops.policy.name,
+        "text": source.name,
+        "text_sha256": source.digest,
+        "widths": hook_widths(model, config.hook_names),
+    }
+
+
+def _claim(folder: Path, description: dict[str, Any]) -> None:
+    """Writes harvest.json, or checks that the folder is of this harvest."""
+    path = folder / "harvest.json"
+    if not path.exists():
+        write_json(path, description)
+        return
+    found = json.loads(path.read_text())
+    for key, value in description.items():
+        if found.get(key) != value and key != "model_name":
+            raise ValueError(
+                f"{folder} holds another harvest: {key} is {found.get(key)!r} there and {value!r} "
+                "here; name another folder, or remove it"
+            )
+
+
+def _row_bytes(model: HookedTransformer, config: HarvestConfig) -> int:
+    widths = hook_widths(model, config.hook_names)
+    return sum(widths.values()) * (4 if config.dtype == "float32" else 2)
+
+
+def _check_disk(model: HookedTransformer, config: HarvestConfig, folder: Path) -> None:
+    written = sum(p.stat().st_size for p in folder.glob("activations_*.safetensors"))
+    needed = disk_bytes(model, config) - written
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"{config.n_tokens:,} tokens of {', '.join(config.hook_names)} need "
+            f"{needed / 2**30:.1f} GiB in {folder}, where {free / 2**30:.1f} GiB are free: lower "
+            'n_tokens, or store them as dtype="bfloat16"'
+        )
+
+
+def _write_shard(
+    path: Path, parts: list[dict[str, torch.Tensor]], dtype: str, n_tokens: int, n_excluded: int
+) -> None:
+    kind = torch.float32 if dtype == "float32" else torch.bfloat16
+    tensors = {
+        name: torch.cat([part[name] for part in parts]).to(kind).contiguous() for name in parts[0]
+    }
+    for name, rows in tensors.items():
+        if not bool(torch.isfinite(rows).all()):
+            raise ValueError(f"{name} holds NaN or infinity: nothing can be trained on it")
+    metadata = {"n_tokens": str(n_tokens), "n_excluded": str(n_excluded)}
+    with write_atomically(path) as scratch:
+        save_file(tensors, scratch, metadata)

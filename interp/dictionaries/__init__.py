@@ -1,0 +1,16 @@
+"""Sparse autoencoders and transcoders: what they are, how they run, how they are kept."""
+
+from .config import DictionaryConfig, DictionaryError
+from .dictionary import Dictionary
+from .features import Features
+from .load import check_fits, load_dictionaries, load_dictionary
+
+__all__ = [
+    "Dictionary",
+    "DictionaryConfig",
+    "DictionaryError",
+    "Features",
+    "check_fits",
+    "load_dictionaries",
+    "load_dictionary",
+]

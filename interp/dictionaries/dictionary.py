@@ -1,0 +1,180 @@
+"""Sparse autoencoders and transcoders that run: one class an activation, one encode, one decode.
+
+Shapes: N rows, F features (d_sae), d_in and d_out widths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from . import kernels
+from .config import DictionaryConfig, DictionaryError
+from .differentiable import Decode, Encode, needs_graph
+from .encoder import Encoder
+from .features import Features
+
+MATRICES = ("W_enc", "W_dec", "W_skip")
+"""The tensors that may be narrower than fp32."""
+
+
+class Dictionary(nn.Module):
+    """A trained dictionary of features.
+
+    Matrices may be stored in bf16 or fp16; biases and thresholds are fp32, and so is all
+    arithmetic. The parameters do not require gradients unless asked to; gradients flow to the
+    input wherever it is part of a graph.
+
+    Attributes:
+        cfg: What it is made of.
+        W_enc: [d_in, F].
+        W_dec: [F, d_out].
+        b_enc: [F]; of a gated SAE there are `b_gate`, `b_mag` and `r_mag` instead.
+        b_dec: [d_out].
+        threshold: [F], of JumpReLU architectures.
+        W_skip: [d_out, d_in], of skip transcoders.
+    """
+
+    W_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
+    b_enc: nn.Parameter
+    threshold: nn.Parameter
+    b_gate: nn.Parameter
+    b_mag: nn.Parameter
+    r_mag: nn.Parameter
+    W_skip: nn.Parameter
+
+    def __init__(self, cfg: DictionaryConfig, tensors: dict[str, torch.Tensor]) -> None:
+        """Takes the tensors that `cfg` lists. Raises DictionaryError for one that does not fit."""
+        super().__init__()
+        self.cfg = cfg
+        shapes = cfg.tensor_shapes()
+        if missing := shapes.keys() - tensors.keys():
+            raise DictionaryError(f"{cfg.architecture}: no tensor {min(missing)!r}")
+        if extra := tensors.keys() - shapes.keys():
+            raise DictionaryError(f"{cfg.architecture}: has no use for tensor {min(extra)!r}")
+        for name, shape in shapes.items():
+            x = tensors[name]
+            if tuple(x.shape) != shape:
+                raise DictionaryError(f"{name}: expected shape {list(shape)}, got {list(x.shape)}")
+            if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+                raise DictionaryError(f"{name} holds values that are no finite numbers")
+            if name not in MATRICES or x.dtype not in (torch.bfloat16, torch.float16):
+                x = x.float()
+            setattr(self, name, nn.Parameter(x, requires_grad=False))
+        self._encoder = Encoder(self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the matrices."""
+        return self.W_enc.dtype
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves the module; biases and thresholds stay fp32 whatever the matrices become."""
+        small = {n: p.data for n, p in self.named_parameters() if n not in MATRICES}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in small.items():
+            parameter = getattr(self, name)
+            if parameter.dtype != torch.float32:
+                parameter.data = before.to(parameter.device)
+        return self
+
+    def encoded_by(self) -> list[nn.Parameter]:
+        """Returns the parameters that `encode` depends on."""
+        return self._encoder.parameters()
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the features' activations, fp32 [..., F], of rows x [..., d_in].
+
+        Raises ValueError for rows of another width or that hold NaN.
+        """
+        if needs_graph(x, *self.parameters()):
+            rows = x.reshape(-1, self.cfg.d_in)
+            acts: torch.Tensor = Encode.apply(rows, self, *self.encoded_by())  # type: ignore[no-untyped-call]
+            return acts.view(*x.shape[:-1], self.cfg.d_sae)
+        return self.encode_sparse(x).dense()
+
+    def encode_sparse(self, x: torch.Tensor) -> Features:
+        """Returns the active features of rows x [..., d_in]; `.dense()` equals `encode`.
+
+        Raises ValueError for rows of another width or that hold NaN.
+        """
+        if x.shape[-1] != self.cfg.d_in:
+            raise ValueError(
+                f"encode: rows of {x.shape[-1]} values; this dictionary reads {self.cfg.hook_name} "
+                f"with d_in = {self.cfg.d_in}"
+            )
+        rows = x.detach().reshape(-1, self.cfg.d_in).float()
+        if bool(torch.isnan(rows).any()):
+            raise ValueError("encode: the activations hold NaN")
+        return self._encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
+
+    def decode(self, acts: torch.Tensor | Features, x: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the reconstruction, fp32 [..., d_out].
+
+        Args:
+            acts: Dense [..., F], or the Features of `encode_sparse`.
+            x: The rows that were encoded, which a skip transcoder adds a map of.
+
+        Raises:
+            ValueError: acts of another width, or a skip transcoder without `x`.
+        """
+        if self.cfg.has_skip and x is None:
+            raise ValueError("decode: a skip transcoder needs x, the rows that were encoded")
+        width = acts.shape[-1]
+        if width != self.cfg.d_sae:
+            raise ValueError(f"decode: {width} features; this dictionary has {self.cfg.d_sae}")
+        if isinstance(acts, torch.Tensor) and needs_graph(acts, *self.parameters()):
+            if self.cfg.rescale_acts_by_decoder_norm and self.W_dec.requires_grad:
+                raise ValueError("rescale_acts_by_decoder_norm: W_dec gets no gradient here")
+            rows = acts.reshape(-1, self.cfg.d_sae)
+            table = self._decoder() if self.cfg.rescale_acts_by_decoder_norm else self.W_dec
+            y: torch.Tensor = Decode.apply(rows, table, self.b_dec)  # type: ignore[no-untyped-call]
+            y = y.view(*acts.shape[:-1], self.cfg.d_out)
+        else:
+            features = acts if isinstance(acts, Features) else Features.from_dense(acts.detach())
+            y = kernels.weighted_sums(
+                features.values, features.indices, features.indptr, self._decoder(), self.b_dec
+            ).view(*features.shape[:-1], self.cfg.d_out)
+        return y if x is None or not self.cfg.has_skip else y + self._skip(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `decode(encode(x))`."""
+        if needs_graph(x, *self.parameters()):
+            return self.decode(self.encode(x), x)
+        return self.decode(self.encode_sparse(x), x)
+
+    def save_model(self, path: str | Path, format: Literal["sae_lens"] = "sae_lens") -> None:
+        """Writes a folder that SAELens and `load_dictionary` read.
+
+        Raises ValueError for a format that is none, and OSError where it cannot be written.
+        """
+        from .folder import save_folder
+
+        if format != "sae_lens":
+            raise ValueError(f"format = {format!r}: expected 'sae_lens'")
+        save_folder(self, Path(path))
+
+    def _decoder(self) -> torch.Tensor:
+        table = self._encoder.widened(self.W_dec)
+        if self.cfg.rescale_acts_by_decoder_norm:
+            table = table.clone()
+            kernels.unit_rows_(table)
+        return table
+
+    def _skip(self, x: torch.Tensor) -> torch.Tensor:
+        if needs_graph(x, self.W_skip):
+            return x.float() @ self.W_skip.float().T
+        rows = x.detach().reshape(-1, self.cfg.d_in).float()
+        y = kernels.dense(rows, self.W_skip, None)
+        return y.view(*x.shape[:-1], self.cfg.d_out)
+
+    def extra_repr(self) -> str:
+        c = self.cfg
+        where = c.hook_name if not c.is_transcoder else f"{c.hook_name} -> {c.hook_name_out}"
+        k = "" if c.k is None else f", k={c.k}"
+        return f"{c.architecture}, d_in={c.d_in}, d_sae={c.d_sae}{k}, {where}"

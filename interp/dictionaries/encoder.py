@@ -1,0 +1,93 @@
+"""Which features are active, by architecture.
+
+Shapes: N rows, F features, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from ...model.checkpoint import DENSE_DTYPES, StoredMatrix
+from ...model.kernels import exp, linear
+from ...model.packed import PackedWeight, pack
+from . import kernels
+from .features import Features
+
+if TYPE_CHECKING:
+    from .dictionary import Dictionary
+
+T = TypeVar("T")
+
+_FORMATS = {dtype: format for format, dtype in DENSE_DTYPES.items()}
+
+
+class Encoder:
+    """Encodes rows with a dictionary's weights, which it packs once and again when they change."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Returns the parameters that the encoding depends on."""
+        names = ("W_enc", "b_enc", "b_gate", "b_mag", "r_mag", "b_dec", "threshold")
+        return [getattr(self._dictionary, n) for n in names if hasattr(self._dictionary, n)]
+
+    def __call__(self, rows: torch.Tensor, shape: tuple[int, ...]) -> Features:
+        """Returns the active features of fp32 rows [N, d], as Features of this shape."""
+        d, cfg = self._dictionary, self._dictionary.cfg
+        x = self.centred(rows)
+        if cfg.architecture == "gated":
+            return Features.from_dense(self._gated(x)).reshaped(shape)
+        pre = self.pre_activations(x)
+        if cfg.selects_top_k:
+            assert cfg.k is not None
+            return Features.from_top_k(kernels.top_k(pre, cfg.k), shape)
+        active = pre > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
+        return Features.from_dense(pre.where(active, 0.0)).reshaped(shape)
+
+    def centred(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns the rows that the encoder's product reads."""
+        d = self._dictionary
+        return rows - d.b_dec.detach() if d.cfg.apply_b_dec_to_input else rows
+
+    def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what is compared with 0, a threshold or the k-th largest, fp32 [N, F]."""
+        d = self._dictionary
+        pre = self._product(x, d.b_enc.detach())
+        if d.cfg.rescale_acts_by_decoder_norm:
+            pre = pre * kernels.sums_of_squares(self.widened(d.W_dec)).sqrt()
+        return pre
+
+    def widened(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        """Returns a matrix in fp32, kept until it changes."""
+        if parameter.dtype == torch.float32:
+            return parameter.detach()
+        return self._keep("fp32", parameter, lambda: parameter.detach().float())
+
+    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+        d = self._dictionary
+        product = self._product(x, None)
+        magnitude = product * exp(d.r_mag.detach()) + d.b_mag.detach()
+        active = (product + d.b_gate.detach() > 0) & (magnitude > 0)
+        return magnitude.where(active, 0.0)
+
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        weight = self._keep("packed", self._dictionary.W_enc, self._pack)
+        return linear(x, weight.data, weight.format, weight.n, bias, torch.float32)
+
+    def _pack(self) -> PackedWeight:
+        rows = self._dictionary.W_enc.detach().T.contiguous()
+        n, k = rows.shape
+        return pack(StoredMatrix(_FORMATS[rows.dtype], n, k, rows))
+
+    def _keep(self, kind: str, parameter: torch.nn.Parameter, make: Callable[[], T]) -> T:
+        version = (parameter.data_ptr(), parameter._version)
+        kept = self._kept.get(kind)
+        if kept is None or kept[0] != version:
+            kept = (version, make())
+            self._kept[kind] = kept
+        return kept[1]

@@ -1,0 +1,145 @@
+"""The compiled kernels of dictionaries on tensors: fixed bits on every instruction set and any
+number of threads.
+
+Shapes: N rows, F features, k entries a row, d width, E entries in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from ... import _core
+from ...model.checkpoint import Format, StoredMatrix
+from ...model.kernels import empty, linear
+from ...model.packed import pack
+
+
+class TopK(NamedTuple):
+    """The largest entries of each row, by ascending index.
+
+    Attributes:
+        values: fp32 [N, k].
+        indices: int32 [N, k]; -1 where a row has fewer than k numbers.
+    """
+
+    values: torch.Tensor
+    indices: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The entries of a sparse matrix, column by column.
+
+    Attributes:
+        starts: int64 [F + 1]: the entries of column f are order[starts[f] : starts[f + 1]].
+        order: int32 [E], where each stands among the entries row by row; ascending in a column.
+    """
+
+    starts: torch.Tensor
+    order: torch.Tensor
+
+    def counts(self) -> torch.Tensor:
+        """Returns the number of entries in each column, int64 [F]."""
+        return self.starts[1:] - self.starts[:-1]
+
+
+def dense(x: torch.Tensor, rows_FD: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Returns x [N, d] times rows_FD [F, d] transposed, plus bias [F], as `linear` computes it."""
+    n, k = rows_FD.shape
+    weight = pack(StoredMatrix(Format.F32, n, k, rows_FD.detach().contiguous()))
+    return linear(x.detach(), weight.data, Format.F32, n, bias, torch.float32)
+
+
+def top_k(x: torch.Tensor, k: int) -> TopK:
+    """Returns the k largest of each row of x, fp32 [N, F]; of equal ones the first.
+
+    Raises ValueError for a k that is no number of columns.
+    """
+    x = x.detach().contiguous()
+    rows, n = x.shape
+    if not 1 <= k <= n:
+        raise ValueError(f"top_k: k = {k} of {n} columns")
+    values, indices = empty((rows, k)), empty((rows, k), torch.int32)
+    _core.top_k(x.data_ptr(), rows, n, k, values.data_ptr(), indices.data_ptr())
+    return TopK(values, indices)
+
+
+def row_starts(n_rows: int, per_row: int) -> torch.Tensor:
+    """Returns where each row's entries begin if all have as many, int64 [N + 1]."""
+    return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64)[: n_rows + 1]
+
+
+def weighted_sums(
+    coefs: torch.Tensor,
+    indices: torch.Tensor,
+    starts: torch.Tensor,
+    table: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Returns fp32 [N, d]: for each row the sum of coefs times the rows of table [R, d] that
+    `indices` name, plus bias [d]. Row r has entries starts[r] to starts[r + 1]."""
+    coefs, table = coefs.detach().contiguous(), table.detach().contiguous()
+    indices, starts = indices.contiguous(), starts.contiguous()
+    bias = None if bias is None else bias.detach().contiguous()
+    n_rows, d = len(starts) - 1, table.shape[1]
+    _check_entries(starts, coefs, indices)
+    out = empty((n_rows, d))
+    _core.weighted_sums(
+        coefs.data_ptr(), indices.data_ptr(), starts.data_ptr(), n_rows, table.data_ptr(),
+        len(table), d, 0 if bias is None else bias.data_ptr(), out.data_ptr(),
+    )  # fmt: skip
+    return out
+
+
+def gathered_dots(
+    x: torch.Tensor, indices: torch.Tensor, starts: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    """Returns fp32 [E]: for each entry, its row of x [N, d] times the row of table it names."""
+    x, table = x.detach().contiguous(), table.detach().contiguous()
+    indices, starts = indices.contiguous(), starts.contiguous()
+    _check_entries(starts, indices)
+    out = empty((indices.numel(),))
+    _core.gathered_dots(
+        x.data_ptr(), indices.data_ptr(), starts.data_ptr(), len(starts) - 1, table.data_ptr(),
+        len(table), table.shape[1], out.data_ptr(),
+    )  # fmt: skip
+    return out
+
+
+def by_column(indices: torch.Tensor, n_columns: int) -> Columns:
+    """Returns the entries with these column indices, int32, sorted by column; -1 is left out."""
+    indices = indices.contiguous()
+    starts = torch.empty(n_columns + 1, dtype=torch.int64)
+    order = torch.empty(indices.numel(), dtype=torch.int32)
+    _core.by_column(
+        indices.data_ptr(), indices.numel(), n_columns, starts.data_ptr(), order.data_ptr()
+    )
+    return Columns(starts, order[: int(starts[-1])])
+
+
+def sums_of_squares(x: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of squares of each row of x, fp32 [N, d] -> [N]."""
+    x = x.detach().contiguous()
+    out = torch.empty(len(x), dtype=torch.float32)
+    _core.sums_of_squares(x.data_ptr(), len(x), x.shape[1], out.data_ptr())
+    return out
+
+
+def unit_rows_(w: torch.Tensor) -> None:
+    """Divides each row of w, fp32 [F, d], by its norm, in place; a zero row stays."""
+    _core.unit_rows(w.data_ptr(), len(w), w.shape[1])
+
+
+def project_rows_(g: torch.Tensor, w: torch.Tensor) -> None:
+    """Takes from each row of g, in place, what lies along the row of w, whose norm is 1."""
+    _core.project_rows(g.data_ptr(), w.data_ptr(), len(g), g.shape[1])
+
+
+def _check_entries(starts: torch.Tensor, *entries: torch.Tensor) -> None:
+    last = int(starts[-1])
+    for each in entries:
+        if each.numel() < last:
+            raise ValueError(f"starts end at entry {last} of {each.numel()}")

@@ -1,0 +1,134 @@
+"""`load_dictionary`: from a name to a dictionary that runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .config import DictionaryError
+from .dictionary import Dictionary
+from .folder import CONFIG, read_folder
+
+if TYPE_CHECKING:
+    from ...model.transformer import HookedTransformer
+
+_SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
+_PACKAGE = "bitlens_smollm2_dictionary"
+_IN_CLONE = Path("data", "smollm2_dictionary", _PACKAGE)
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_dictionary(
+    source: str | Path,
+    *,
+    model: HookedTransformer | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    strict: bool = True,
+) -> Dictionary:
+    """Loads a dictionary.
+
+    Args:
+        source: A SAELens folder, or the alias of one that bitlens brings:
+            "smollm2-135m-instruct/blocks.15.hook_resid_post".
+        model: The model to use it on, whose hooks and fingerprint it must fit.
+        device: Where its weights go.
+        dtype: Of its matrices; None keeps what is stored. Biases and thresholds stay fp32.
+        strict: Whether a dictionary trained on a model of another fingerprint raises, or warns.
+
+    Raises:
+        FileNotFoundError: no such folder, or a shipped dictionary that is not installed.
+        DictionaryError: a damaged or unsupported one, or one that does not fit the model.
+    """
+    dictionary = read_folder(find_dictionary(source))
+    if model is not None:
+        check_fits(dictionary, model, strict=strict)
+    if dtype is not None:
+        dictionary = dictionary.to(dtype)
+    return dictionary.to(device)
+
+
+def load_dictionaries(
+    source: str | Path, *, model: HookedTransformer | None = None
+) -> dict[str, Dictionary]:
+    """Loads every dictionary below a folder; returns them by the hook that each reads.
+
+    Raises as `load_dictionary` does; DictionaryError, too, for two of one hook.
+    """
+    root = find_dictionary(source, single=False)
+    folders = sorted(path.parent for path in root.rglob(CONFIG))
+    if not folders:
+        raise FileNotFoundError(f"{root}: no folder below it holds a {CONFIG}")
+    found: dict[str, Dictionary] = {}
+    for folder in folders:
+        dictionary = load_dictionary(folder, model=model)
+        if dictionary.cfg.hook_name in found:
+            raise DictionaryError(f"{root} holds two dictionaries of {dictionary.cfg.hook_name}")
+        found[dictionary.cfg.hook_name] = dictionary
+    return found
+
+
+def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
+    """Returns the folder that a source names.
+
+    Raises FileNotFoundError naming what exists, or what to install.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if str(source) in _SHIPPED:
+        return _shipped(path.name)
+    what = "dictionary" if single else "folder of dictionaries"
+    raise FileNotFoundError(
+        f"{source}: no such {what}; expected a folder with {CONFIG}, or {_SHIPPED[0]!r}"
+    )
+
+
+def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool = True) -> None:
+    """Raises DictionaryError where a dictionary does not fit a model.
+
+    Hooks and widths must be the model's. So must the fingerprint, if the dictionary carries one:
+    with `strict` another one raises, without it warns.
+    """
+    cfg = dictionary.cfg
+    for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
+        if name not in model.hook_dict:
+            raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
+        found = _width(model, name)
+        if found != width:
+            raise DictionaryError(
+                f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
+            )
+    expected = cfg.metadata.get("model_fingerprint")
+    if expected is not None and expected != model.fingerprint():
+        message = (
+            f"the dictionary of {cfg.hook_name} was trained on "
+            f"{cfg.metadata.get('model_name', 'a model')} with fingerprint {expected[:12]}...; "
+            f"{model.name} has {model.fingerprint()[:12]}...: other weights have other features"
+        )
+        if strict:
+            raise DictionaryError(message + " (strict=False loads it all the same)")
+        warnings.warn(message, stacklevel=3)
+
+
+def _width(model: HookedTransformer, name: str) -> int:
+    from ..activations.read import hook_widths
+
+    return hook_widths(model, [name])[name]
+
+
+def _shipped(name: str) -> Path:
+    in_clone = _ROOT / _IN_CLONE / name
+    if in_clone.is_dir():
+        return in_clone
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / name
+    raise FileNotFoundError(
+        f"the dictionary {name} of smollm2-135m-instruct comes in a package of its own, which is "
+        f"not installed: from a clone of bitlens run `pip install ./{_IN_CLONE.parent}`"
+    )

@@ -1,0 +1,41 @@
+"""The log of a run: a JSON object a line, without lines of steps that will be run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..activations.atomic import write_atomically
+
+
+class TrainingLog:
+    """log.jsonl, and TensorBoard's files beside it where TensorBoard is installed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def cut(self, step: int) -> None:
+        """Drops lines after a step, and a last line that was cut off."""
+        kept = [json.dumps(line) for line in self.read() if line["step"] <= step]
+        with write_atomically(self._path) as scratch:
+            scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the lines that are whole."""
+        if not self._path.exists():
+            return []
+        lines = []
+        for text in self._path.read_text(encoding="utf-8").split("\n"):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and "step" in line:
+                lines.append(line)
+        return lines

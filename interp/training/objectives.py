@@ -1,0 +1,181 @@
+"""What a step minimises, by architecture: the loss of a batch and its gradients.
+
+Everything is written out in the kernels' operations, so no torch reduction decides a bit. Losses
+are means over the batch's values. Shapes: B rows, F features, E entries, d width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from ..dictionaries import kernels
+from .config import TrainConfig
+from .entries import Entries, column_sums
+from .parameters import Parameters
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What one batch gave.
+
+    Attributes:
+        gradients: By parameter.
+        squared_error: The reconstruction's, summed over the batch.
+        l0: Mean number of active features.
+        fired: Bool [F], the features that were active in any row.
+        parts: Further terms of the loss, for the log.
+    """
+
+    gradients: dict[str, torch.Tensor]
+    squared_error: float
+    l0: float
+    fired: torch.Tensor
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One architecture's loss. What it keeps between steps is in `state`, plain numbers."""
+
+    state: dict[str, float]
+
+    def __call__(
+        self, p: Parameters, x: torch.Tensor, y: torch.Tensor, dead: torch.Tensor
+    ) -> Outcome: ...
+
+
+def squared_sum(x: torch.Tensor) -> float:
+    """Returns the sum of squares of a matrix, its rows' sums added exactly."""
+    return math.fsum(kernels.sums_of_squares(x).tolist())
+
+
+def centred(config: TrainConfig, p: Parameters, x: torch.Tensor) -> torch.Tensor:
+    """Returns what the encoder reads: transcoders do not take b_dec from their input."""
+    return x if config.is_transcoder else x - p["b_dec"]
+
+
+def predicted(p: Parameters, x: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
+    """Returns the reconstruction: what was decoded, and the skip's part where there is one."""
+    return decoded + kernels.dense(x, p["W_skip"], None) if "W_skip" in p.values else decoded
+
+
+def encoder_gradients(
+    config: TrainConfig,
+    p: Parameters,
+    entries: Entries,
+    dpre: torch.Tensor,
+    x_c: torch.Tensor,
+    gradients: dict[str, torch.Tensor],
+    bias: str = "b_enc",
+) -> None:
+    """Adds to `gradients` what flows through pre-activations at the entries."""
+    columns = entries.columns()
+    db = entries.sums(dpre, columns)
+    _add(gradients, "W_enc", entries.outer(dpre, x_c, columns))
+    _add(gradients, bias, db)
+    if not config.is_transcoder:
+        _add(gradients, "b_dec", -column_sums(p["W_enc"], db))
+
+
+def decoder_gradients(
+    entries: Entries,
+    values: torch.Tensor,
+    g: torch.Tensor,
+    x: torch.Tensor,
+    p: Parameters,
+    gradients: dict[str, torch.Tensor],
+) -> None:
+    """Adds to `gradients` what flows through the reconstruction, whose gradient g [B, d] is."""
+    _add(gradients, "W_dec", entries.outer(values, g, entries.columns()))
+    _add(gradients, "b_dec", column_sums(g))
+    if "W_skip" in p.values:
+        _add(gradients, "W_skip", kernels.dense(g.T, x.T, None))
+
+
+def fired(entries: Entries, values: torch.Tensor) -> torch.Tensor:
+    """Returns a bool [F]: the features with a value above 0."""
+    out = torch.zeros(entries.n_features, dtype=torch.bool)
+    out[entries.indices[(values > 0) & (entries.indices >= 0)].long()] = True
+    return out
+
+
+def auxiliary(
+    config: TrainConfig,
+    p: Parameters,
+    pre: torch.Tensor,
+    x_c: torch.Tensor,
+    residual: torch.Tensor,
+    dead: torch.Tensor,
+    gradients: dict[str, torch.Tensor],
+) -> float:
+    """Adds AuxK's gradients (Gao et al., 2024, arXiv 2406.04093, A.2); returns its squared error.
+
+    The k_aux = d / 2 largest dead features of each row predict what the live ones left over, which
+    is not differentiated.
+    """
+    columns = dead.nonzero()[:, 0]
+    k_aux = min(residual.shape[1] // 2, len(columns))
+    if k_aux == 0 or config.auxk_coefficient == 0:
+        return 0.0
+    top = kernels.top_k(pre[:, columns], k_aux)
+    features = columns.to(torch.int32)[top.indices.long()]
+    entries = Entries.of_top_k(kernels.TopK(top.values, features), config.d_sae)
+    values = top.values.reshape(-1).clamp(min=0)
+    error = entries.decode(values, p["W_dec"]) - residual
+    share = min(1.0, len(columns) / (residual.shape[1] // 2))
+    g = error * (2 * config.auxk_coefficient * share / error.numel())
+    da = entries.dots(g, p["W_dec"]).where(values > 0, 0.0)
+    _add(gradients, "W_dec", entries.outer(values, g, entries.columns()))
+    encoder_gradients(config, p, entries, da, x_c, gradients)
+    return squared_sum(error)
+
+
+def _add(gradients: dict[str, torch.Tensor], name: str, g: torch.Tensor) -> None:
+    gradients[name] = gradients[name] + g if name in gradients else g
+
+
+class TopKObjective:
+    """The k largest pre-activations of each row, where they are positive, with AuxK."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.state: dict[str, float] = {}
+
+    def __call__(
+        self, p: Parameters, x: torch.Tensor, y: torch.Tensor, dead: torch.Tensor
+    ) -> Outcome:
+        x_c = centred(self.config, p, x)
+        pre = kernels.dense(x_c, p["W_enc"], p["b_enc"])
+        assert self.config.k is not None
+        top = kernels.top_k(pre, self.config.k)
+        entries = Entries.of_top_k(top, self.config.d_sae)
+        values = top.values.reshape(-1).clamp(min=0)
+        error = predicted(p, x, entries.decode(values, p["W_dec"], p["b_dec"])) - y
+        g = error * (2 / error.numel())
+        gradients: dict[str, torch.Tensor] = {}
+        decoder_gradients(entries, values, g, x, p, gradients)
+        dpre = entries.dots(g, p["W_dec"]).where(values > 0, 0.0)
+        encoder_gradients(self.config, p, entries, dpre, x_c, gradients)
+        aux = auxiliary(self.config, p, pre, x_c, -error, dead, gradients)
+        active = int((values > 0).sum())
+        return Outcome(
+            gradients,
+            squared_sum(error),
+            active / len(x),
+            fired(entries, values),
+            {"auxk": aux / error.numel()} if aux else {},
+        )
+
+
+def objective_of(config: TrainConfig) -> Objective:
+    """Returns the objective of an architecture."""
+    makers: dict[str, Any] = {
+        "topk": TopKObjective,
+        "topk_transcoder": TopKObjective,
+        "topk_skip_transcoder": TopKObjective,
+    }
+    made: Objective = makers[config.architecture](config)
+    return made
