@@ -25,6 +25,7 @@ from .cli_audit import register as register_audit
 from .cli_context_cost import register as register_context_cost
 from .cli_model import Model
 from .cli_postmortem import register as register_postmortem
+from .cli_sae_train import register as register_sae_train
 
 if TYPE_CHECKING:
     from .model import HookedTransformer
@@ -297,6 +298,9 @@ def bench(
     out.print(table)
 
 
+sae = typer.Typer(help="Train, judge and use sparse dictionaries.", no_args_is_help=True)
+app.add_typer(sae, name="sae")
+register_sae_train(sae)
 register_audit(app)
 register_context_cost(app)
 register_postmortem(app)
@@ -362,8 +366,12 @@ def _root(
 ) -> None:
     from .model.parallel import launched_by_torchrun
 
-    if launched_by_torchrun() and context.invoked_subcommand != "generate":
-        raise ValueError("torchrun: only `generate` runs on several ranks; run this without it")
+    harvests = sys.argv[1:3] == ["sae", "harvest"]
+    if launched_by_torchrun() and context.invoked_subcommand != "generate" and not harvests:
+        raise ValueError(
+            "torchrun: only `generate` runs on several ranks, and `sae harvest` shares its text; "
+            "run this without it"
+        )
 
 
 def _as_typed(message: str) -> str:

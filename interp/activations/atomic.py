@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
@@ -31,3 +35,14 @@ def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     with write_atomically(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file atomically. Raises OSError where it does not fit on the disk."""
+    with write_atomically(path) as scratch:
+        try:
+            save_file(tensors, scratch, metadata)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .harvesting import INDEX
+
 MIXED_ROWS = 1 << 18
 """Rows that are held in memory and mixed at a time."""
 
@@ -37,16 +39,23 @@ class ActivationStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Reads harvest.json and the shards' headers.
+        """Reads harvest.json, index.json and the shards' headers.
 
-        Raises FileNotFoundError where nothing was harvested, and ValueError for a damaged shard.
+        Raises FileNotFoundError where nothing was harvested or shards are missing, and ValueError
+        for a damaged shard.
         """
         description = folder / "harvest.json"
         if not description.is_file():
             raise FileNotFoundError(f"{folder}: no harvest.json; nothing was harvested here")
         self.description: dict[str, Any] = json.loads(description.read_text())
-        paths = sorted(folder.glob("activations_*.safetensors"))
-        self.shards = [_open(path, self.description["widths"]) for path in paths]
+        index = folder / INDEX
+        if not index.is_file():
+            raise FileNotFoundError(
+                f"{folder}: the harvest is not complete; run it again, and it goes on where it was"
+            )
+        names: list[str] = json.loads(index.read_text())["shards"]
+        widths = self.description["widths"]
+        self.shards = [_open(folder / name, widths) for name in names]
         if not self.n_rows:
             raise ValueError(f"{folder}: the harvest holds no rows")
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ...model.checkpoint import CheckpointError
 from ...model.sources.json_file import read_object
-from ..activations.atomic import write_atomically, write_json
+from ..activations.atomic import write_json, write_tensors
 from .config import DictionaryConfig, DictionaryError
 from .dictionary import Dictionary
 
@@ -36,8 +35,7 @@ def save_folder(dictionary: Dictionary, path: Path) -> None:
     """
     path.mkdir(parents=True, exist_ok=True)
     tensors = {name: p.detach().contiguous() for name, p in dictionary.named_parameters()}
-    with write_atomically(path / WEIGHTS) as scratch:
-        save_file(tensors, scratch)
+    write_tensors(path / WEIGHTS, tensors)
     write_json(path / CONFIG, _to_json(dictionary))
 
 

@@ -1,1 +1,7 @@
 """Training of dictionaries."""
+
+from .config import TrainConfig
+from .train import TrainResult, train, train_all
+from .trainer import TrainingDiverged
+
+__all__ = ["TrainConfig", "TrainResult", "TrainingDiverged", "train", "train_all"]

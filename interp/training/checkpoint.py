@@ -8,26 +8,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..activations.atomic import write_atomically
+from ..activations.atomic import write_tensors
 from .config import TrainConfig
 
-_FILE = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class Checkpoint:
     """A run's checkpoint file."""
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
-        self._path = folder / _FILE
+        self._path = folder / CHECKPOINT
         self._config = json.loads(json.dumps(config.to_dict()))
 
     def write(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Replaces the checkpoint. Raises OSError, the old one kept, where it does not fit."""
         metadata = {"state": json.dumps(state), "config": json.dumps(self._config)}
-        with write_atomically(self._path) as scratch:
-            save_file(tensors, scratch, metadata)
+        write_tensors(self._path, tensors, metadata)
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Returns tensors and state; None where there is no checkpoint.

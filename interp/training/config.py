@@ -51,7 +51,7 @@ class TrainConfig:
         auxk_coefficient: Weight of the loss that revives dead features (TopK kinds); 0 is none.
         dead_after_tokens: A feature is dead that has not fired for so many rows.
         l0_target: Active features that JumpReLU's sparsity weight is steered to.
-        l0_coefficient: Its first weight.
+        l0_coefficient: What that weight is at first; it finds its own.
         l1_coefficient: Weight of the sparsity of standard and gated SAEs.
         bandwidth: Of JumpReLU's gradient estimator.
         prefixes: Widths of Matryoshka's nested dictionaries, the last being `d_sae`; None takes
@@ -80,7 +80,7 @@ class TrainConfig:
     auxk_coefficient: float = 1 / 32
     dead_after_tokens: int = 250_000
     l0_target: float | None = None
-    l0_coefficient: float = 1e-3
+    l0_coefficient: float = 0.0
     l1_coefficient: float = 3e-3
     bandwidth: float = 0.05
     prefixes: tuple[int, ...] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,32 @@ from ..activations.atomic import write_atomically
 
 
 class TrainingLog:
-    """log.jsonl, and TensorBoard's files beside it where TensorBoard is installed."""
+    """log.jsonl, and TensorBoard's events beside it where TensorBoard is installed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "log.jsonl"
+        self._events: Any = None
 
-    def cut(self, step: int) -> None:
+    def begin(self, step: int) -> None:
         """Drops lines after a step, and a last line that was cut off."""
         kept = [json.dumps(line) for line in self.read() if line["step"] <= step]
         with write_atomically(self._path) as scratch:
             scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(
+                str(self._path.parent / "tensorboard"), purge_step=step + 1
+            )
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._events is not None:
+            for name, value in line.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._events.add_scalar(name, value, line["step"])
 
     def read(self) -> list[dict[str, Any]]:
         """Returns the lines that are whole."""
@@ -39,3 +51,7 @@ class TrainingLog:
             if isinstance(line, dict) and "step" in line:
                 lines.append(line)
         return lines
+
+    def last(self) -> dict[str, Any]:
+        """Returns the last line; empty before the first."""
+        return next(reversed(self.read()), {})

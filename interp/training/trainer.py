@@ -29,6 +29,7 @@ Report = Callable[[dict[str, Any]], None]
 
 HASHED_STEP = 100
 _WATCHED_STEPS = 50
+_FIRST_THRESHOLD = 0.1
 
 
 class TrainingDiverged(ArithmeticError):
@@ -63,14 +64,14 @@ class Trainer:
         self.last_fired = torch.zeros(config.d_sae, dtype=torch.int64)
         self._first_loss = math.nan
         self._checkpoint = Checkpoint(folder, config)
-        self._log = TrainingLog(folder / "log.jsonl")
+        self._log = TrainingLog(folder)
         sample = store.sample(1 << 15)
         x, y = sample[config.hook_name], sample[config.target_hook]
         self.scaling = Scaling(_scale(x), _scale(y))
         # What explained variance is measured against: the rows about their own mean.
         mean = y.double().mean(0)
         self._variance = float((y.double() - mean).square().mean()) * self.scaling.y**2
-        self.parameters = Parameters(_initial(config, x * self.scaling.x, y * self.scaling.y))
+        self.parameters = Parameters(initial_values(config, x * self.scaling.x, y * self.scaling.y))
         if (found := self._checkpoint.read()) is not None:
             self._restore(*found)
 
@@ -78,7 +79,7 @@ class Trainer:
         """Trains from where the last checkpoint was to the end, or to step `until`."""
         last = self.config.n_steps if until is None else min(until, self.config.n_steps)
         batches = self.store.batches(self.config.batch_size, self.config.seed, self.step)
-        self._log.cut(self.step)
+        self._log.begin(self.step)
         began, first = time.monotonic(), self.step
         while self.step < last:
             batch = next(batches)
@@ -193,8 +194,14 @@ def _scale(x: torch.Tensor) -> float:
     return 1 / math.sqrt(mean_square)
 
 
-def _initial(config: TrainConfig, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Random unit rows as decoder, the same as encoder, and the mean of the target as b_dec."""
+def initial_values(
+    config: TrainConfig, x: torch.Tensor, y: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Returns what a run begins with, for scaled rows x and targets y.
+
+    The decoder has random rows of norm 1, the encoder the same (a transcoder's its own), and b_dec
+    is the mean of the target.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     n, d_in, d_out = config.d_sae, x.shape[1], y.shape[1]
     decoder = torch.randn(n, d_out, generator=generator)
@@ -204,12 +211,13 @@ def _initial(config: TrainConfig, x: torch.Tensor, y: torch.Tensor) -> dict[str,
         kernels.unit_rows_(encoder)
     else:
         encoder = decoder.clone()
-    values = {
-        "W_enc": encoder,
-        "W_dec": decoder,
-        "b_dec": y.double().mean(0).float(),
-        "b_enc": torch.zeros(n),
-    }
+    values = {"W_enc": encoder, "W_dec": decoder, "b_dec": y.double().mean(0).float()}
+    if config.architecture == "gated":
+        values |= {name: torch.zeros(n) for name in ("b_gate", "b_mag", "r_mag")}
+    else:
+        values["b_enc"] = torch.zeros(n)
+    if config.architecture.startswith("jumprelu"):
+        values["threshold"] = torch.full((n,), _FIRST_THRESHOLD)
     if config.architecture.endswith("skip_transcoder"):
         values["W_skip"] = torch.zeros(d_out, d_in)
     return values

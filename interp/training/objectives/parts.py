@@ -1,21 +1,20 @@
-"""What a step minimises, by architecture: the loss of a batch and its gradients.
+"""What the objectives are made of: terms of a loss, and how gradients flow through entries.
 
-Everything is written out in the kernels' operations, so no torch reduction decides a bit. Losses
-are means over the batch's values. Shapes: B rows, F features, E entries, d width.
+Shapes: B rows, F features, E entries, d width.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from ..dictionaries import kernels
-from .config import TrainConfig
-from .entries import Entries, column_sums
-from .parameters import Parameters
+from ...dictionaries import kernels
+from ..config import TrainConfig
+from ..entries import Entries, column_sums
+from ..parameters import Parameters
 
 
 @dataclass(eq=False)
@@ -69,15 +68,19 @@ def encoder_gradients(
     dpre: torch.Tensor,
     x_c: torch.Tensor,
     gradients: dict[str, torch.Tensor],
-    bias: str = "b_enc",
+    bias: str | None = "b_enc",
 ) -> None:
-    """Adds to `gradients` what flows through pre-activations at the entries."""
+    """Adds to `gradients` what flows through pre-activations at the entries.
+
+    `bias` names the encoder's bias; None where what is added to the product has none of its own.
+    """
     columns = entries.columns()
     db = entries.sums(dpre, columns)
-    _add(gradients, "W_enc", entries.outer(dpre, x_c, columns))
-    _add(gradients, bias, db)
+    add_gradient(gradients, "W_enc", entries.outer(dpre, x_c, columns))
+    if bias is not None:
+        add_gradient(gradients, bias, db)
     if not config.is_transcoder:
-        _add(gradients, "b_dec", -column_sums(p["W_enc"], db))
+        add_gradient(gradients, "b_dec", -column_sums(p["W_enc"], db))
 
 
 def decoder_gradients(
@@ -89,10 +92,10 @@ def decoder_gradients(
     gradients: dict[str, torch.Tensor],
 ) -> None:
     """Adds to `gradients` what flows through the reconstruction, whose gradient g [B, d] is."""
-    _add(gradients, "W_dec", entries.outer(values, g, entries.columns()))
-    _add(gradients, "b_dec", column_sums(g))
+    add_gradient(gradients, "W_dec", entries.outer(values, g, entries.columns()))
+    add_gradient(gradients, "b_dec", column_sums(g))
     if "W_skip" in p.values:
-        _add(gradients, "W_skip", kernels.dense(g.T, x.T, None))
+        add_gradient(gradients, "W_skip", kernels.dense(g.T, x.T, None))
 
 
 def fired(entries: Entries, values: torch.Tensor) -> torch.Tensor:
@@ -128,54 +131,10 @@ def auxiliary(
     share = min(1.0, len(columns) / (residual.shape[1] // 2))
     g = error * (2 * config.auxk_coefficient * share / error.numel())
     da = entries.dots(g, p["W_dec"]).where(values > 0, 0.0)
-    _add(gradients, "W_dec", entries.outer(values, g, entries.columns()))
+    add_gradient(gradients, "W_dec", entries.outer(values, g, entries.columns()))
     encoder_gradients(config, p, entries, da, x_c, gradients)
     return squared_sum(error)
 
 
-def _add(gradients: dict[str, torch.Tensor], name: str, g: torch.Tensor) -> None:
+def add_gradient(gradients: dict[str, torch.Tensor], name: str, g: torch.Tensor) -> None:
     gradients[name] = gradients[name] + g if name in gradients else g
-
-
-class TopKObjective:
-    """The k largest pre-activations of each row, where they are positive, with AuxK."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.state: dict[str, float] = {}
-
-    def __call__(
-        self, p: Parameters, x: torch.Tensor, y: torch.Tensor, dead: torch.Tensor
-    ) -> Outcome:
-        x_c = centred(self.config, p, x)
-        pre = kernels.dense(x_c, p["W_enc"], p["b_enc"])
-        assert self.config.k is not None
-        top = kernels.top_k(pre, self.config.k)
-        entries = Entries.of_top_k(top, self.config.d_sae)
-        values = top.values.reshape(-1).clamp(min=0)
-        error = predicted(p, x, entries.decode(values, p["W_dec"], p["b_dec"])) - y
-        g = error * (2 / error.numel())
-        gradients: dict[str, torch.Tensor] = {}
-        decoder_gradients(entries, values, g, x, p, gradients)
-        dpre = entries.dots(g, p["W_dec"]).where(values > 0, 0.0)
-        encoder_gradients(self.config, p, entries, dpre, x_c, gradients)
-        aux = auxiliary(self.config, p, pre, x_c, -error, dead, gradients)
-        active = int((values > 0).sum())
-        return Outcome(
-            gradients,
-            squared_sum(error),
-            active / len(x),
-            fired(entries, values),
-            {"auxk": aux / error.numel()} if aux else {},
-        )
-
-
-def objective_of(config: TrainConfig) -> Objective:
-    """Returns the objective of an architecture."""
-    makers: dict[str, Any] = {
-        "topk": TopKObjective,
-        "topk_transcoder": TopKObjective,
-        "topk_skip_transcoder": TopKObjective,
-    }
-    made: Objective = makers[config.architecture](config)
-    return made

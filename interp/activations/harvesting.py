@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ...model.transformer import HookedTransformer
-from .atomic import write_atomically, write_json
+from .atomic import write_json, write_tensors
 from .documents import TextSource
 from .read import OUTLIER_FACTOR, hook_widths, outliers, read_rows, row_norms
 from .sequences import Batch, Packing, batches
 
+INDEX = "index.json"
 BATCH_TOKENS = 4096
 CALIBRATION_TOKENS = 8192
 SHARD_TOKENS = 1 << 16
@@ -60,11 +60,10 @@ class HarvestConfig:
             raise ValueError(f"dtype = {self.dtype!r}: expected 'float32' or 'bfloat16'")
 
 
-def disk_bytes(model: HookedTransformer, config: HarvestConfig) -> int:
-    """Returns a bound on what the harvest takes on disk."""
-    return (config.n_tokens + BATCH_TOKENS + config.packing.context_size) * _row_bytes(
-        model, config
-    )
+def disk_bytes(config: HarvestConfig, widths: Mapping[str, int]) -> int:
+    """Returns a bound on what the harvest takes on disk, for hooks of these widths."""
+    rows = config.n_tokens + BATCH_TOKENS + config.packing.context_size
+    return rows * sum(widths.values()) * (4 if config.dtype == "float32" else 2)
 
 
 def harvest(
@@ -93,6 +92,7 @@ def harvest(
             another harvest.
         OSError: the disk is full or too small.
     """
+    widths = hook_widths(model, config.hook_names)
     folder.mkdir(parents=True, exist_ok=True)
     spans = _spans(model, config, source)
     first = next(spans, None)
@@ -101,12 +101,13 @@ def harvest(
             f"text {source.name!r}: no document of {config.packing.min_tokens} tokens or more"
         )
     limits = _limits(model, config, first)
-    _claim(folder, _description(model, config, source, limits))
-    _check_disk(model, config, folder)
-    done = 0
+    _claim(folder, _description(model, config, source, limits, widths))
+    _check_disk(config, widths, folder)
+    done = n_shards = 0
     for index, span in enumerate(_chain(first, spans)):
         size = sum(batch.n_tokens for batch in span)
         path = folder / shard_name(index)
+        n_shards = index + 1
         if path.exists() or index % n_ranks != rank:
             done += size
             if progress is not None:
@@ -122,6 +123,7 @@ def harvest(
             if progress is not None:
                 progress(done, config.n_tokens)
         _write_shard(path, parts, config.dtype, size, n_excluded)
+    _write_index(folder, n_shards)
 
 
 def shard_name(index: int) -> str:
@@ -190,6 +192,7 @@ def _description(
     config: HarvestConfig,
     source: TextSource,
     limits: dict[str, float],
+    widths: dict[str, int],
 ) -> dict[str, Any]:
     return {
         "hook_names": list(config.hook_names),
@@ -198,12 +201,12 @@ def _description(
         "exclude_outliers": config.exclude_outliers,
         "max_norm": limits,
         "dtype": config.dtype,
-        "model_name": model.name,
+        "model_name": Path(model.name).name,
         "model_fingerprint": model.fingerprint(),
         "policy": model.ops.policy.name,
         "text": source.name,
         "text_sha256": source.digest,
-        "widths": hook_widths(model, config.hook_names),
+        "widths": widths,
     }
 
 
@@ -222,14 +225,16 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
             )
 
 
-def _row_bytes(model: HookedTransformer, config: HarvestConfig) -> int:
-    widths = hook_widths(model, config.hook_names)
-    return sum(widths.values()) * (4 if config.dtype == "float32" else 2)
+def _write_index(folder: Path, n_shards: int) -> None:
+    """Names every shard, once all are there: the rank that ends last does."""
+    names = [shard_name(i) for i in range(n_shards)]
+    if all((folder / name).exists() for name in names):
+        write_json(folder / INDEX, {"shards": names})
 
 
-def _check_disk(model: HookedTransformer, config: HarvestConfig, folder: Path) -> None:
+def _check_disk(config: HarvestConfig, widths: Mapping[str, int], folder: Path) -> None:
     written = sum(p.stat().st_size for p in folder.glob("activations_*.safetensors"))
-    needed = disk_bytes(model, config) - written
+    needed = disk_bytes(config, widths) - written
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -250,5 +255,4 @@ def _write_shard(
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(f"{name} holds NaN or infinity: nothing can be trained on it")
     metadata = {"n_tokens": str(n_tokens), "n_excluded": str(n_excluded)}
-    with write_atomically(path) as scratch:
-        save_file(tensors, scratch, metadata)
+    write_tensors(path, tensors, metadata)

@@ -1,0 +1,87 @@
+"""Small training runs: a text, a model that speaks, and a process that may be killed."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import bitlens
+from audit.speaking_llama import write_speaking_llama
+from bitlens.interp.activations import harvesting
+from bitlens.interp.training import TrainConfig, train
+from bitlens.model.transformer import HookedTransformer
+
+HOOK = "blocks.0.hook_resid_post"
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "saw",
+    "that",
+    "no",
+    "dog",
+    "ran",
+    "after",
+    "it",
+    "so",
+    "all",
+    "was",
+    "well",
+    "in",
+    "town",
+]
+
+
+def documents(n: int = 200, seed: int = 0) -> list[str]:
+    """Returns texts of 20 to 60 words, all different."""
+    source = random.Random(seed)
+    return [" ".join(source.choices(WORDS, k=source.randint(20, 60))) for _ in range(n)]
+
+
+def speaking_model(folder: Path) -> HookedTransformer:
+    """Returns a random Llama of two layers, d_model 48, context 96."""
+    if not (folder / "config.json").exists():
+        write_speaking_llama(folder)
+    return bitlens.load(folder)
+
+
+def config(**changes: Any) -> TrainConfig:
+    """Returns a run of 40 steps that takes about a second."""
+    values: dict[str, Any] = {
+        "architecture": "topk",
+        "hook_name": HOOK,
+        "d_sae": 96,
+        "k": 4,
+        "n_tokens": 40 * 128,
+        "unique_tokens": 4000,
+        "batch_size": 128,
+        "context_size": 64,
+        "dead_after_tokens": 1000,
+        "checkpoint_every": 7,
+        "log_every": 5,
+        **changes,
+    }
+    return TrainConfig(**values)
+
+
+def small_shards() -> None:
+    """Makes a harvest of these few tokens several shards long."""
+    harvesting.BATCH_TOKENS, harvesting.SHARD_TOKENS = 256, 1024
+
+
+if __name__ == "__main__":
+    small_shards()
+    model_folder, output, steps = sys.argv[1:]
+    train(
+        speaking_model(Path(model_folder)),
+        config(n_tokens=int(steps) * 128, checkpoint_every=3),
+        text=documents(),
+        output=output,
+        keep_harvest=True,
+    )
