@@ -23,6 +23,7 @@ from rich.table import Table
 from . import __version__, get_num_threads, isa, load, numerics_version, set_num_threads
 from .cli_audit import register as register_audit
 from .cli_context_cost import register as register_context_cost
+from .cli_features import register as register_features
 from .cli_model import Model
 from .cli_postmortem import register as register_postmortem
 from .cli_sae_train import register as register_sae_train
@@ -301,6 +302,7 @@ def bench(
 sae = typer.Typer(help="Train, judge and use sparse dictionaries.", no_args_is_help=True)
 app.add_typer(sae, name="sae")
 register_sae_train(sae)
+register_features(app)
 register_audit(app)
 register_context_cost(app)
 register_postmortem(app)

@@ -1,0 +1,1 @@
+"""Files only: `bitlens.interp.load_dictionary` finds them here."""

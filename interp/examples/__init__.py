@@ -1,0 +1,7 @@
+"""What features stand for: where they fire, and what they promote."""
+
+from .collect import collect_examples
+from .examples import Example, Examples, load_examples
+from .promoted import promoted_tokens
+
+__all__ = ["Example", "Examples", "collect_examples", "load_examples", "promoted_tokens"]
