@@ -12,12 +12,12 @@ from torch import nn
 
 from .config import LayerConfig, ModelConfig
 from .gradients import recording
-from .hooks import bits, in_graph, same_bits
+from .hooks.registry import bits, in_graph, same_bits
+from .hooks.weight_views import AttentionWeights
 from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
-from .ops import Ops
+from .ops.interface import Ops
 from .run import Run
-from .weight_views import AttentionWeights
 
 _INPUTS = ("hook_q_input", "hook_k_input", "hook_v_input")
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from .attention import Attention
 from .config import ModelConfig
+from .hooks.weight_views import MLPWeights
 from .layers import Linear, RMSNorm
 from .run import Run
-from .weight_views import MLPWeights
 
 
 class MLP(MLPWeights, nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from .rope_scaling import RopeScaling
+    from .rope.scaling import RopeScaling
 
 ActFn = Literal["silu", "gelu_tanh"]
 

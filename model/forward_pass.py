@@ -14,17 +14,17 @@ from .batch import RaggedBatch
 from .block import Block
 from .config import ModelConfig
 from .gradients import check_differentiable, gradient_ops
-from .hooks import FINAL_NAMES, HookRegistry, layer_of
+from .hooks.overrides import OverrideRegistry
+from .hooks.registry import FINAL_NAMES, HookRegistry, layer_of
 from .kv_cache import KVCache
 from .layers import Embedding, Linear, RMSNorm, SoftCap
 from .loss import next_token_loss, next_token_losses
-from .ops import Ops
-from .overrides import OverrideRegistry
+from .ops.interface import Ops
 from .parallel import Group, ShardedOps, agreement
-from .prompts import Tokens, check_ids, token_batch
-from .recompute import may_recompute, run_recomputed
 from .run import Captures, Run, Watch
-from .tokenizer import Tokenizer
+from .runners.recompute import may_recompute, run_recomputed
+from .text.prompts import Tokens, check_ids, token_batch
+from .text.tokenizer import Tokenizer
 
 ReturnType = Literal["logits", "loss", "both"] | None
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from .hooks import has_key_axis, masked_value, select_names
+from .hooks.registry import has_key_axis, masked_value, select_names
 from .parallel import Group, SamplingRanks, agreement, from_rank_0
-from .prompts import Prompt, left_pad, padding_id, prompt_rows, require_tokenizer
 from .run import Captures
 from .sampling import SamplingParams, greedy, sample
-from .text_stream import TextStream
+from .text.prompts import Prompt, left_pad, padding_id, prompt_rows, require_tokenizer
+from .text.stream import TextStream
 
 if TYPE_CHECKING:
     from .transformer import HookedTransformer

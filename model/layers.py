@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .gradients import recording
-from .ops import Ops
+from .ops.interface import Ops
 from .run import Run
 
 

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from .._core import numerics_version
-from .checkpoint import Checkpoint
-from .ops import Ops
-from .ops_huggingface import HuggingFaceOps
-from .ops_native import NativeOps
-from .ops_native_huggingface import NativeHuggingFaceOps
-from .ops_torch import TorchOps
+from .ops.interface import Ops
+from .ops.native import NativeOps
+from .ops.native_huggingface import NativeHuggingFaceOps
+from .ops.policy import Policy, get_policy
+from .ops.torch_huggingface import HuggingFaceOps
+from .ops.torch_ops import TorchOps
 from .parallel import Group, ShardedHuggingFaceOps, ShardedOps, agreement, as_group
-from .policy import Policy, get_policy
-from .rope_parameters import with_rope_scaling
+from .rope.parameters import with_rope_scaling
 from .sources.resolve import open_checkpoint
 from .transformer import HookedTransformer
+from .weights.checkpoint import Checkpoint
 
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from .batch import RaggedBatch
-from .gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
-from .hooks import (
+from .hooks.gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
+from .hooks.overrides import Override
+from .hooks.registry import (
     HookFunction,
     HookPoint,
     bits,
@@ -26,8 +27,7 @@ from .hooks import (
     moved,
 )
 from .kv_cache import KVCache
-from .ops import Ops
-from .overrides import Override
+from .ops.interface import Ops
 from .parallel import Group, agreement
 
 PosSlice = int | slice | tuple[int | None, ...] | list[int] | None

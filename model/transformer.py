@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import nn
 
-from .activation_cache import ActivationCache
 from .build import ModuleBuilder
-from .captured_gradients import CapturedGradients
-from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
-from .hooks import (
+from .hooks.activation_cache import ActivationCache
+from .hooks.captured_gradients import CapturedGradients
+from .hooks.overrides import Override, OverrideRegistry, op_addresses
+from .hooks.registry import (
     Direction,
     HookFunction,
     HookPoint,
@@ -29,16 +29,16 @@ from .hooks import (
     hook_names,
     select_names,
 )
+from .hooks.transformer_lens_config import TransformerLensConfig, transformer_lens_config
+from .hooks.weight_views import ModelWeights
 from .kv_cache import KVCache
 from .layers import Embedding, Linear, SoftCap
-from .ops import Ops
-from .overrides import Override, OverrideRegistry, op_addresses
+from .ops.interface import Ops
 from .parallel import Group, ShardedOps, ShardedWeight
-from .prompts import Prompt, Tokens
 from .run import Captures, PosSlice
-from .tokenizer import Tokenizer
-from .transformer_lens_config import TransformerLensConfig, transformer_lens_config
-from .weight_views import ModelWeights
+from .text.prompts import Prompt, Tokens
+from .text.tokenizer import Tokenizer
+from .weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from ..precision.addresses import Site
@@ -378,7 +378,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
 
         Raises KeyError with near matches for an address that is none.
         """
-        from .op_sites import op_site
+        from .ops.sites import op_site
 
         self._overrides.check(address)
         return op_site(self, address)

@@ -12,13 +12,13 @@ import torch
 
 from ..batch import RaggedBatch
 from ..config import ActFn
-from ..gradient_hook import NO_GRADIENTS
-from ..hooks import in_graph
+from ..hooks.gradient_hook import NO_GRADIENTS
+from ..hooks.registry import in_graph
 from ..kv_cache import LayerCache
-from ..ops import Ops
-from ..ops_native import NativeOps
-from ..packed import PackedWeight
-from ..rope_scaling import RopeScaling
+from ..ops.interface import Ops
+from ..ops.native import NativeOps
+from ..ops.packed import PackedWeight
+from ..rope.scaling import RopeScaling
 from . import attention, functions
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..checkpoint import StoredMatrix
-from ..ops_native import NativeOps
-from ..ops_native_huggingface import NativeHuggingFaceOps
-from ..packed import PackedWeight
-from ..policy import Policy
+from ..ops.native import NativeOps
+from ..ops.native_huggingface import NativeHuggingFaceOps
+from ..ops.packed import PackedWeight
+from ..ops.policy import Policy
+from ..weights.checkpoint import StoredMatrix
 from .agreement import raw_bytes
 from .column_shards import ColumnShards
 from .group import Group

@@ -14,12 +14,12 @@ from unittest import mock
 
 import pytest
 import torch
+from bitlens.audit.invariance.observation import cut, n_different, observe
 from bitlens.model.kv_cache import KVCache
-from bitlens.model.observation import cut, n_different, observe
-from bitlens.model.ops_native import NativeOps
-from bitlens.model.policy import NATIVE_POLICIES
+from bitlens.model.ops.native import NativeOps
+from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.model.transformer import HookedTransformer
-from random_models import CONFIGS, SCALED_ROPE, random_model
+from support.random_models import CONFIGS, SCALED_ROPE, random_model
 
 ARCHITECTURES = (*CONFIGS, *SCALED_ROPE)
 SOURCES = ("hub", "memory")
@@ -68,7 +68,7 @@ Seen = Mapping[str, torch.Tensor]
 def small(subject: str, dtype: str) -> HookedTransformer:
     if subject in SOURCES:
         # Imported here: a process that answers for the others need not load transformers.
-        from source_models import small_qwen2
+        from support.source_models import small_qwen2
 
         return small_qwen2(subject, n_ctx=WIDE["n_ctx"], dtype=dtype)
     return random_model(subject, changes=WIDE, dtype=dtype)

@@ -1,0 +1,1 @@
+"""What runs a range of blocks: fused in one call, or one by one to save memory."""
