@@ -2,7 +2,8 @@
 
 from .. import threads
 from . import sampling
-from .config import ConfigError, LayerConfig, ModelConfig
+from .config import LayerConfig, ModelConfig
+from .config_error import ConfigError
 from .generation import GenerateOutput
 from .hooks.activation_cache import ActivationCache
 from .hooks.registry import HookPoint

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
 from .activation_names import get_act_name
-from .cache_decomposition import AxisSlice, ResidualDecomposition, select
+from .cache_decomposition import AxisSlice, Decomposed, ResidualDecomposition, select
 from .registry import unknown_name
-
-if TYPE_CHECKING:
-    from ..transformer import HookedTransformer
 
 ShortName = tuple[str, int] | tuple[str, int, str | None]
 
@@ -33,7 +29,7 @@ class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
     def __init__(
         self,
         activations: Mapping[str, torch.Tensor],
-        model: HookedTransformer,
+        model: Decomposed,
         has_batch_dim: bool = True,
     ) -> None:
         self._activations = dict(activations)

@@ -7,13 +7,14 @@ missing where the cache's was removed, P where `pos_slice` is an int.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from torch import nn
 
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..transformer import HookedTransformer
+from ..block import Block
+from ..config import ModelConfig
+from ..layers import RMSNorm
 
 AxisSlice = int | slice | tuple[int | None, ...] | list[int] | torch.Tensor | None
 """Part of an axis: an index (the axis goes), a slice or its arguments, indices, or None for all."""
@@ -28,6 +29,18 @@ def select(x: torch.Tensor, part: AxisSlice, axis: int) -> torch.Tensor:
     return x[tuple(index)]
 
 
+class Decomposed(Protocol):
+    """What a cache needs of the model that its activations are from."""
+
+    config: ModelConfig
+    blocks: nn.ModuleList
+    ln_final: RMSNorm
+
+    def tokens_to_residual_directions(
+        self, tokens: str | int | torch.Tensor, *, fold_ln: bool = True
+    ) -> torch.Tensor: ...
+
+
 class ResidualDecomposition:
     """`ActivationCache`'s methods on the residual stream.
 
@@ -35,7 +48,7 @@ class ResidualDecomposition:
     block whose input is meant; None, -1 and n_layers mean the unembedding's.
     """
 
-    model: HookedTransformer
+    model: Decomposed
     has_batch_dim: bool
     _activations: dict[str, torch.Tensor]
 
@@ -265,4 +278,4 @@ class ResidualDecomposition:
         return results.view(*z.shape[:-1], -1)
 
     def _block(self, layer: int) -> Block:
-        return cast("Block", self.model.blocks[layer])
+        return cast(Block, self.model.blocks[layer])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..run import PosSlice, select_columns
+from .captures import PosSlice, select_columns
 from .registry import HookPoint, Hooks, has_gradient, has_key_axis
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from ..hooks.activation_cache import ActivationCache
+from ..hooks.captures import PosSlice, select_columns
 from ..hooks.registry import HookFunction, HookPoint, Hooks, NamesFilter, select_names
-from ..run import PosSlice, select_columns
 from ..text.prompts import Text
 from ..text.tokenizer import Tokenizer
 from ..transformer import HookedTransformer

@@ -6,21 +6,18 @@ d d_model, H heads, G key/value heads, h d_head, m d_mlp, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
 from ..batch import RaggedBatch
 from ..config import ActFn, ModelConfig
 from ..kv_cache import LayerCache
+from ..parallel.group import Group
+from ..rope.scaling import RopeScaling
 from ..weights.checkpoint import StoredMatrix
 from .policy import Policy
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..rope.scaling import RopeScaling
-    from ..run import Run
 
 
 class Ops(Protocol):
@@ -34,8 +31,11 @@ class Ops(Protocol):
     policy: Policy
     device: torch.device
     differentiable: bool
-    taps: frozenset[str]
-    """Names inside a block, less "blocks.i.", that `run_blocks` captures on the way."""
+
+    @property
+    def group(self) -> Group | None:
+        """The ranks that matrices are spread over; None if each is whole here."""
+        ...
 
     def adopt(self, config: ModelConfig) -> None:
         """Comes before any weight. Raises ConfigError for what this policy cannot compute here."""
@@ -67,6 +67,21 @@ class Ops(Protocol):
         out_dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
         """x [rows, k] times weight [n, k] plus bias, rounded once to `out_dtype` -> [rows, n]."""
+        ...
+
+    def own_columns(self, weight: Any) -> slice:
+        """Those of `linear`'s outputs that this rank computes; all of them without a group."""
+        ...
+
+    def linear_slice(
+        self,
+        x: torch.Tensor,
+        weight: Any,
+        bias: torch.Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """`own_columns` of `linear`, with nothing gathered from other ranks."""
         ...
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -179,13 +194,4 @@ class Ops(Protocol):
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
         """cap * tanh(x / cap) of logits, in their dtype (Gemma 2, arXiv 2408.00118)."""
-        ...
-
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        """Blocks start .. stop - 1 of the model's, inside which nothing is hooked or overridden.
-
-        Captures of `taps` inside the block are served here; such a block is a range of its own.
-        """
         ...

@@ -6,8 +6,7 @@ m d_mlp, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 
@@ -16,27 +15,22 @@ from ..config import ActFn, ModelConfig
 from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, require_fixed
 from ..rope.tables import RopeTables
-from ..runners.fused import TAPS, FusedBlocks
 from ..weights.checkpoint import Format, StoredMatrix
 from . import kernels
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .weight_pages import WeightPages
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..run import Run
+from .whole import WholeMatrices
 
 STORAGE = ("packed", "fp32")
 """How weights are kept: the narrowest exact format, or always fp32 (same bits, more memory)."""
 
 
-class NativeOps:
+class NativeOps(WholeMatrices):
     """Kernels on the CPU. Nothing here computes gradients: model/gradients does."""
 
-    differentiable = False
+    differentiable: bool = False
     device = torch.device("cpu")
-    taps: frozenset[str] = TAPS
     computes = torch.float32
     """The `policy.compute` that the operations round as."""
 
@@ -52,8 +46,7 @@ class NativeOps:
         self.policy = policy
         self._storage = storage
         self._pages = WeightPages()
-        self._rope = RopeTables()
-        self._fused: FusedBlocks | None = None
+        self.rope_tables = RopeTables()
 
     def adopt(self, config: ModelConfig) -> None:
         for layer in config.layers:
@@ -126,7 +119,7 @@ class NativeOps:
         theta: float,
         scaling: RopeScaling | None = None,
     ) -> torch.Tensor:
-        table = self._rope.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
+        table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
         return kernels.rope(x_THh, positions_T, table.cos, table.sin)
 
     def write_kv(
@@ -214,10 +207,3 @@ class NativeOps:
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
         return kernels.soft_cap(x, cap)
-
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        if self._fused is None:
-            self._fused = FusedBlocks(blocks, self._rope)
-        return self._fused.run(start, stop, resid_Td, run)

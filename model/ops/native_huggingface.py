@@ -7,23 +7,19 @@ Tensor names: T ragged rows, K key positions, H heads, G key/value heads, h d_he
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 
 from ..batch import RaggedBatch
-from ..config import ActFn, ConfigError, ModelConfig
+from ..config import ActFn, ModelConfig
+from ..config_error import ConfigError
 from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling
 from . import kernels
 from .native import NativeOps
 from .packed import PackedWeight
 from .torch_huggingface import rounds_normalized
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..run import Run
 
 _SCORES = 1 << 20
 """Scores that attention holds at a time, unless one row has more."""
@@ -33,7 +29,6 @@ class NativeHuggingFaceOps(NativeOps):
     """`NativeOps` that rounds scores, pattern, normalized and act(gate), tables and products."""
 
     computes = torch.bfloat16
-    taps: frozenset[str] = frozenset()
 
     _rounds_normalized: bool
 
@@ -73,7 +68,7 @@ class NativeHuggingFaceOps(NativeOps):
         theta: float,
         scaling: RopeScaling | None = None,
     ) -> torch.Tensor:
-        table = self._rope.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
+        table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
         return kernels.rope(x_THh, positions_T, table.cos, table.sin, stepwise=True)
 
     def attention(
@@ -129,13 +124,6 @@ class NativeHuggingFaceOps(NativeOps):
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         return kernels.gated_act(kind, gate, up, stepwise=True)
-
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        for i in range(start, stop):
-            resid_Td = blocks[i](resid_Td, run)
-        return resid_Td
 
 
 def _narrow(x: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,13 +18,12 @@ from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
 from ...precision.contracts import bitlens_contract
 from ..batch import RaggedBatch
+from ..config import ModelConfig
 from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, rotary_frequencies
+from .interface import Ops
 from .packed import PackedWeight
 from .policy import Policy
-
-if TYPE_CHECKING:
-    from ..transformer import HookedTransformer
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -61,19 +60,19 @@ def operation_at(address: str) -> str:
     return OPERATIONS[address.rpartition(".")[2]]
 
 
-def op_site(model: HookedTransformer, address: str) -> Site:
-    """The site of one of the model's addresses.
+def op_site(ops: Ops, config: ModelConfig, address: str) -> Site:
+    """The site of one of the addresses of a model that runs on `ops`.
 
     Binding raises NotImplementedError for a model spread over a group, ValueError for attention of
     several sequences (an oracle takes one) and for an operation of which a hook edited the inside.
     """
     kind = operation_at(address)
-    policy, backend = model.ops.policy, type(model.ops).__name__
+    policy, backend = ops.policy, type(ops).__name__
     bind, operands = _ARGUMENTS[kind]
     op = "unembed" if address == "unembed" else CONTRACTED[kind]
     on_stream = kind in ("embedding", "add") and policy.residual is torch.float32
-    contract = _contract(op, "fp32" if on_stream else policy.name, not model.ops.differentiable)
-    if kind == "norm" and model.config.multiplies_by_offset:
+    contract = _contract(op, "fp32" if on_stream else policy.name, not ops.differentiable)
+    if kind == "norm" and config.multiplies_by_offset:
         contract = replace(contract, casts=("output",))
     return Site(
         address,

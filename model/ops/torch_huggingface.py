@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_error import ConfigError
 from .torch_ops import TorchOps
 
 

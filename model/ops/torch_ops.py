@@ -8,8 +8,7 @@ R = H / G heads that share a key, h d_head, d d_model, m d_mlp, n outputs of a l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +20,13 @@ from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, rotary_frequencies
 from ..weights.checkpoint import StoredMatrix
 from .policy import Policy
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..run import Run
+from .whole import WholeMatrices
 
 
-class TorchOps:
+class TorchOps(WholeMatrices):
     """`Ops` on torch tensors: weights are Parameters, gradients flow through everything."""
 
     differentiable = True
-    taps: frozenset[str] = frozenset()
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
         self.policy = policy
@@ -188,13 +183,6 @@ class TorchOps:
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
         return cap * torch.tanh(x / cap)
-
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        for i in range(start, stop):
-            resid_Td = blocks[i](resid_Td, run)
-        return resid_Td
 
     def _keys_values(
         self, layer_cache: LayerCache, batch: RaggedBatch, b: int

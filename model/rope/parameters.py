@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..config import ConfigError, LayerConfig, ModelConfig
+from ..config import LayerConfig, ModelConfig
+from ..config_error import ConfigError
 from .scaling import NTK, Dynamic, Linear, Llama3, LongRope, RopeScaling, Yarn
 
 LAYER_TYPES = ("full_attention", "sliding_attention")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from ..._core import exp_f64, log_f64
-from ..config import ConfigError
+from ..config_error import ConfigError
 
 RopeType = Literal["linear", "ntk", "dynamic", "yarn", "longrope", "llama3"]
 

@@ -1,1 +1,1 @@
-"""What runs a range of blocks: fused in one call, or one by one to save memory."""
+"""What runs blocks that nobody watches: one by one, fused in one call, or spread over ranks."""

@@ -6,21 +6,19 @@ Tensor names: T ragged rows, K key positions, d d_model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import Any
 
 import torch
 
 from ... import _core
+from ..block import Block
 from ..config import ModelConfig
-from ..hooks.registry import has_key_axis, masked_value
+from ..hooks.registry import has_key_axis, in_graph, masked_value
+from ..layers import Linear, RMSNorm
 from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
-from ..rope.tables import RopeTables
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..layers import Linear, RMSNorm
-    from ..run import Run
-
+from ..ops.native import NativeOps
+from ..run import Run
 
 TAPS = frozenset(_core.TAPS)
 """Hooks inside a block, by the end of their names, which the one call can leave copies of."""
@@ -28,25 +26,37 @@ TAPS = frozenset(_core.TAPS)
 _TAP_INDEX = {name: index for index, name in enumerate(_core.TAPS)}
 
 
-class FusedBlocks:
-    """Addresses of every block's weights, handed to the core once. Keeps the modules alive."""
+class FusedRunner:
+    """Ranges of blocks in one call to the core. Blocks in a graph are run one by one."""
 
-    def __init__(self, blocks: Sequence[Block], rope: RopeTables) -> None:
-        self._modules = list(blocks)
-        self._rope = rope
+    taps = TAPS
+
+    def __init__(self, blocks: Sequence[Block], ops: NativeOps) -> None:
+        self._blocks = blocks
+        self._rope = ops.rope_tables
         self._config = blocks[0].attn.config
         settings = [
             (block.attn.layer.rope_theta, block.attn.layer.rope_scaling) for block in blocks
         ]
         self._rotaries = list(dict.fromkeys(settings))
         self._rotary_of = [self._rotaries.index(setting) for setting in settings]
-        self._core = _core.Blocks()
-        for block in blocks:
-            self._add(block)
+
+    @cached_property
+    def _in_core(self) -> Any:
+        """Addresses of every block's weights, handed to the core once; the blocks keep them."""
+        core = _core.Blocks()
+        for block in self._blocks:
+            _add(core, block)
+        return core
 
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        """The residual stream [T, d] after blocks start .. stop - 1; a block whose inside is
-        captured must be a range of its own."""
+        if in_graph(resid_Td):
+            for block in self._blocks[start:stop]:
+                resid_Td = block(resid_Td, run)
+            return resid_Td
+        return self._run_fused(start, stop, resid_Td, run)
+
+    def _run_fused(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         batch = run.batch
         dtype = run.ops.policy.activation
         taps = self._taps(start, resid_Td.dtype, dtype, run)
@@ -55,7 +65,7 @@ class FusedBlocks:
         page_table = run.cache.layer(start).page_table
         rotaries = self._rotary_of[start:stop]
         rotary = {i: self._rotary(i, batch.n_keys) for i in set(rotaries)}
-        self._core.run(
+        self._in_core.run(
             start,
             stop,
             resid_Td.data_ptr(),
@@ -106,29 +116,6 @@ class FusedBlocks:
             if name in wanted
         }
 
-    def _add(self, block: Block) -> None:
-        attn, mlp = block.attn, block.mlp
-        config = attn.config
-        norms = (
-            _norm(block.ln1),
-            _norm(block.ln2),
-            _norm(block.ln1_post),
-            _norm(block.ln2_post),
-            _norm(attn.q_norm),
-            _norm(attn.k_norm),
-        )
-        linears = (attn.q, attn.k, attn.v, attn.o, mlp.gate, mlp.up, mlp.down)
-        self._core.add(
-            norms,
-            [_projection(linear) for linear in linears],
-            (config.d_model, config.n_heads, config.n_key_value_heads, config.d_head, config.d_mlp),
-            attn.layer.window or 0,
-            config.eps,
-            config.attn_scale,
-            config.attn_logit_softcap or 0.0,
-            ACT_CODES[config.act_fn],
-        )
-
 
 _ALWAYS_FP32 = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern")
 
@@ -155,3 +142,27 @@ def _projection(linear: Linear) -> tuple[int, int, int, int, int]:
     weight = linear.weight
     bias = 0 if linear.bias is None else linear.bias.data_ptr()
     return weight.ptr, weight.format, weight.n, weight.k, bias
+
+
+def _add(core: Any, block: Block) -> None:
+    attn, mlp = block.attn, block.mlp
+    config = attn.config
+    norms = (
+        _norm(block.ln1),
+        _norm(block.ln2),
+        _norm(block.ln1_post),
+        _norm(block.ln2_post),
+        _norm(attn.q_norm),
+        _norm(attn.k_norm),
+    )
+    linears = (attn.q, attn.k, attn.v, attn.o, mlp.gate, mlp.up, mlp.down)
+    core.add(
+        norms,
+        [_projection(linear) for linear in linears],
+        (config.d_model, config.n_heads, config.n_key_value_heads, config.d_head, config.d_mlp),
+        attn.layer.window or 0,
+        config.eps,
+        config.attn_scale,
+        config.attn_logit_softcap or 0.0,
+        ACT_CODES[config.act_fn],
+    )

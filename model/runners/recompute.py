@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ..block import Block
+from ..hooks.captures import Captures
 from ..hooks.registry import in_graph
 from ..kv_cache import KVCache
-from ..run import Captures, Run, Watch
-
-if TYPE_CHECKING:
-    from ..block import Block
+from ..run import Run, Watch
 
 
 def may_recompute(layer: int, resid_Td: torch.Tensor, run: Run) -> bool:

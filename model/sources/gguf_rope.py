@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ConfigError
+from ..config_error import ConfigError
 from ..rope.parameters import scaling_from_huggingface
 from ..rope.scaling import RopeScaling
 

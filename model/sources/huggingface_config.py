@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import MAX_LAYERS, MAX_SIZE, ConfigError, LayerConfig, ModelConfig
+from ..config import MAX_LAYERS, MAX_SIZE, LayerConfig, ModelConfig
+from ..config_error import ConfigError
 from ..rope.parameters import context_reached, is_nested, scaling_from_huggingface
 from ..rope.scaling import RopeScaling
 from ..weights.architectures import ACTIVATIONS, COMMON_DEFAULTS, Architecture, by_model_type

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_error import ConfigError
 from ..weights.architectures import huggingface_name
 from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, StoredMatrix
 from .huggingface_config import config_from_huggingface

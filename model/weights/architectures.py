@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..config import ActFn, ConfigError, ModelConfig
+from ..config import ActFn, ModelConfig
+from ..config_error import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

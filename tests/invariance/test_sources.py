@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.load import load
 from invariance.subjects import (
     DTYPES,

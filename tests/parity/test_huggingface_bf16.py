@@ -16,7 +16,7 @@ import bitlens
 import pytest
 import torch
 import transformers
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.precision.divergence import first_divergence

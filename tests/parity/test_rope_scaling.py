@@ -16,7 +16,8 @@ import bitlens
 import pytest
 import torch
 import transformers
-from bitlens.model.config import ConfigError, ModelConfig
+from bitlens.model.config import ModelConfig
+from bitlens.model.config_error import ConfigError
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.rope.scaling import LongRope, RopeScaling
 from support.error_bounds import operation_bound

@@ -160,7 +160,7 @@ class GradientBounds:
         rounding: Rounding | None = None,
     ) -> None:
         assert isinstance(model.ops, TorchOps)
-        model.ops = ops = ObservedOps(model.ops)
+        model.ops = model.forward_pass.ops = ops = ObservedOps(model.ops)
         found: dict[str, Tensor] = {}
 
         def keep(tensor: Tensor, hook: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import bitlens
 import pytest
 import torch
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.hooks.registry import same_bits
 from bitlens.model.ops.kernels import soft_cap
 from bitlens.model.transformer import HookedTransformer

@@ -18,7 +18,8 @@ import pytest
 import torch
 import transformers
 from bitlens import _core
-from bitlens.model.config import ConfigError, LayerConfig
+from bitlens.model.config import LayerConfig
+from bitlens.model.config_error import ConfigError
 from bitlens.model.rope.parameters import (
     huggingface_rope,
     scaling_from_huggingface,

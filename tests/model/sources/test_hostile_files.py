@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bitlens import load
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.huggingface_config import config_from_huggingface
 from bitlens.model.sources.huggingface_tokenizer import tokenizer_from_directory
