@@ -52,7 +52,7 @@ check: $(VENV)/dev.stamp build ## formatting, lint and types
 	ruff format --check .
 	ruff check .
 	clang-format --dry-run -Werror $(CXX_FILES)
-	cd build/link && mypy --config-file ../../pyproject.toml -m bitlens -m bitlens.cli \
+	cd build/link && mypy --config-file ../../pyproject.toml -m bitlens -p bitlens.cli -p bitlens.audit \
 		-p bitlens.model -p bitlens.precision -p bitlens.interp
 
 format: $(VENV)/dev.stamp ## rewrite in the house format
@@ -81,7 +81,7 @@ packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in 
 
 # CONTRIBUTING.md says what each of these shows.
 nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers
-	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/packages --ignore tests/test_exhaustive.py
+	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/packages --ignore tests/csrc/test_exhaustive.py
 	$(MAKE) fuzz
 	$(MAKE) exhaustive
 	$(MAKE) sanitize

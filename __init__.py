@@ -10,8 +10,6 @@ promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16 forces an instr
 
 from __future__ import annotations
 
-import torch
-
 try:
     from ._core import numerics_version as numerics_version
 except ModuleNotFoundError as error:
@@ -21,10 +19,14 @@ except ModuleNotFoundError as error:
         "otherwise reinstall with `pip install --force-reinstall --no-deps bitlens`."
     ) from error
 
-from . import _core, sampling
-from .model import GenerateOutput, HookedTransformer, ModelConfig, load
+from . import _core, moved_modules
 
-__version__ = "0.1.0"
+moved_modules.install()
+
+from . import sampling  # noqa: E402
+from .model import GenerateOutput, HookedTransformer, ModelConfig, load  # noqa: E402
+from .threads import get_num_threads, set_num_threads  # noqa: E402
+from .version import __version__  # noqa: E402
 
 __all__ = [
     "GenerateOutput",
@@ -40,25 +42,7 @@ __all__ = [
 ]
 
 
-def set_num_threads(n: int) -> None:
-    """Let bitlens' kernels use `n` threads of their own pool (default: torch's number at import).
-
-    The number changes no bit. Raises ValueError for n < 1.
-    """
-    if n < 1:
-        raise ValueError(f"set_num_threads: expected at least 1 thread, got {n}")
-    _core.set_num_threads(n)
-
-
-def get_num_threads() -> int:
-    """How many threads bitlens' kernels use."""
-    return _core.get_num_threads()
-
-
 def isa() -> str:
     """The instruction set in use: "generic", "avx2", "avx512" or "avx512_bf16", which is avx512
     with vdpbf16ps for bf16. BITLENS_ISA forces one; all have the same bits."""
     return _core.isa()
-
-
-_core.set_num_threads(torch.get_num_threads())

@@ -1,7 +1,7 @@
 """The compiled core: kernels on raw addresses (csrc/bindings.cpp). Nothing here validates tensors.
 
 Pointers are `tensor.data_ptr()`, strides count elements, `dtype` is 0 (fp32) or 1 (bf16), `format`
-is a `bitlens.model.checkpoint.Format`.
+is a `bitlens.model.weights.checkpoint.Format`.
 """
 
 numerics_version: str

@@ -21,11 +21,14 @@ LINK = Path("build", "link")
 class CMakeBuild(build_ext):
     """Builds csrc/ in build/cmake and puts the library where setuptools wants it."""
 
+    def run(self) -> None:
+        if self.inplace:  # which build_ext sets to false before it comes to build_extension
+            link_package()
+        super().run()
+
     def build_extension(self, ext: Extension) -> None:
         import pybind11
 
-        if self.inplace:
-            link_package()
         cmake = shutil.which("cmake")
         if cmake is None:
             raise RuntimeError("building bitlens needs cmake >= 3.24: pip install cmake ninja")
@@ -89,9 +92,11 @@ def link_package() -> None:
             link.symlink_to(target)
 
 
-version = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.MULTILINE)
+version = re.search(r'^__version__ = "(.+)"$', (ROOT / "version.py").read_text(), re.MULTILINE)
 assert version is not None
-subpackages = find_packages(str(ROOT), include=["precision*", "model*", "interp*"])
+subpackages = find_packages(
+    str(ROOT), include=["precision*", "model*", "interp*", "audit*", "cli*"]
+)
 
 setup(
     version=version[1],
@@ -100,8 +105,8 @@ setup(
     py_modules=["bitlens_pytest"],
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
-        "bitlens.model.audit.page": ["report.html.j2", "report.css"],
-        "bitlens.model.postmortem": ["prompts.txt"],
+        "bitlens.audit.page": ["report.html.j2", "report.css"],
+        "bitlens.audit.postmortem": ["prompts.txt"],
         "bitlens.precision": ["equivalence_certificate.schema.json"],
         "bitlens.precision.pytest_plugin": ["report.html.j2"],
     },

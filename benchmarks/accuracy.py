@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from bitlens.model.checkpoint import Checkpoint, Format, StoredMatrix, TensorReader
 from bitlens.model.load import load
 from bitlens.model.sources import fetch, open_checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint, Format, StoredMatrix, TensorReader
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

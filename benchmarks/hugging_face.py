@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import transformers
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.interop.transformers_llama import empty_llama, fill
+from bitlens.model.weights.checkpoint import Checkpoint
 from torch.overrides import TorchFunctionMode
 
 

@@ -1,13 +1,18 @@
 """The transformer: weights in, activations and text out."""
 
-from . import sampling, torch_library  # the latter registers torch.ops.bitlens
-from .activation_cache import ActivationCache
-from .config import ConfigError, LayerConfig, ModelConfig
+from .. import threads
+from . import sampling
+from .config import LayerConfig, ModelConfig
+from .config_error import ConfigError
 from .generation import GenerateOutput
-from .hooks import HookPoint
+from .hooks.activation_cache import ActivationCache
+from .hooks.registry import HookPoint
 from .kv_cache import KVCache
 from .load import load
+from .ops import torch_library  # it registers torch.ops.bitlens
 from .transformer import HookedTransformer
+
+threads.follow_torch()
 
 __all__ = [
     "ActivationCache",

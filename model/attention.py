@@ -12,12 +12,12 @@ from torch import nn
 
 from .config import LayerConfig, ModelConfig
 from .gradients import recording
-from .hooks import bits, in_graph, same_bits
+from .hooks.registry import bits, in_graph, same_bits
+from .hooks.weight_views import AttentionWeights
 from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
-from .ops import Ops
+from .ops.interface import Ops
 from .run import Run
-from .weight_views import AttentionWeights
 
 _INPUTS = ("hook_q_input", "hook_k_input", "hook_v_input")
 
@@ -94,30 +94,26 @@ class Attention(AttentionWeights, nn.Module):
     def _rotate(self, name: str, x: torch.Tensor, run: Run) -> torch.Tensor:
         address = f"{self.address}.rope_{name}"
         positions_T = run.batch.positions_T
-        y: torch.Tensor = run.op(address, run.ops.rope, x, positions_T, *self.layer.rope)
-        return y
+        return run.op(address, run.ops.rope, x, positions_T, *self.layer.rope)
 
     def _attend(self, q_THh: torch.Tensor, cache: LayerCache, run: Run) -> torch.Tensor:
         """z [T, H, h]. Scores and pattern are computed beside it where asked for; an edit of either
         goes on through softmax and the sum over values, which fused attention equals bit for bit.
         """
-        z: torch.Tensor
         address, window = f"{self.address}.attention", self.layer.window
         names = (f"{self.address}.hook_attn_scores", f"{self.address}.hook_pattern")
         if run.is_hooked(*names) or run.has_backward(*names):
             pattern, edited = self._hook_pattern(q_THh, cache, run)
             if edited:
-                z = run.op(
+                return run.op(
                     address, run.ops.attention_values, pattern, cache, run.batch, window=window
                 )
-                return z
         elif run.wants(*names):
             captured = self._capture_pattern(q_THh, cache, run)
             if captured is not None and not (run.ops.differentiable or run.is_overridden(address)):
                 # The same bits as fused attention, which would compute the pattern once more.
-                z = run.ops.attention_values(captured, cache, run.batch, window=window)
-                return z
-        z = run.op(
+                return run.ops.attention_values(captured, cache, run.batch, window=window)
+        return run.op(
             address,
             run.ops.attention,
             q_THh,
@@ -127,7 +123,6 @@ class Attention(AttentionWeights, nn.Module):
             cap=self.config.attn_logit_softcap,
             window=window,
         )
-        return z
 
     def _scores(
         self, q_THh: torch.Tensor, cache: LayerCache, run: Run, rows: torch.Tensor | None = None

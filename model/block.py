@@ -7,9 +7,9 @@ from torch import nn
 
 from .attention import Attention
 from .config import ModelConfig
+from .hooks.weight_views import MLPWeights
 from .layers import Linear, RMSNorm
 from .run import Run
-from .weight_views import MLPWeights
 
 
 class MLP(MLPWeights, nn.Module):
@@ -76,7 +76,4 @@ class Block(nn.Module):
         if self.ln2_post is not None:
             mlp_out = self.ln2_post(mlp_out, run)
         mlp_out = run.hook(f"{self.address}.hook_mlp_out", mlp_out)
-        resid_post: torch.Tensor = run.op(
-            f"{self.address}.resid_post", run.ops.add, resid_mid, mlp_out
-        )
-        return resid_post
+        return run.op(f"{self.address}.resid_post", run.ops.add, resid_mid, mlp_out)

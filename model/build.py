@@ -6,9 +6,9 @@ import torch
 
 from .attention import Attention
 from .block import MLP, Block
-from .checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 from .layers import Embedding, Linear, RMSNorm
-from .ops import Ops
+from .ops.interface import Ops
+from .weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 
 
 class ModuleBuilder:

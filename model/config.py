@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-if TYPE_CHECKING:
-    from .rope_scaling import RopeScaling
+from .config_error import ConfigError
+from .rope.scaling import RopeScaling
 
 ActFn = Literal["silu", "gelu_tanh"]
 
@@ -28,13 +28,6 @@ _SIZES = (
     "d_vocab",
     "n_ctx",
 )
-
-
-class ConfigError(ValueError):
-    """A model configuration that contradicts itself or asks for something bitlens does not compute.
-
-    The message names the field, its value and what is supported.
-    """
 
 
 @dataclass(frozen=True, kw_only=True)

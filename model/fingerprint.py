@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 
-from .checkpoint import Checkpoint
+from .weights.checkpoint import Checkpoint
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -11,41 +11,61 @@ from typing import Any, Literal
 import torch
 
 from .batch import RaggedBatch
-from .block import Block
+from .build import ModuleBuilder
 from .config import ModelConfig
 from .gradients import check_differentiable, gradient_ops
-from .hooks import FINAL_NAMES, HookRegistry, layer_of
+from .hooks.captures import Captures
+from .hooks.overrides import OverrideRegistry, op_addresses
+from .hooks.registry import FINAL_NAMES, HookRegistry, hook_names, layer_of
 from .kv_cache import KVCache
-from .layers import Embedding, Linear, RMSNorm, SoftCap
+from .layers import SoftCap
 from .loss import next_token_loss, next_token_losses
-from .ops import Ops
-from .overrides import OverrideRegistry
-from .parallel import Group, ShardedOps, agreement
-from .prompts import Tokens, check_ids, token_batch
-from .recompute import may_recompute, run_recomputed
-from .run import Captures, Run, Watch
-from .tokenizer import Tokenizer
+from .ops.interface import Ops
+from .parallel import Group, agreement
+from .run import Run, Watch
+from .runners.interface import RunnerFactory
+from .runners.recompute import may_recompute, run_recomputed
+from .text.prompts import Tokens, check_ids, token_batch
+from .text.tokenizer import Tokenizer
+from .weights.checkpoint import Checkpoint
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
 
 class ForwardPass:
-    """What `HookedTransformer`'s public methods run on."""
+    """The modules of a model, what is installed on them, and one pass through them.
 
-    config: ModelConfig
-    tokenizer: Tokenizer | None
-    ops: Ops
-    group: Group | None
-    embed: Embedding
-    ln_final: RMSNorm
-    unembed: Linear
-    soft_cap: SoftCap | None
-    _blocks: tuple[Block, ...]
-    _registry: HookRegistry
-    _overrides: OverrideRegistry
-    _recomputes: bool
+    `HookedTransformer`'s public methods run on it.
 
-    def _forward(
+    Attributes:
+        recomputes: Whether backward computes each block again instead of keeping its activations.
+        runner: Runs the blocks that nobody watches.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, ops: Ops, make_runner: RunnerFactory) -> None:
+        """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one."""
+        config = checkpoint.config
+        self.config: ModelConfig = config
+        self.tokenizer: Tokenizer | None = checkpoint.tokenizer
+        self.ops = ops
+        self.registry = HookRegistry(hook_names(config))
+        self.overrides = OverrideRegistry(op_addresses(config))
+        self.recomputes = False
+        builder = ModuleBuilder(checkpoint, ops)
+        self.embed = builder.embedding()
+        self.blocks = tuple(builder.block(i) for i in range(config.n_layers))
+        self.ln_final = builder.norm("ln_final")
+        self.unembed = builder.unembedding(self.embed)
+        cap = config.final_logit_softcap
+        self.soft_cap = None if cap is None else SoftCap(ops, cap)
+        self.runner = make_runner(self.blocks, ops)
+
+    @property
+    def group(self) -> Group | None:
+        """The ranks that the matrices are spread over, None if they are whole."""
+        return self.ops.group
+
+    def run(
         self,
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
@@ -57,7 +77,8 @@ class ForwardPass:
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
-        stop = self._stop(stop_at_layer)
+        """What `HookedTransformer.forward` returns; `captures` are filled on the way."""
+        stop = self.stop(stop_at_layer)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")
         arguments = (return_type, stop, loss_per_token)
@@ -65,7 +86,7 @@ class ForwardPass:
             tokens, attention_mask, kv_cache, captures, arguments, prepend_bos
         )
         for name in run.watch.names if stop_at_layer is not None else ():
-            if self._is_beyond(name, stop):
+            if self.is_beyond(name, stop):
                 raise ValueError(f"stop_at_layer = {stop_at_layer}: {name} would never fire")
         resid_Td = self._residual(tokens_T, run, stop)
         if stop_at_layer is not None:
@@ -74,6 +95,48 @@ class ForwardPass:
         result = self._result(resid_Td, tokens_T, run, return_type, loss)
         run.cache.advance(run.batch)
         return result
+
+    def last(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        captures: Captures | None,
+    ) -> torch.Tensor:
+        """Logits [B, V] of each sequence's last token."""
+        return self._last(tokens, attention_mask, kv_cache, captures, self._logits)
+
+    def last_slice(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        captures: Captures | None,
+    ) -> torch.Tensor:
+        """This rank's part of them, from `vocab_start` on."""
+        return self._last(tokens, attention_mask, kv_cache, captures, self._logits_slice)
+
+    @property
+    def vocab_start(self) -> int:
+        """The first token of `last_slice`."""
+        start: int = self.ops.own_columns(self.unembed.weight).start
+        return start
+
+    def stop(self, stop_at_layer: int | None) -> int:
+        """The block before which a pass ends. Raises ValueError for one there is not."""
+        n = self.config.n_layers
+        if stop_at_layer is None:
+            return n
+        if not -n <= stop_at_layer <= n:
+            raise ValueError(f"stop_at_layer = {stop_at_layer}: the model has {n} layers")
+        return stop_at_layer + n if stop_at_layer < 0 else stop_at_layer
+
+    def is_beyond(self, name: str, stop: int) -> bool:
+        """Whether a pass that stops before block `stop` never reaches this hook."""
+        layer = layer_of(name)
+        if layer is None:
+            return name not in ("hook_tokens", "hook_embed")
+        return layer >= stop
 
     def _last(
         self,
@@ -158,7 +221,7 @@ class ForwardPass:
 
     def _watched(self, captures: Captures, batch: RaggedBatch) -> tuple[Ops, Watch]:
         """What is installed for a pass, and operations that record where that may ask for it."""
-        registry, overrides = self._registry, self._overrides.installed
+        registry, overrides = self.registry, self.overrides.installed
         ops, backward = self.ops, {}
         if torch.is_grad_enabled() and (registry.installed or registry.backward or overrides):
             # As of now: the hooks may be gone when backward() comes.
@@ -166,7 +229,8 @@ class ForwardPass:
             ops = gradient_ops(ops)
         if backward:
             check_differentiable(ops, batch)
-        watch = Watch(registry.installed, registry.points, overrides, captures, ops.taps, backward)
+        taps = self.runner.taps
+        watch = Watch(registry.installed, registry.points, overrides, captures, taps, backward)
         return ops, watch
 
     def _residual(self, tokens_T: torch.Tensor, run: Run, stop: int) -> torch.Tensor:
@@ -179,14 +243,14 @@ class ForwardPass:
         while layer < stop:
             resid = run.hook(f"blocks.{layer}.hook_resid_pre", resid)
             end = run.watch.closed_until(layer, stop)
-            if self._recomputes and may_recompute(layer, resid, run):
-                resid = run_recomputed(self._blocks[layer], resid, run)
+            if self.recomputes and may_recompute(layer, resid, run):
+                resid = run_recomputed(self.blocks[layer], resid, run)
                 layer += 1
             elif end > layer:
-                resid = run.ops.run_blocks(self._blocks, layer, end, resid, run)
+                resid = self.runner.run(layer, end, resid, run)
                 layer = end
             else:
-                resid = self._blocks[layer](resid, run)
+                resid = self.blocks[layer](resid, run)
                 layer += 1
             resid = run.hook(f"blocks.{layer - 1}.hook_resid_post", resid)
         return resid
@@ -197,14 +261,13 @@ class ForwardPass:
         return self._capped(logits_TV, run)
 
     def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        weight = self.unembed.weight
-        if not isinstance(self.ops, ShardedOps):
+        if self.group is None:
             return self._logits(resid_Td, run)
+        weight = self.unembed.weight
         if run.wants("unembed.hook_out") or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            logits_TV = self._logits(resid_Td, run)
-            return logits_TV[:, weight.start : weight.start + weight.own.n]
+            return self._logits(resid_Td, run)[:, self.ops.own_columns(weight)]
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
-        logits_Tr = self.ops.own_columns(x, weight, out_dtype=self.ops.policy.logits)
+        logits_Tr = self.ops.linear_slice(x, weight, out_dtype=self.ops.policy.logits)
         return self._capped(logits_Tr, run)
 
     def _capped(self, logits: torch.Tensor, run: Run) -> torch.Tensor:
@@ -231,18 +294,3 @@ class ForwardPass:
             return run.batch.pad(logits_TV)
         loss = loss_of(logits_TV, tokens_T, run.batch)
         return loss if return_type == "loss" else (run.batch.pad(logits_TV), loss)
-
-    def _stop(self, stop_at_layer: int | None) -> int:
-        n = self.config.n_layers
-        if stop_at_layer is None:
-            return n
-        if not -n <= stop_at_layer <= n:
-            raise ValueError(f"stop_at_layer = {stop_at_layer}: the model has {n} layers")
-        return stop_at_layer + n if stop_at_layer < 0 else stop_at_layer
-
-    def _is_beyond(self, name: str, stop: int) -> bool:
-        """Whether a pass that stops before block `stop` never reaches this hook."""
-        layer = layer_of(name)
-        if layer is None:
-            return name not in ("hook_tokens", "hook_embed")
-        return layer >= stop

@@ -9,23 +9,47 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
-from .hooks import has_key_axis, masked_value, select_names
+from .config import ModelConfig
+from .hooks.captures import Captures
+from .hooks.registry import has_key_axis, masked_value, select_names
+from .kv_cache import KVCache
 from .parallel import Group, SamplingRanks, agreement, from_rank_0
-from .prompts import Prompt, left_pad, padding_id, prompt_rows, require_tokenizer
-from .run import Captures
 from .sampling import SamplingParams, greedy, sample
-from .text_stream import TextStream
-
-if TYPE_CHECKING:
-    from .transformer import HookedTransformer
+from .text.prompts import Prompt, Tokens, left_pad, padding_id, prompt_rows, require_tokenizer
+from .text.stream import TextStream
+from .text.tokenizer import Tokenizer
 
 Stop = str | int | Sequence[str | int] | None
 Stream = Callable[[str], object] | bool | None
+
+
+class Decoder(Protocol):
+    """What generation needs of a model."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+    group: Group | None
+
+    @property
+    def hook_names(self) -> list[str]: ...
+
+    @property
+    def vocab_start(self) -> int: ...
+
+    def new_cache(self, batch_size: int = 1) -> KVCache: ...
+
+    def forward_last_slice(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None = None,
+        kv_cache: KVCache | None = None,
+        captures: Captures | None = None,
+    ) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +153,7 @@ class _Chooser:
 
 @torch.no_grad()
 def generate(
-    model: HookedTransformer,
+    model: Decoder,
     prompt: Prompt,
     *,
     max_new_tokens: int,
@@ -213,7 +237,7 @@ def generate(
 
 
 def _decode(
-    model: HookedTransformer,
+    model: Decoder,
     sequences: list[_Sequence],
     chooser: _Chooser,
     max_new_tokens: int,
@@ -247,7 +271,7 @@ def _decode(
 
 
 def _output(
-    model: HookedTransformer, sequences: list[_Sequence], captured: dict[str, torch.Tensor]
+    model: Decoder, sequences: list[_Sequence], captured: dict[str, torch.Tensor]
 ) -> GenerateOutput:
     n_new = [len(sequence.new) for sequence in sequences]
     pad_id = padding_id(model.tokenizer)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .gradients import recording
-from .ops import Ops
+from .ops.interface import Ops
 from .run import Run
 
 
@@ -45,10 +45,9 @@ class Linear(nn.Module):
             return _by_rows(
                 lambda rows: linear(rows, self.weight, self.bias, out_dtype=self.out_dtype), x
             )
-        y: torch.Tensor = run.op(
+        return run.op(
             self.address, run.ops.linear, x, self.weight, self.bias, out_dtype=self.out_dtype
         )
-        return y
 
     def matrix(self, n: int) -> torch.Tensor:
         """W [n, k], n its number of outputs, each weight as it is stored."""
@@ -69,8 +68,7 @@ class Embedding(nn.Module):
         if run is None:
             rows_Td = self.ops.embed(tokens.flatten(), self.weight, self.scale)
             return rows_Td.view(*tokens.shape, -1)
-        x: torch.Tensor = run.op("embed", run.ops.embed, tokens, self.weight, self.scale)
-        return x
+        return run.op("embed", run.ops.embed, tokens, self.weight, self.scale)
 
 
 class RMSNorm(nn.Module):
@@ -93,7 +91,6 @@ class RMSNorm(nn.Module):
         return self.weight
 
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
-        y: torch.Tensor
         if run is None:
             rms_norm = recording(self.ops, x).rms_norm
             return _by_rows(lambda rows: rms_norm(rows, self.weight, self.eps), x)
@@ -104,10 +101,8 @@ class RMSNorm(nn.Module):
             scale, scaled = run.hook_edited(names[0], run.ops.rms_scale(x_scale, self.eps))
             normalized, edited = run.hook_edited(names[1], run.ops.normalize(x_normalize, scale))
             if scaled or edited:
-                y = run.op(self.address, run.ops.norm_weight, normalized, self.weight)
-                return y
-        y = run.op(self.address, run.ops.rms_norm, x, self.weight, self.eps)
-        return y
+                return run.op(self.address, run.ops.norm_weight, normalized, self.weight)
+        return run.op(self.address, run.ops.rms_norm, x, self.weight, self.eps)
 
 
 class SoftCap(nn.Module):
@@ -121,8 +116,7 @@ class SoftCap(nn.Module):
     def forward(self, x: torch.Tensor, run: Run | None = None) -> torch.Tensor:
         if run is None:
             return recording(self.ops, x).soft_cap(x, self.cap)
-        y: torch.Tensor = run.op("soft_cap", run.ops.soft_cap, x, self.cap)
-        return y
+        return run.op("soft_cap", run.ops.soft_cap, x, self.cap)
 
 
 def _by_rows(fn: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:

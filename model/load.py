@@ -11,17 +11,21 @@ import torch
 from torch import nn
 
 from .._core import numerics_version
-from .checkpoint import Checkpoint
-from .ops import Ops
-from .ops_huggingface import HuggingFaceOps
-from .ops_native import NativeOps
-from .ops_native_huggingface import NativeHuggingFaceOps
-from .ops_torch import TorchOps
+from .ops.interface import Ops
+from .ops.native import NativeOps
+from .ops.native_huggingface import NativeHuggingFaceOps
+from .ops.policy import Policy, get_policy
+from .ops.torch_huggingface import HuggingFaceOps
+from .ops.torch_ops import TorchOps
 from .parallel import Group, ShardedHuggingFaceOps, ShardedOps, agreement, as_group
-from .policy import Policy, get_policy
-from .rope_parameters import with_rope_scaling
+from .rope.parameters import with_rope_scaling
+from .runners.fused import FusedRunner
+from .runners.interface import RunnerFactory
+from .runners.sharded import ShardedRunner
+from .runners.unfused import UnfusedRunner
 from .sources.resolve import open_checkpoint
 from .transformer import HookedTransformer
+from .weights.checkpoint import Checkpoint
 
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]
@@ -75,13 +79,13 @@ def load(
     """
     ranks = as_group(group)
     with agreement(ranks, "bitlens.load", "settings", "weights") as statement:
-        ops = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
+        ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
         if rope_scaling is not None:
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
         ops.adopt(checkpoint.config)
-        model = HookedTransformer(checkpoint, ops)
+        model = HookedTransformer(checkpoint, ops, make_runner)
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)
             statement.say("weights", ops.digest.digest())
@@ -107,7 +111,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 def _backend(
     backend: str, policy: Policy, device: torch.device, storage: str, group: Group | None
-) -> Ops:
+) -> tuple[Ops, RunnerFactory]:
     stepwise = policy.compute is torch.bfloat16
     if backend == "torch":
         if group is not None:
@@ -118,13 +122,16 @@ def _backend(
             raise ValueError('storage: only the native backend packs; drop it with backend="torch"')
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f'device = "{device}": this torch finds no CUDA device')
-        return (HuggingFaceOps if stepwise else TorchOps)(policy, device)
+        return (HuggingFaceOps if stepwise else TorchOps)(policy, device), UnfusedRunner
     if backend != "native":
         raise ValueError(f"backend = {backend!r}: expected 'native' or 'torch'")
     if device.type != "cpu":
         raise ValueError(
             f'device = "{device}": native kernels run on the CPU only; load with backend="torch"'
         )
-    if group is None:
-        return (NativeHuggingFaceOps if stepwise else NativeOps)(policy, storage)
-    return (ShardedHuggingFaceOps if stepwise else ShardedOps)(policy, storage, group)
+    if group is not None:
+        sharded = (ShardedHuggingFaceOps if stepwise else ShardedOps)(policy, storage, group)
+        return sharded, ShardedRunner
+    if stepwise:
+        return NativeHuggingFaceOps(policy, storage), UnfusedRunner
+    return NativeOps(policy, storage), FusedRunner

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from .batch import RaggedBatch
-from .gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
-from .hooks import (
+from .hooks.captures import Captures, select_columns
+from .hooks.gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
+from .hooks.overrides import Override
+from .hooks.registry import (
     HookFunction,
     HookPoint,
     bits,
@@ -26,42 +28,13 @@ from .hooks import (
     moved,
 )
 from .kv_cache import KVCache
-from .ops import Ops
-from .overrides import Override
+from .ops.interface import Ops
 from .parallel import Group, agreement
 
-PosSlice = int | slice | tuple[int | None, ...] | list[int] | None
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _BOUNDARY = ("hook_resid_pre", "hook_resid_post")
-
-
-def select_columns(pos_slice: PosSlice, n_columns: int) -> list[int] | None:
-    """The columns a position slice keeps; None keeps all.
-
-    An int keeps one column (and the axis), a tuple is the arguments of a slice, a list is indices.
-    Raises IndexError for a column there is not.
-    """
-    if pos_slice is None:
-        return None
-    columns = list(range(n_columns))
-    if isinstance(pos_slice, tuple):
-        pos_slice = slice(*pos_slice)
-    if isinstance(pos_slice, slice):
-        return columns[pos_slice]
-    indices = [pos_slice] if isinstance(pos_slice, int) else pos_slice
-    for index in indices:
-        if not -n_columns <= index < n_columns:
-            raise IndexError(f"pos_slice: position {index} of {n_columns}")
-    return [columns[index] for index in indices]
-
-
-@dataclass
-class Captures:
-    """Activations to keep from a pass: which, at which positions, and where they go."""
-
-    names: frozenset[str] = frozenset()
-    pos_slice: PosSlice = None
-    found: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Watch:
@@ -139,13 +112,13 @@ class Run:
     detached: set[str] = field(default_factory=set)
     """Hooks whose functions returned another tensor, part of no graph: gradients stop there."""
 
-    def op(self, address: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def op(self, address: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The one dispatch point: calls fn, or what is installed at this address instead of it."""
         override = self.watch.overrides.get(address)
         if override is None:
             return fn(*args, **kwargs)
         with agreement(self.group, f"the override of {address}", "its result") as statement:
-            result = override(fn, *args, **kwargs)
+            result: R = override(fn, *args, **kwargs)
             statement.say("its result", result)
         self._check_differentiable(f"the override of {address}", result)
         return result
@@ -270,7 +243,7 @@ class Run:
         self._check_differentiable(f"the hook on {name}", shown)
         return shown
 
-    def _check_differentiable(self, source: str, result: torch.Tensor) -> None:
+    def _check_differentiable(self, source: str, result: Any) -> None:
         """Raises ValueError for a result whose graph the operations after it would cut."""
         if in_graph(result) and not self.ops.differentiable:
             raise ValueError(

@@ -7,45 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
-from .activation_cache import ActivationCache
-from .build import ModuleBuilder
-from .captured_gradients import CapturedGradients
-from .checkpoint import Checkpoint
+from ..precision.addresses import Site
 from .config import ModelConfig
 from .fingerprint import fingerprint
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
-from .hooks import (
+from .hooks.activation_cache import ActivationCache
+from .hooks.captured_gradients import CapturedGradients
+from .hooks.captures import Captures, PosSlice
+from .hooks.model_weights import ModelWeights
+from .hooks.overrides import Override
+from .hooks.registry import (
     Direction,
     HookFunction,
     HookPoint,
-    HookRegistry,
     Hooks,
     NamesFilter,
-    hook_names,
     select_names,
 )
+from .hooks.transformer_lens_config import TransformerLensConfig, transformer_lens_config
 from .kv_cache import KVCache
-from .layers import Embedding, Linear, SoftCap
-from .ops import Ops
-from .overrides import Override, OverrideRegistry, op_addresses
-from .parallel import Group, ShardedOps, ShardedWeight
-from .prompts import Prompt, Tokens
-from .run import Captures, PosSlice
-from .tokenizer import Tokenizer
-from .transformer_lens_config import TransformerLensConfig, transformer_lens_config
-from .weight_views import ModelWeights
-
-if TYPE_CHECKING:
-    from ..precision.addresses import Site
+from .layers import Embedding, Linear
+from .ops.interface import Ops
+from .ops.sites import op_site
+from .parallel import Group
+from .runners.interface import RunnerFactory
+from .runners.unfused import UnfusedRunner
+from .text.prompts import Prompt, Tokens
+from .text.tokenizer import Tokenizer
+from .weights.checkpoint import Checkpoint
 
 
-class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
+class HookedTransformer(ModelWeights, nn.Module):
     """A dense decoder-only transformer whose every intermediate can be read and edited.
 
     Made by `bitlens.load`. Blocks run fused unless something inside them is hooked, captured or
@@ -61,28 +59,29 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
             same calls, with the same hooks; one that does not is an error on each.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
-        """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one."""
+    def __init__(
+        self, checkpoint: Checkpoint, ops: Ops, make_runner: RunnerFactory = UnfusedRunner
+    ) -> None:
+        """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one.
+
+        `make_runner` decides how blocks run that nobody watches.
+        """
         super().__init__()
+        self.forward_pass = ForwardPass(checkpoint, ops, make_runner)
         self.config: ModelConfig = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
         self.name = checkpoint.name
         self.ops = ops
-        self.group: Group | None = ops.group if isinstance(ops, ShardedOps) else None
+        self.group: Group | None = ops.group
         self._n_parameters = checkpoint.n_parameters()
         self._fingerprint = fingerprint(checkpoint) if checkpoint.volatile else None
         self._checkpoint = None if checkpoint.volatile else checkpoint
-        self._registry = HookRegistry(hook_names(self.config))
-        self._recomputes = False
-        self._overrides = OverrideRegistry(op_addresses(self.config))
-        builder = ModuleBuilder(checkpoint, ops)
-        self.embed = builder.embedding()
-        self._blocks = tuple(builder.block(i) for i in range(self.config.n_layers))
+        self.embed = self.forward_pass.embed
+        self._blocks = self.forward_pass.blocks
         self.blocks = nn.ModuleList(self._blocks)
-        self.ln_final = builder.norm("ln_final")
-        self.unembed = builder.unembedding(self.embed)
-        cap = self.config.final_logit_softcap
-        self.soft_cap = None if cap is None else SoftCap(ops, cap)
+        self.ln_final = self.forward_pass.ln_final
+        self.unembed = self.forward_pass.unembed
+        self.soft_cap = self.forward_pass.soft_cap
 
     @property
     def cfg(self) -> TransformerLensConfig:
@@ -147,7 +146,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         """
         if return_type not in ("logits", "loss", "both", None):
             raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
-        return self._forward(
+        return self.forward_pass.run(
             tokens,
             attention_mask,
             kv_cache,
@@ -166,7 +165,7 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         captures: Captures | None = None,
     ) -> torch.Tensor:
         """Logits [B, V] of each sequence's last token; arguments as `forward`."""
-        return self._last(tokens, attention_mask, kv_cache, captures, self._logits)
+        return self.forward_pass.last(tokens, attention_mask, kv_cache, captures)
 
     def forward_last_slice(
         self,
@@ -179,13 +178,12 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
 
         All of it without a group. Nothing is gathered unless unembed.hook_out or an override asks.
         """
-        return self._last(tokens, attention_mask, kv_cache, captures, self._logits_slice)
+        return self.forward_pass.last_slice(tokens, attention_mask, kv_cache, captures)
 
     @property
     def vocab_start(self) -> int:
         """The first token of `forward_last_slice`: 0 without a group."""
-        weight = self.unembed.weight
-        return weight.start if isinstance(weight, ShardedWeight) else 0
+        return self.forward_pass.vocab_start
 
     def new_cache(self, batch_size: int = 1) -> KVCache:
         """An empty KV cache for `batch_size` sequences."""
@@ -225,16 +223,16 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
             KeyError: a name that is no hook, with near matches.
             ValueError: `incl_bwd` without a loss, or where no gradients are computed.
         """
-        stop = self._stop(stop_at_layer)
+        stop = self.forward_pass.stop(stop_at_layer)
         names = select_names(names_filter, self.hook_names)
         if stop_at_layer is not None and (names_filter is None or callable(names_filter)):
-            names = [name for name in names if not self._is_beyond(name, stop)]
+            names = [name for name in names if not self.forward_pass.is_beyond(name, stop)]
         captures = Captures(frozenset(names), pos_slice)
         kept = CapturedGradients(names if incl_bwd else (), pos_slice)
         if incl_bwd:
             kept.check_loss(return_type, loss_per_token, stop_at_layer)
         with self.hooks(bwd_hooks=kept.hooks):
-            result = self._forward(
+            result = self.forward_pass.run(
                 tokens,
                 attention_mask,
                 kv_cache,
@@ -324,11 +322,11 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         Gradients keep their bits. Blocks with forward hooks or overrides inside keep their
         activations: those functions run once.
         """
-        self._recomputes = True
+        self.forward_pass.recomputes = True
 
     def gradient_checkpointing_disable(self) -> None:
         """From now on keeps every activation that backward needs."""
-        self._recomputes = False
+        self.forward_pass.recomputes = False
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As `nn.Module`. Raises ValueError on the native backend, whose weights are packed."""
@@ -344,12 +342,12 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
     @property
     def hook_names(self) -> list[str]:
         """Every hook, in the order a pass reaches them; each fires or the request raises."""
-        return list(self._registry.points)
+        return list(self.forward_pass.registry.points)
 
     @property
     def hook_dict(self) -> dict[str, HookPoint]:
         """The hook points by name."""
-        return dict(self._registry.points)
+        return dict(self.forward_pass.registry.points)
 
     def add_hook(
         self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
@@ -358,11 +356,11 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
 
         With `dir="bwd"` it is called with the gradient, and may edit it as it may an activation.
         """
-        self._registry.add(name, fn, dir)
+        self.forward_pass.registry.add(name, fn, dir)
 
     def reset_hooks(self, direction: Direction | Literal["both"] = "both") -> None:
         """Removes every hook function of a direction; with both, clears every `hook.ctx`, too."""
-        self._registry.clear(direction)
+        self.forward_pass.registry.clear(direction)
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
@@ -370,13 +368,13 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
 
         Backward hooks belong to the passes begun inside it, wherever backward() is called.
         """
-        with self._registry.added(fwd_hooks, bwd_hooks):
+        with self.forward_pass.registry.added(fwd_hooks, bwd_hooks):
             yield self
 
     @property
     def op_addresses(self) -> list[str]:
         """Every operation of a pass, in order."""
-        return list(self._overrides.addresses)
+        return list(self.forward_pass.overrides.addresses)
 
     def override(self, address: str, fn: Override) -> AbstractContextManager[None]:
         """Calls `fn(original, *args, **kwargs)` in place of one operation in a `with` block.
@@ -385,14 +383,12 @@ class HookedTransformer(ForwardPass, ModelWeights, nn.Module):
         `original` is the part of the operation that follows the edit (`norm_weight`,
         `attention_values`).
         """
-        return self._overrides.added(address, fn)
+        return self.forward_pass.overrides.added(address, fn)
 
     def site(self, address: str) -> Site:
         """One operation in terms of its precision contract (docs/precision.md).
 
         Raises KeyError with near matches for an address that is none.
         """
-        from .op_sites import op_site
-
-        self._overrides.check(address)
-        return op_site(self, address)
+        self.forward_pass.overrides.check(address)
+        return op_site(self.ops, self.config, address)

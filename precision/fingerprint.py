@@ -9,6 +9,10 @@ from pathlib import Path
 
 import torch
 
+from .._core import isa, numerics_version
+from ..threads import get_num_threads
+from ..version import __version__
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -35,8 +39,6 @@ class Fingerprint:
 
 def environment_fingerprint() -> Fingerprint:
     """The fingerprint of this process, now."""
-    from .. import __version__, get_num_threads, isa, numerics_version
-
     return Fingerprint(
         cpu=_cpu(),
         isa=isa(),

@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import bitlens
 import pytest
 import torch
-from bitlens.model.checkpoint import Checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint
 from hypothesis import settings
 
 settings.register_profile("bitlens", deadline=None, max_examples=25, derandomize=True)

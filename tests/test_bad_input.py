@@ -12,12 +12,12 @@ import bitlens
 import numpy as np
 import pytest
 import torch
-from bitlens.model.checkpoint import CheckpointError
 from bitlens.model.kv_cache import KVCache
 from bitlens.model.transformer import HookedTransformer
-from gguf_writer import LLAMA_METADATA, Raw, dense, gguf_bytes, llama_tensors
-from random_models import MemoryReader, byte_tokenizer, random_checkpoint, random_model
+from bitlens.model.weights.checkpoint import CheckpointError
 from safetensors.torch import save_file
+from support.gguf_writer import LLAMA_METADATA, Raw, dense, gguf_bytes, llama_tensors
+from support.random_models import MemoryReader, byte_tokenizer, random_checkpoint, random_model
 
 N_VOCAB, N_CTX = 260, 128  # of the random models
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import bitlens
 import pytest
-from clean_environment import build_sdist, source_tree
-from extra_uses import USES, Use
+from support.clean_environment import build_sdist, source_tree
+from support.extra_uses import USES, Use
 
 ROOT = Path(bitlens.__file__).resolve().parent
+ROOMS = ("precision", "model", "interp", "audit", "cli")
 HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf"}
 
 
@@ -43,7 +44,7 @@ def _run(*command: str | Path, cwd: Path, **env: str) -> str:
 def _submodules() -> list[str]:
     return [
         module.name
-        for package in ("model", "precision", "interp")
+        for package in ROOMS
         for module in pkgutil.walk_packages([str(ROOT / package)], f"bitlens.{package}.")
     ]
 
@@ -53,7 +54,7 @@ def _submodules() -> list[str]:
 
 def test_every_file_is_imported_as_one_module() -> None:
     """Two modules of one file would register every torch op twice."""
-    for name in ("bitlens.cli", *_submodules()):
+    for name in _submodules():
         importlib.import_module(name)
     names_of = defaultdict(set)
     for name, module in list(sys.modules.items()):
@@ -114,7 +115,7 @@ def test_a_copied_tree_is_linked_to_itself(tmp_path: Path) -> None:
     )
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
-    for file in ("setup.py", "__init__.py", "bitlens_pytest.py"):
+    for file in ("setup.py", "version.py", "bitlens_pytest.py"):
         shutil.copy(ROOT / file, first)
     _run(sys.executable, "-c", code, cwd=first)
     shutil.copytree(first, second, symlinks=True)
@@ -144,14 +145,14 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     assert {name.split("/")[0] for name in names} == {"bitlens", "bitlens_pytest.py"}
     inside = {name.removeprefix("bitlens/") for name in names if name.startswith("bitlens/")}
-    assert {"__init__.py", "__main__.py", "cli.py", "py.typed", "_core.pyi"} <= inside
+    assert {"__init__.py", "__main__.py", "version.py", "py.typed", "_core.pyi"} <= inside
     assert "_core" + sysconfig.get_config_var("EXT_SUFFIX") in inside
     assert not {"setup.py", "bitlens_pytest.py"} & inside
     folders = {name.split("/")[0] for name in inside if "/" in name}
-    assert folders == {"model", "precision", "interp"}
+    assert folders == set(ROOMS)
     sources = {
         str(path.relative_to(ROOT))
-        for package in ("model", "precision", "interp")
+        for package in ROOMS
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

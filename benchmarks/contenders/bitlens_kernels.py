@@ -10,11 +10,11 @@ import itertools
 import torch
 
 from ... import set_num_threads
-from ...model import kernels
-from ...model.checkpoint import Format, StoredMatrix
 from ...model.kv_cache import PAGE
-from ...model.packed import PackedWeight, pack
-from ...model.weight_pages import WeightPages
+from ...model.ops import kernels
+from ...model.ops.packed import PackedWeight, pack
+from ...model.ops.weight_pages import WeightPages
+from ...model.weights.checkpoint import Format, StoredMatrix
 from .timing import seconds_per_call
 
 _FORMATS = {"fp32": (Format.F32, torch.float32), "bf16": (Format.BF16, torch.bfloat16)}

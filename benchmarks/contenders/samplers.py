@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import load, set_num_threads
-from ...model.postmortem.experiment import shipped_prompts
+from ...audit.postmortem.experiment import shipped_prompts
 from ...sampling import LocalGroup, SamplingParams, sample, sample_shards
 from .timing import seconds_per_call
 

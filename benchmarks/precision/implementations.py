@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ... import _core
-from ...model import kernels
+from ...model.ops import kernels
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS
 from ...precision.operations import validate_inputs
@@ -25,7 +25,7 @@ from .libraries import LIBRARIES
 Tensor = torch.Tensor
 Implementation = Callable[..., Tensor]
 
-_TESTS = Path(__file__).parents[2] / "tests"
+_TESTS = Path(__file__).parents[2] / "tests" / "support"
 
 
 def _tests_module(name: str) -> ModuleType:

@@ -36,7 +36,8 @@ struct RotaryTable {
   int64_t n_positions;
 };
 
-// The intermediates a block can leave for whoever reads them, named as model/hooks.py names them.
+// The intermediates a block can leave for whoever reads them, named as model/hooks/registry.py
+// names them.
 enum class Tap : size_t {
   LN1_SCALE,
   LN1_NORMALIZED,

@@ -8,7 +8,7 @@ namespace bitlens {
 // How activations are stored; all arithmetic is fp32.
 enum class DType : int { F32 = 0, BF16 = 1 };
 
-// How a weight matrix is stored. The codes are those of model/checkpoint.py.
+// How a weight matrix is stored. The codes are those of model/weights/checkpoint.py.
 enum class Format : int { F32 = 0, BF16 = 1, F16 = 2, Q8_0 = 3, Q4_0 = 4, Q4_1 = 5 };
 
 constexpr int64_t kLeaf = 256;         // k per FMA chain (docs/numerics.md, linear)

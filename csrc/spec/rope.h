@@ -3,7 +3,7 @@
 // Tables, in fp64 with our own exp, log and sincos, rounded once to fp32:
 //   inv_freq[j] = exp_f64(-(((2 j) / d_head) * log_f64(theta))),  j < d_head / 2
 //   angle = position * inv_freq[j];  cos, sin = sincos_f64(angle), each times the attention factor
-// Scaled RoPE (model/rope_scaling.py) makes other inv_freq, and a factor other than 1, in fp64 from
+// Scaled RoPE (model/rope/scaling.py) makes other inv_freq, and a factor other than 1, in fp64 from
 // exp_f64, log_f64 and IEEE operations. Application, fp32, for the pair (x[j], x[j + d_head / 2]):
 //   o1 = fma(x1, c, -(x2 * s));  o2 = fma(x2, c, x1 * s);  each rounded to the activation dtype
 #pragma once

@@ -1,6 +1,6 @@
 // exp, log and tanh over all 2^32 floats: the largest error in ULP against fp64, how often a result
-// falls as x rises, and a checksum of the bits that tests/test_exhaustive.py compares with every
-// instruction set's. Exits 1 beyond 1 ULP, and where tanh falls.
+// falls as x rises, and a checksum of the bits that tests/csrc/test_exhaustive.py compares with
+// every instruction set's. Exits 1 beyond 1 ULP, and where tanh falls.
 
 #include <algorithm>
 #include <cmath>

@@ -36,7 +36,7 @@ def main() -> None:
 
     gradients: dict[str, torch.Tensor] = {}
 
-    def keep(grad: torch.Tensor, hook: bitlens.model.hooks.HookPoint) -> None:
+    def keep(grad: torch.Tensor, hook: bitlens.model.HookPoint) -> None:
         gradients[hook.name] = grad.clone()
 
     _, clean_cache = model.run_with_cache(clean, names)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ...model.hooks import has_gradient, has_key_axis, layer_of
+from ...model.hooks.registry import has_gradient, has_key_axis, layer_of
 from ...model.transformer import HookedTransformer
 from .sequences import Batch
 

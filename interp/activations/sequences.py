@@ -8,7 +8,7 @@ from itertools import islice
 
 import torch
 
-from ...model.tokenizer import Tokenizer
+from ...model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from ...model.kernels import exp
+from ...model.ops.kernels import exp
 from . import kernels
 from .features import Features
 

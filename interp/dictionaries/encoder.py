@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ...model.checkpoint import DENSE_DTYPES, StoredMatrix
-from ...model.kernels import exp, linear
-from ...model.packed import PackedWeight, pack
+from ...model.ops.kernels import exp, linear
+from ...model.ops.packed import PackedWeight, pack
+from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
 from . import kernels
 from .features import Features
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...model.checkpoint import CheckpointError
 from ...model.sources.json_file import read_object
+from ...model.weights.checkpoint import CheckpointError
 from ..activations.atomic import write_json, write_tensors
 from .config import DictionaryConfig, DictionaryError
 from .dictionary import Dictionary

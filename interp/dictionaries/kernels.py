@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from ... import _core
-from ...model.checkpoint import Format, StoredMatrix
-from ...model.kernels import empty, linear
-from ...model.packed import pack
+from ...model.ops.kernels import empty, linear
+from ...model.ops.packed import pack
+from ...model.weights.checkpoint import Format, StoredMatrix
 
 
 class TopK(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...model.tokenizer import Tokenizer
+from ...model.text.tokenizer import Tokenizer
 from ..activations.atomic import write_tensors
 from ..dictionaries import DictionaryError
 

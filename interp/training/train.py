@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...model.hooks import select_names
+from ...model.hooks.registry import select_names
 from ...model.transformer import HookedTransformer
 from ..activations import TextSource, harvest, open_text
 from ..activations.atomic import write_json

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from .. import kernels
 from ..batch import RaggedBatch, visible_keys
-from ..checkpoint import Format, StoredMatrix
 from ..kv_cache import PAGE
-from ..packed import pack
+from ..ops import kernels
+from ..ops.packed import pack
+from ..weights.checkpoint import Format, StoredMatrix
 from . import kernels as gradient_kernels
 from .first_order import first_order
 

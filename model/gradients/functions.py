@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from .. import kernels
 from ..config import ActFn
-from ..packed import PackedWeight
+from ..ops import kernels
+from ..ops.packed import PackedWeight
 from . import kernels as gradient_kernels
 from .first_order import first_order
 

@@ -1,4 +1,4 @@
-"""The compiled derivatives on tensors, unchecked, as model/kernels.py is.
+"""The compiled derivatives on tensors, unchecked, as model/ops/kernels.py is.
 
 Tensor names: T ragged rows, K key positions, d d_model, m d_mlp.
 """
@@ -9,7 +9,7 @@ import torch
 
 from ... import _core
 from ..config import ActFn
-from ..kernels import ACT_CODES, DTYPE_CODES, empty
+from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
 
 
 def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tensor:

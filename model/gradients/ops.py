@@ -5,25 +5,21 @@ Tensor names: T ragged rows, K key positions, d d_model, H heads, G key/value he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from ..batch import RaggedBatch
 from ..config import ActFn
-from ..gradient_hook import NO_GRADIENTS
-from ..hooks import in_graph
+from ..hooks.gradient_hook import NO_GRADIENTS
+from ..hooks.registry import in_graph
 from ..kv_cache import LayerCache
-from ..ops import Ops
-from ..ops_native import NativeOps
-from ..packed import PackedWeight
-from ..rope_scaling import RopeScaling
+from ..ops.interface import Ops
+from ..ops.native import NativeOps
+from ..ops.packed import PackedWeight
+from ..rope.scaling import RopeScaling
 from . import attention, functions
-
-if TYPE_CHECKING:
-    from ..block import Block
-    from ..run import Run
 
 
 class GradientOps(NativeOps):
@@ -35,9 +31,9 @@ class GradientOps(NativeOps):
     differentiable = True
 
     def __init__(self, plain: NativeOps) -> None:
-        """Shares everything with `plain`."""
-        self.__dict__.update(plain.__dict__)
-        self._plain = plain
+        """Takes over the policy and the rotary tables of `plain`."""
+        super().__init__(plain.policy)
+        self.rope_tables = plain.rope_tables
 
     def linear(
         self,
@@ -97,7 +93,7 @@ class GradientOps(NativeOps):
     ) -> torch.Tensor:
         if not in_graph(x_THh):
             return super().rope(x_THh, positions_T, theta, scaling)
-        table = self._rope.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
+        table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
         return _recorded(functions.Rope, x_THh, positions_T, table.cos, table.sin)
 
     def write_kv(
@@ -174,15 +170,6 @@ class GradientOps(NativeOps):
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
         return _recorded(functions.SoftCap, x, cap) if in_graph(x) else super().soft_cap(x, cap)
-
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        if not in_graph(resid_Td):
-            return self._plain.run_blocks(blocks, start, stop, resid_Td, run)
-        for i in range(start, stop):
-            resid_Td = blocks[i](resid_Td, run)
-        return resid_Td
 
 
 def gradient_ops(ops: Ops) -> Ops:

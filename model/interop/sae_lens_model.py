@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from ..activation_cache import ActivationCache
-from ..hooks import HookFunction, HookPoint, Hooks, NamesFilter, select_names
-from ..prompts import Text
-from ..run import PosSlice, select_columns
-from ..tokenizer import Tokenizer
+from ..hooks.activation_cache import ActivationCache
+from ..hooks.captures import PosSlice, select_columns
+from ..hooks.registry import HookFunction, HookPoint, Hooks, NamesFilter, select_names
+from ..text.prompts import Text
+from ..text.tokenizer import Tokenizer
 from ..transformer import HookedTransformer
 
 

@@ -22,8 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
-from ..op_sites import CONTRACTED, VIEWS, as_rows, operation_at
-from ..overrides import Override, OverrideRegistry
+from ..hooks.overrides import Override, OverrideRegistry
+from ..ops.sites import CONTRACTED, VIEWS, as_rows, operation_at
 
 _BLOCK_HOOKS: Mapping[str, str] = {
     "attn.q": "attn.hook_q",

@@ -23,8 +23,8 @@ from torch import nn
 from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
 from ...precision.contracts import HUGGINGFACE_LLAMA_BF16, HUGGINGFACE_LLAMA_FP32
-from ..op_sites import CONTRACTED, operation_at
-from ..overrides import Override, OverrideRegistry
+from ..hooks.overrides import Override, OverrideRegistry
+from ..ops.sites import CONTRACTED, operation_at
 from .transformers_sites import GEMMA_SITES, SITES
 
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")

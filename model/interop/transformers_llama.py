@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..architectures import huggingface_name
-from ..checkpoint import Checkpoint
-from ..rope_parameters import huggingface_rope
+from ..rope.parameters import huggingface_rope
+from ..weights.architectures import huggingface_name
+from ..weights.checkpoint import Checkpoint
 
 
 def transformers_llama(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..op_sites import RESTORES, VIEWS, as_rows, bind_add, rows
+from ..ops.sites import RESTORES, VIEWS, as_rows, bind_add, rows
 
 
 def _heads(x_BHPh: torch.Tensor) -> torch.Tensor:

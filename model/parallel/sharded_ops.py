@@ -12,22 +12,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ..checkpoint import StoredMatrix
-from ..ops_native import NativeOps
-from ..ops_native_huggingface import NativeHuggingFaceOps
-from ..packed import PackedWeight
-from ..policy import Policy
+from ..ops.native import NativeOps
+from ..ops.native_huggingface import NativeHuggingFaceOps
+from ..ops.packed import PackedWeight
+from ..ops.policy import Policy
+from ..weights.checkpoint import StoredMatrix
 from .agreement import raw_bytes
 from .column_shards import ColumnShards
 from .group import Group
-
-if TYPE_CHECKING:
-    from ..block import MLP, Block
-    from ..run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +43,7 @@ class ShardedOps(NativeOps):
         digest: Of every tensor read, the parts of other ranks included.
     """
 
-    taps: frozenset[str] = frozenset()
+    group: Group
 
     def __init__(self, policy: Policy, storage: str, group: Group) -> None:
         super().__init__(policy, storage)
@@ -91,10 +87,13 @@ class ShardedOps(NativeOps):
         *,
         out_dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        own_Tr = self.own_columns(x, weight, bias, out_dtype=out_dtype)
-        return self._gather([own_Tr], [weight.shards])[0]
+        own_Tr = self.linear_slice(x, weight, bias, out_dtype=out_dtype)
+        return self.gather([own_Tr], [weight.shards])[0]
 
-    def own_columns(
+    def own_columns(self, weight: ShardedWeight) -> slice:
+        return slice(weight.start, weight.start + weight.own.n)
+
+    def linear_slice(
         self,
         x: torch.Tensor,
         weight: ShardedWeight,
@@ -109,39 +108,7 @@ class ShardedOps(NativeOps):
             return torch.empty(len(x), 0, dtype=out_dtype or self.policy.activation)
         return super().linear(x, weight.own, bias, out_dtype=out_dtype)
 
-    def run_blocks(
-        self, blocks: Sequence[Block], start: int, stop: int, resid_Td: torch.Tensor, run: Run
-    ) -> torch.Tensor:
-        for i in range(start, stop):
-            resid_Td = self._run_block(blocks[i], resid_Td, run)
-        return resid_Td
-
-    def _run_block(self, block: Block, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        """An unwatched block in four exchanges: q with k and v, o, the gated product, down."""
-        attn, mlp = block.attn, block.mlp
-        x_Td = block.ln1(resid_Td, run)
-        qkv = self._gather(
-            [self.own_columns(x_Td, p.weight, p.bias) for p in (attn.q, attn.k, attn.v)],
-            [p.weight.shards for p in (attn.q, attn.k, attn.v)],
-        )
-        q_THh, k_TGh, v_TGh = (y.view(len(y), -1, attn.config.d_head) for y in qkv)
-        z_THh = attn.mix(q_THh, k_TGh, v_TGh, run)
-        attn_out = attn.o(z_THh.flatten(1), run)
-        if block.ln1_post is not None:
-            attn_out = block.ln1_post(attn_out, run)
-        resid_Td = self.add(resid_Td, attn_out)
-        mlp_out = mlp.down(self._gated(mlp, block.ln2(resid_Td, run)), run)
-        if block.ln2_post is not None:
-            mlp_out = block.ln2_post(mlp_out, run)
-        return self.add(resid_Td, mlp_out)
-
-    def _gated(self, mlp: MLP, x_Td: torch.Tensor) -> torch.Tensor:
-        """act(gate) * up [T, m]: a rank has the same columns of both, so it takes their product."""
-        gate_Tr, up_Tr = (self.own_columns(x_Td, p.weight, p.bias) for p in (mlp.gate, mlp.up))
-        post_Tr = self.gated_act(mlp.act_fn, gate_Tr, up_Tr)
-        return self._gather([post_Tr], [mlp.gate.weight.shards])[0]
-
-    def _gather(
+    def gather(
         self, own: Sequence[torch.Tensor], shards: Sequence[ColumnShards]
     ) -> list[torch.Tensor]:
         """Whole linears [rows, n] from every rank's columns of them, in one exchange."""

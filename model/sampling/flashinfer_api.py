@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels import softmax as _softmax
+from ..ops.kernels import softmax as _softmax
 from .params import FilterOrder, SamplingParams
 from .sample import Counters, SampleOutput, sample
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from ..kernels import log
+from ..ops.kernels import log
 from .flashinfer_api import (
     Noise,
     PerRow,

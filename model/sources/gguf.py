@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ..architectures import by_gguf_name, gguf_name
-from ..checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_error import ConfigError
+from ..weights.architectures import by_gguf_name, gguf_name
+from ..weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 from .gguf_config import config_from_gguf
 from .gguf_format import GGUFFile, TensorInfo, read_tensor
 from .gguf_rope import DIVISORS

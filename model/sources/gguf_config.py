@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..architectures import Architecture, by_gguf_name
-from ..config import MAX_LAYERS, MAX_SIZE, ConfigError, LayerConfig, ModelConfig
-from ..rope_parameters import context_reached
-from ..rope_scaling import RopeScaling
+from ..config import MAX_LAYERS, MAX_SIZE, LayerConfig, ModelConfig
+from ..config_error import ConfigError
+from ..rope.parameters import context_reached
+from ..rope.scaling import RopeScaling
+from ..weights.architectures import Architecture, by_gguf_name
 from .gguf_rope import SCALING_KEYS, rope_scaling
 
 # What Gemma 3 leaves out of its metadata (llama.cpp's loader holds the same numbers).

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ..checkpoint import BLOCKS, DENSE_DTYPES, CheckpointError, Format, StoredMatrix
+from ..weights.checkpoint import BLOCKS, DENSE_DTYPES, CheckpointError, Format, StoredMatrix
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ConfigError
-from ..rope_parameters import scaling_from_huggingface
-from ..rope_scaling import RopeScaling
+from ..config_error import ConfigError
+from ..rope.parameters import scaling_from_huggingface
+from ..rope.scaling import RopeScaling
 
 SCALING_KEYS = (
     "rope.scaling.type",

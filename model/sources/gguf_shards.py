@@ -11,7 +11,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from ..checkpoint import CheckpointError
+from ..weights.checkpoint import CheckpointError
 from .gguf_format import GGUFFile, TensorInfo, read_header
 
 _NO, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..checkpoint import CheckpointError
+from ..weights.checkpoint import CheckpointError
 from .huggingface_tokenizer import FILES as TOKENIZER_FILES
 from .safetensors_dir import CONVERT, INDEX, PICKLES, read_config, weight_files
 from .wheels import FetchError

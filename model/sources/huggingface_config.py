@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..architectures import ACTIVATIONS, COMMON_DEFAULTS, Architecture, by_model_type
-from ..config import MAX_LAYERS, MAX_SIZE, ConfigError, LayerConfig, ModelConfig
-from ..rope_parameters import context_reached, is_nested, scaling_from_huggingface
-from ..rope_scaling import RopeScaling
+from ..config import MAX_LAYERS, MAX_SIZE, LayerConfig, ModelConfig
+from ..config_error import ConfigError
+from ..rope.parameters import context_reached, is_nested, scaling_from_huggingface
+from ..rope.scaling import RopeScaling
+from ..weights.architectures import ACTIVATIONS, COMMON_DEFAULTS, Architecture, by_model_type
 
 # Fields that change the arithmetic in ways bitlens does not have, and the values that ask for none.
 _REFUSED: Mapping[str, tuple[object, ...]] = {

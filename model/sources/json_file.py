@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import CheckpointError
+from ..weights.checkpoint import CheckpointError
 
 MAX_BYTES = 256 << 20
 """Ten times the largest tokenizer.json in use; what is longer is not read."""

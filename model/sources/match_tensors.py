@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ..architectures import tensor_shapes
-from ..checkpoint import CheckpointError
 from ..config import ModelConfig
+from ..weights.architectures import tensor_shapes
+from ..weights.checkpoint import CheckpointError
 
 _SHOWN = 8
 _LONGEST = 120

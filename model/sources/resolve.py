@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..checkpoint import Checkpoint, CheckpointError
+from ..weights.checkpoint import Checkpoint, CheckpointError
 from .alias import ALIASES, Progress, fetch
 from .gguf import open_gguf
 from .gguf_format import MAGIC

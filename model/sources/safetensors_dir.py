@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..architectures import huggingface_name
-from ..checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, Format, StoredMatrix
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_error import ConfigError
+from ..weights.architectures import huggingface_name
+from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, Format, StoredMatrix
 from .huggingface_config import config_from_huggingface
 from .json_file import read_object
 from .match_tensors import match_tensors

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers
 
-from ..checkpoint import CheckpointError
-from ..tokenizer import library_errors
+from ..text.tokenizer import library_errors
+from ..weights.checkpoint import CheckpointError
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What SentencePiece writes for a space."""

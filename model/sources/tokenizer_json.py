@@ -12,8 +12,8 @@ from typing import Any
 
 import tokenizers
 
-from ..checkpoint import CheckpointError
-from ..tokenizer import library_errors
+from ..text.tokenizer import library_errors
+from ..weights.checkpoint import CheckpointError
 from .json_file import parse_object, read_text
 
 # How many characters a normalizer or a decoder may make of one.

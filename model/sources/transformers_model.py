@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..architectures import huggingface_name
-from ..checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, StoredMatrix
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_error import ConfigError
+from ..weights.architectures import huggingface_name
+from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, StoredMatrix
 from .huggingface_config import config_from_huggingface
 from .match_tensors import match_tensors
 from .safetensors_dir import meaningless
 
 if TYPE_CHECKING:
-    from ..tokenizer import Tokenizer
+    from ..text.tokenizer import Tokenizer
 
 _FORMATS = {dtype: format for format, dtype in DENSE_DTYPES.items()}
 

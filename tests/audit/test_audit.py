@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from audit.speaking_llama import write_speaking_llama
 from bitlens import load
-from bitlens.cli_audit import _read_prompts
-from bitlens.model.audit import AuditResult, Plan, audit, run_audit
-from bitlens.model.audit.judging import Tally
-from bitlens.model.audit.paths import ModelPath, bitlens_path, path_on_trial, reference_path
-from bitlens.model.audit.reproduce import reproducer
-from bitlens.model.audit.texts import Texts, texts
+from bitlens.audit import AuditResult, Plan, audit, run_audit
+from bitlens.audit.judging import Tally
+from bitlens.audit.paths import ModelPath, bitlens_path, path_on_trial, reference_path
+from bitlens.audit.reproduce import reproducer
+from bitlens.audit.texts import Texts, texts
+from bitlens.cli.audit import _read_prompts
 from bitlens.precision.certificate import EquivalenceCertificate
 from bitlens.precision.inject import inject_fault
-from command_line import command_runner
+from support.command_line import command_runner
+from support.speaking_llama import write_speaking_llama
 
 PLAN = Plan(tokens=24, checked=2, rows=4)
 PROMPTS = ["Once upon", "def f(x):", "The cat sat on the mat and", "0 1 2"]
@@ -182,7 +182,7 @@ def test_another_checkpoint(llama: Path, tmp_path: Path) -> None:
 
 
 def test_bad_input_is_named(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiny_llama import write_tiny_llama
+    from support.tiny_llama import write_tiny_llama
 
     foreign = write_tiny_llama(tmp_path / "foreign")
     for a, b, cause in (
@@ -235,8 +235,8 @@ def test_a_passing_run_is_not_accused(
 ) -> None:
     import dataclasses
 
-    from audit.audit_sample import sample
-    from bitlens.model import audit as package
+    from bitlens import audit as package
+    from support.audit_sample import sample
 
     whole = sample()
     for judge, words in (("relative", "by more than rounding to the coarser format"), ("bits", "")):
@@ -256,8 +256,8 @@ def test_a_passing_run_is_not_accused(
 def test_exit_1_for_a_broken_contract(
     run: Any, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from audit.audit_sample import sample
-    from bitlens.model import audit as package
+    from bitlens import audit as package
+    from support.audit_sample import sample
 
     monkeypatch.setattr(package, "run_audit", lambda *_: sample(violated=True))
     page = tmp_path / "page.html"

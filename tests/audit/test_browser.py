@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from audit.audit_sample import sample
-from bitlens.model.audit.page import render
+from bitlens.audit.page import render
+from support.audit_sample import sample
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from bitlens.model.audit import Plan, audit
-from bitlens.model.audit.paths import ModelPath, bitlens_path
-from bitlens.model.audit.texts import Texts, texts
-from random_models import byte_tokenizer, random_model
+from bitlens.audit import Plan, audit
+from bitlens.audit.paths import ModelPath, bitlens_path
+from bitlens.audit.texts import Texts, texts
+from support.random_models import byte_tokenizer, random_model
 
 PLAN = Plan(tokens=16, checked=2, rows=4)
 PROMPTS = ["Once upon", "def f(x):", "0 1 2"]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from audit.speaking_llama import write_speaking_llama
-from bitlens.model.audit.implementations import Implementation, eager, native
-from bitlens.model.audit.paths import ModelPath, path_on_trial, reference_path
-from bitlens.model.policy import NATIVE_POLICIES
+from bitlens.audit.implementations import Implementation, eager, native
+from bitlens.audit.paths import ModelPath, path_on_trial, reference_path
+from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.precision.addresses import Site
 from bitlens.precision.contract import PrecisionContract
+from support.speaking_llama import write_speaking_llama
 
 
 @pytest.fixture(scope="module")

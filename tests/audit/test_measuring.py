@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from audit.small_inputs import inputs_of, run
-from audit.speaking_llama import write_speaking_llama
-from bitlens.model.audit.judging import Tally, UlpErrors
-from bitlens.model.audit.paths import reference_path
-from bitlens.model.audit.row_sample import ROW_AXES, sample_rows
-from bitlens.model.audit.script import literal, script
-from bitlens.model.audit.texts import texts
+from bitlens.audit.judging import Tally, UlpErrors
+from bitlens.audit.paths import reference_path
+from bitlens.audit.row_sample import ROW_AXES, sample_rows
+from bitlens.audit.script import literal, script
+from bitlens.audit.texts import texts
 from bitlens.precision import FAULTS, PrecisionContract, emulate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_inputs import inputs_of, run
+from support.speaking_llama import write_speaking_llama
 
 
 def test_texts_have_one_length_and_follow_the_seed(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from audit.audit_sample import HOSTILE, sample
-from bitlens.model.audit.certify import _contract_result
-from bitlens.model.audit.page import render
-from bitlens.model.audit.page.charts import percent
+from bitlens.audit.certify import _contract_result
+from bitlens.audit.page import render
+from bitlens.audit.page.charts import percent
+from support.audit_sample import HOSTILE, sample
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = ("verdict", "growth", "divergence", "tokens", "contracts", "ulp", "certificate")
@@ -130,7 +130,7 @@ def test_numbers_without_value_are_not_in_the_json() -> None:
 
 
 def test_a_model_of_one_layer_without_flips_or_divergence_renders() -> None:
-    from bitlens.model.audit.result import Divergence
+    from bitlens.audit.result import Divergence
 
     whole = sample(layers=1)
     flips = dataclasses.replace(whole.flips, flips=0, examples=())

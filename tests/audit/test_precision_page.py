@@ -24,7 +24,7 @@ def test_the_examples(smollm2_path: Path) -> None:
 
 def test_it_names_every_operation_format_and_option() -> None:
     import typer
-    from bitlens.cli_audit import audit
+    from bitlens.cli.audit import audit
 
     text = PAGE.read_text("utf-8")
     for name in (*OPERATIONS, *FORMATS):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from audit.small_inputs import inputs_of, run
-from bitlens.model.audit.shrink import AXES, Shrinking, pick, picked_output, significand, simpler
+from bitlens.audit.shrink import AXES, Shrinking, pick, picked_output, significand, simpler
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_inputs import inputs_of, run
 
 
 @pytest.mark.parametrize("op", AXES)

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 from bitlens import load
-from bitlens.model.architectures import huggingface_name
-from bitlens.model.checkpoint import Checkpoint, CheckpointError
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.huggingface_config import config_from_huggingface
 from bitlens.model.sources.huggingface_tokenizer import tokenizer_from_directory
-from bitlens.model.tokenizer import Tokenizer
+from bitlens.model.text.tokenizer import Tokenizer
+from bitlens.model.weights.architectures import huggingface_name
+from bitlens.model.weights.checkpoint import Checkpoint, CheckpointError
 from fuzz import seeds
 from fuzz.mutations import damage_bytes, damage_tree, encode, json_text
-from random_models import tensor_shapes
 from safetensors.torch import save
+from support.random_models import tensor_shapes
 
 DOCUMENTED = (CheckpointError, FileNotFoundError)
 TEXTS = ("the thin 01 été", "", "<s></s>t\0\ud7ff\U0010ffff", "a" * 300 + "\r\n\t")

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from gguf_writer import LLAMA_METADATA, TYPES, Raw, Typed, llama_tensors, random_blocks, value
+from support.gguf_writer import (
+    LLAMA_METADATA,
+    TYPES,
+    Raw,
+    Typed,
+    llama_tensors,
+    random_blocks,
+    value,
+)
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 CONFIGS: Mapping[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitlens.model.tokenizer import Tokenizer
+from bitlens.model.text.tokenizer import Tokenizer
 from fuzz import readers, seeds, worker
 from fuzz.readers import CAMPAIGNS
 

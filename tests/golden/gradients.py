@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bitlens.model import kernels as forward
 from bitlens.model.gradients import kernels
+from bitlens.model.ops import kernels as forward
 
 from .cases import DTYPES, Case, specials
 

@@ -5,13 +5,13 @@ Tensor names: T rows, K key positions, H heads, G key/value heads, h d_head.
 
 from __future__ import annotations
 
-import fp32_oracle as oracle
 import numpy as np
 import pytest
 import torch
-from bitlens.model import kernels
 from bitlens.model.batch import RaggedBatch
 from bitlens.model.gradients import attention
+from bitlens.model.ops import kernels
+from support import fp32_oracle as oracle
 
 BLOCK = 256
 SCALE = 0.3

@@ -9,11 +9,11 @@ import pytest
 import torch
 from bitlens.model import HookedTransformer
 from bitlens.model.gradients import GradientOps
-from bitlens.model.hooks import has_key_axis, is_default
+from bitlens.model.hooks.registry import has_key_axis, is_default
 from bitlens.model.kv_cache import KVCache
-from bitlens.model.ops_native import NativeOps
-from gradient_cases import gradient_names, gradients, metric
-from random_models import CONFIGS, random_model
+from bitlens.model.ops.native import NativeOps
+from support.gradient_cases import gradient_names, gradients, metric
+from support.random_models import CONFIGS, random_model
 
 BACKENDS = ("native", "torch")
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3]])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from bitlens.model import HookedTransformer
-from gradient_cases import gradient_names, gradients, metric
-from random_models import random_model
+from support.gradient_cases import gradient_names, gradients, metric
+from support.random_models import random_model
 
 BACKENDS = ("native", "torch")
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from bitlens.model import HookedTransformer
-from gradient_cases import gradients, metric
-from random_models import CONFIGS, random_model
+from support.gradient_cases import gradients, metric
+from support.random_models import CONFIGS, random_model
 
 TINY: dict[str, Any] = {
     "n_layers": 2, "d_model": 6, "n_heads": 2, "n_key_value_heads": 1, "d_head": 4, "d_mlp": 7,

@@ -11,14 +11,14 @@ from unittest import mock
 import bitlens
 import pytest
 import torch
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.gradients import kernels
-from bitlens.model.hooks import has_key_axis
+from bitlens.model.hooks.registry import has_key_axis
 from bitlens.model.sources import open_checkpoint
-from gradient_bounds import GradientBounds
-from gradient_cases import gradient_names, gradients
+from bitlens.model.weights.checkpoint import Checkpoint
 from invariance.subjects import ARCHITECTURES
-from random_models import random_checkpoint
+from support.gradient_bounds import GradientBounds
+from support.gradient_cases import gradient_names, gradients
+from support.random_models import random_checkpoint
 
 ON_A_PATH_OF_THEIR_OWN = ("hook_result", "hook_mlp_in")
 """Copies of what other hooks hold, whose gradient is one part of theirs."""

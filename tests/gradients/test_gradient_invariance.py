@@ -12,9 +12,8 @@ import pytest
 import torch
 from bitlens import _core
 from bitlens.model.gradients import attention
-from bitlens.model.hooks import has_key_axis
+from bitlens.model.hooks.registry import has_key_axis
 from bitlens.model.transformer import HookedTransformer
-from gradient_cases import gradient_names, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invariance.subjects import (
@@ -25,7 +24,8 @@ from invariance.subjects import (
     padded,
     small,
 )
-from random_models import random_model
+from support.gradient_cases import gradient_names, gradients
+from support.random_models import random_model
 
 Seen = Mapping[str, torch.Tensor]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from bitlens.model import HookedTransformer
-from random_models import random_model
+from support.random_models import random_model
 
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3]])
 INSIDE = [f"blocks.1.{name}" for name in ("attn.hook_k", "attn.hook_pattern", "mlp.hook_post")]

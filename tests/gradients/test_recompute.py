@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from bitlens.model import HookedTransformer
-from gradient_cases import gradient_names, gradients, metric
 from invariance.subjects import assert_same, draw_tokens, small
-from random_models import CONFIGS, random_model
+from support.gradient_cases import gradient_names, gradients, metric
+from support.random_models import CONFIGS, random_model
 from torch.autograd.graph import saved_tensors_hooks
 
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3]])

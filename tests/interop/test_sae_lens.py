@@ -13,8 +13,8 @@ import pytest
 import sae_lens
 import torch
 from bitlens.model.interop.sae_lens_model import SAELensModel
-from random_models import BOS, byte_tokenizer, random_checkpoint
-from sae_lens_cases import hooked_sae_transformer, random_sae
+from support.random_models import BOS, byte_tokenizer, random_checkpoint
+from support.sae_lens_cases import hooked_sae_transformer, random_sae
 
 CHECKPOINT = random_checkpoint("llama", tokenizer=byte_tokenizer())
 C = CHECKPOINT.config

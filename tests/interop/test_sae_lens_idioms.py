@@ -22,12 +22,12 @@ import torch
 from bitlens.model.interop.sae_lens_model import SAELensModel
 from bitlens.model.transformer import HookedTransformer
 from datasets import Dataset
-from error_bounds import LogitBounds, Rounding
-from random_models import BOS, byte_tokenizer, random_checkpoint
 from sae_lens import ActivationsStore
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
-from sae_lens_cases import D_SAE, Subject, subject
+from support.error_bounds import LogitBounds, Rounding
+from support.random_models import BOS, byte_tokenizer, random_checkpoint
+from support.sae_lens_cases import D_SAE, Subject, subject
 
 Tensor = torch.Tensor
 Idiom = Callable[[Any, Any], Tensor]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from random_models import BOS, byte_tokenizer, random_checkpoint
 from sae_lens import (
     SAE,
     LanguageModelSAERunnerConfig,
@@ -16,7 +15,8 @@ from sae_lens import (
     LoggingConfig,
     StandardTrainingSAEConfig,
 )
-from sae_lens_cases import D_SAE, Subject, subject
+from support.random_models import BOS, byte_tokenizer, random_checkpoint
+from support.sae_lens_cases import D_SAE, Subject, subject
 
 
 @pytest.fixture(scope="module")

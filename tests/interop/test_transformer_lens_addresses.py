@@ -12,8 +12,8 @@ from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.model.interop.transformers_llama import transformers_llama
 from bitlens.precision.divergence import first_divergence
 from bitlens.precision.inject import inject_fault
-from random_models import random_checkpoint
-from transformer_lens_peer import transformer_lens_llama
+from support.random_models import random_checkpoint
+from support.transformer_lens_peer import transformer_lens_llama
 
 TOKENS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
 CHECKPOINT = random_checkpoint("llama")

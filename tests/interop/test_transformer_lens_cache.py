@@ -11,15 +11,15 @@ import bitlens
 import pytest
 import torch
 import transformer_lens
-from bitlens.model import activation_patching as patching
-from bitlens.model.activation_cache import ActivationCache
-from bitlens.model.activation_names import get_act_name
+from bitlens.model.hooks import activation_patching as patching
+from bitlens.model.hooks.activation_cache import ActivationCache
+from bitlens.model.hooks.activation_names import get_act_name
 from bitlens.model.transformer import HookedTransformer
-from error_bounds import Rounding
-from random_models import byte_tokenizer, random_checkpoint
+from support.error_bounds import Rounding
+from support.random_models import byte_tokenizer, random_checkpoint
+from support.transformer_lens_peer import transformer_lens_llama
 from transformer_lens import patching as their_patching
 from transformer_lens.utilities import get_act_name as their_act_name
-from transformer_lens_peer import transformer_lens_llama
 
 CHECKPOINT = random_checkpoint("llama", tokenizer=byte_tokenizer(), n_key_value_heads=1)
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])

@@ -8,13 +8,13 @@ from typing import Any
 import bitlens
 import pytest
 import torch
-from bitlens.model.hooks import has_key_axis
-from error_bounds import Rounding
-from gradient_bounds import GradientBounds
-from gradient_cases import gradients, metric
-from random_models import random_checkpoint
+from bitlens.model.hooks.registry import has_key_axis
+from support.error_bounds import Rounding
+from support.gradient_bounds import GradientBounds
+from support.gradient_cases import gradients, metric
+from support.random_models import random_checkpoint
+from support.transformer_lens_peer import transformer_lens_llama
 from transformer_lens import HookedTransformer
-from transformer_lens_peer import transformer_lens_llama
 
 CHECKPOINT = random_checkpoint("llama")
 TOKENS = torch.tensor([3, 141, 59, 26, 53, 58, 97])

@@ -20,12 +20,12 @@ import pytest
 import torch
 import transformer_lens
 import transformers
-from bitlens.model.activation_cache import ActivationCache
+from bitlens.model.hooks.activation_cache import ActivationCache
 from bitlens.model.transformer import HookedTransformer
-from error_bounds import LogitBounds, Rounding
-from random_models import byte_tokenizer, random_checkpoint
+from support.error_bounds import LogitBounds, Rounding
+from support.random_models import byte_tokenizer, random_checkpoint
+from support.transformer_lens_peer import transformer_lens_llama
 from transformer_lens.utilities import get_act_name
-from transformer_lens_peer import transformer_lens_llama
 
 Tensor = torch.Tensor
 

@@ -16,7 +16,7 @@ from bitlens.precision.addresses import Site
 from bitlens.precision.divergence import first_divergence
 from bitlens.precision.inject import inject_fault
 from bitlens.precision.oracle import check
-from random_models import random_checkpoint
+from support.random_models import random_checkpoint
 
 TOKENS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
 _SHAPE = {

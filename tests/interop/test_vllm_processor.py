@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import vllm_interface
 from bitlens.model.interop import vllm_processor
 from bitlens.model.sampling import SamplingParams, sample
-from vllm_interface import BatchUpdate, MoveDirectionality, VllmSamplingParams
+from support import vllm_interface
+from support.vllm_interface import BatchUpdate, MoveDirectionality, VllmSamplingParams
 
 VOCAB = 97
 

@@ -23,7 +23,7 @@ from bitlens.interp.activations import (
 from bitlens.interp.activations.read import read_rows
 from bitlens.interp.activations.sequences import batches
 from bitlens.interp.activations.store import ActivationStore
-from bitlens.model.hooks import same_bits
+from bitlens.model.hooks.registry import same_bits
 from bitlens.model.transformer import HookedTransformer
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bitlens import _core
 from bitlens.interp.dictionaries import kernels
-from bitlens.model.hooks import same_bits
+from bitlens.model.hooks.registry import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -27,7 +27,7 @@ from bitlens.interp.training.objectives import objective_of
 from bitlens.interp.training.parameters import Parameters
 from bitlens.interp.training.train import harvest_for
 from bitlens.interp.training.trainer import Trainer, initial_values
-from bitlens.model.hooks import same_bits
+from bitlens.model.hooks.registry import same_bits
 from bitlens.model.transformer import HookedTransformer
 from support.training_runs import HOOK, config, documents, speaking_model
 

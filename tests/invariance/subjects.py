@@ -14,12 +14,12 @@ from unittest import mock
 
 import pytest
 import torch
+from bitlens.audit.invariance.observation import cut, n_different, observe
 from bitlens.model.kv_cache import KVCache
-from bitlens.model.observation import cut, n_different, observe
-from bitlens.model.ops_native import NativeOps
-from bitlens.model.policy import NATIVE_POLICIES
+from bitlens.model.ops.policy import NATIVE_POLICIES
+from bitlens.model.runners.fused import FusedRunner
 from bitlens.model.transformer import HookedTransformer
-from random_models import CONFIGS, SCALED_ROPE, random_model
+from support.random_models import CONFIGS, SCALED_ROPE, random_model
 
 ARCHITECTURES = (*CONFIGS, *SCALED_ROPE)
 SOURCES = ("hub", "memory")
@@ -68,7 +68,7 @@ Seen = Mapping[str, torch.Tensor]
 def small(subject: str, dtype: str) -> HookedTransformer:
     if subject in SOURCES:
         # Imported here: a process that answers for the others need not load transformers.
-        from source_models import small_qwen2
+        from support.source_models import small_qwen2
 
         return small_qwen2(subject, n_ctx=WIDE["n_ctx"], dtype=dtype)
     return random_model(subject, changes=WIDE, dtype=dtype)
@@ -76,7 +76,7 @@ def small(subject: str, dtype: str) -> HookedTransformer:
 
 def fuses(model: HookedTransformer) -> bool:
     """Whether unwatched blocks run in one call: under hf_bf16 none does."""
-    return bool(model.ops.taps)
+    return bool(model.forward_pass.runner.taps)
 
 
 def draw_tokens(model: HookedTransformer, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -170,13 +170,13 @@ def check_cut(views: Views, tokens_P: torch.Tensor, expected: Seen, cuts: Sequen
 def fused_calls() -> Iterator[list[tuple[int, int]]]:
     """Counts the ranges of blocks that run fused."""
     calls: list[tuple[int, int]] = []
-    run_blocks = NativeOps.run_blocks
+    run_fused = FusedRunner.run
 
-    def counting(self, blocks, start, stop, resid_Td, run):  # type: ignore[no-untyped-def]
+    def counting(self, start, stop, resid_Td, run):  # type: ignore[no-untyped-def]
         calls.append((start, stop))
-        return run_blocks(self, blocks, start, stop, resid_Td, run)
+        return run_fused(self, start, stop, resid_Td, run)
 
-    with mock.patch.object(NativeOps, "run_blocks", counting):
+    with mock.patch.object(FusedRunner, "run", counting):
         yield calls
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.load import load
 from bitlens.model.transformer import HookedTransformer
+from bitlens.model.weights.checkpoint import Checkpoint
 from invariance.subjects import WIDE
-from random_models import random_checkpoint
+from support.random_models import random_checkpoint
 
 AFTER_NORMS = ("attn.q", "attn.k", "attn.v", "mlp.gate", "mlp.up")
 DOWN, UP = 2.0**-127, 2.0**122

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bitlens.model.observation import cut
+from bitlens.audit.invariance.observation import cut
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import Views, assert_same, draw_tokens, padded
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from bitlens.model import kernels
-from bitlens.model.invariance import Scope, Subject, one_chain, other_leaf
-from bitlens.model.observation import Tally, cut
+from bitlens.audit.invariance.observation import Tally, cut
+from bitlens.audit.invariance.variations import Scope, Subject, one_chain, other_leaf
+from bitlens.model.ops import kernels
 from invariance.subjects import (
     ARCHITECTURES,
     WIDE,
@@ -23,7 +23,7 @@ from invariance.subjects import (
     small,
     with_dtypes,
 )
-from random_models import random_model
+from support.random_models import random_model
 
 
 def leaves_of(length: int) -> Any:

@@ -16,7 +16,7 @@ from invariance.subjects import (
     random_cuts,
     with_dtypes,
 )
-from random_models import CONFIGS, random_model
+from support.random_models import CONFIGS, random_model
 
 
 def every_length(views: Views, n_tokens: int, lengths: range | tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
 """The promises on Gemma 3 270m: sliding windows, sandwich norms, weights out of K-quants.
 
 All logits, every residual stream, every hook of a layer of either kind. `bitlens verify` has the
-whole table, in tests/model/test_verify.py.
+whole table, in tests/audit/invariance/test_verify.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import bitlens
 import pytest
 import torch
-from bitlens.model.checkpoint import Checkpoint
-from bitlens.model.observation import Observation, cut, n_different
+from bitlens.audit.invariance.observation import Observation, cut, n_different
 from bitlens.model.transformer import HookedTransformer
+from bitlens.model.weights.checkpoint import Checkpoint
 from invariance.subjects import (
     REAL_MODEL_DTYPES,
     Views,

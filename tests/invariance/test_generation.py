@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from bitlens.model.observation import observe
+from bitlens.audit.invariance.observation import observe
 from bitlens.model.sampling import SamplingParams, sample
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import assert_same, draw_tokens, padded

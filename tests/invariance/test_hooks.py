@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from bitlens.model.fused import TAPS
-from bitlens.model.hooks import HookPoint
-from bitlens.model.observation import observe
+from bitlens.audit.invariance.observation import observe
+from bitlens.model.hooks.registry import HookPoint
+from bitlens.model.runners.fused import TAPS
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import Views, assert_same, draw_tokens, fused_calls, fuses, padded
 

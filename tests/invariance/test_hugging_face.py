@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from bitlens.audit.invariance.observation import n_different
 from bitlens.benchmarks.hugging_face import llama
-from bitlens.model.observation import n_different
 from bitlens.model.sources.resolve import open_checkpoint
 
 

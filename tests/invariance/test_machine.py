@@ -15,7 +15,7 @@ from pathlib import Path
 import bitlens
 import pytest
 import torch
-from bitlens.model.observation import cut
+from bitlens.audit.invariance.observation import cut
 from bitlens.model.transformer import HookedTransformer
 from invariance.processes import TIMEOUT, answer_in_pool, digest, in_fork, pytest_ignore_fork
 from invariance.subjects import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import bitlens
 import torch
-from bitlens.model.observation import cut
+from bitlens.audit.invariance.observation import cut
 from hypothesis import event, given
 from hypothesis import strategies as st
 from invariance.subjects import (

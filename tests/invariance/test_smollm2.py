@@ -17,7 +17,7 @@ from pathlib import Path
 import bitlens
 import pytest
 import torch
-from bitlens.model.observation import Observation, cut, observe
+from bitlens.audit.invariance.observation import Observation, cut, observe
 from bitlens.model.transformer import HookedTransformer
 from invariance.processes import TIMEOUT, digest, in_fork, pytest_ignore_fork
 from invariance.subjects import (

@@ -10,10 +10,8 @@ from functools import partial
 
 import pytest
 import torch
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.load import load
-from huggingface_cases import random_weights
-from huggingface_configs import ARCHITECTURES, FIXED_ROPE
 from invariance.subjects import (
     DTYPES,
     SUBJECTS,
@@ -25,7 +23,9 @@ from invariance.subjects import (
     small,
     with_dtypes,
 )
-from source_models import SOURCES, model_from
+from support.huggingface_cases import random_weights
+from support.huggingface_configs import ARCHITECTURES, FIXED_ROPE
+from support.source_models import SOURCES, model_from
 
 EVERY = {**ARCHITECTURES, **FIXED_ROPE}
 

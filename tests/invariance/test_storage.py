@@ -8,10 +8,9 @@ import bitlens
 import numpy as np
 import pytest
 import torch
-from bitlens.model.checkpoint import BLOCKS, DENSE_DTYPES, Format, StoredMatrix
+from bitlens.audit.invariance.observation import cut
 from bitlens.model.load import load
-from bitlens.model.observation import cut
-from gguf_writer import random_blocks
+from bitlens.model.weights.checkpoint import BLOCKS, DENSE_DTYPES, Format, StoredMatrix
 from invariance.subjects import (
     DTYPES,
     Views,
@@ -21,7 +20,8 @@ from invariance.subjects import (
     draw_tokens,
     dtypes_of,
 )
-from random_models import CONFIGS, MemoryReader, random_checkpoint
+from support.gguf_writer import random_blocks
+from support.random_models import CONFIGS, MemoryReader, random_checkpoint
 
 # Rows of quantised formats hold whole blocks of 32; 544 = two leaves and 32 more.
 SHAPE = {"d_model": 288, "d_head": 32, "d_mlp": 544, "attn_scale": 32**-0.5}

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
-from bitlens.model.architectures import gguf_name, huggingface_name, tensor_shapes
-from bitlens.model.config import ConfigError, LayerConfig, ModelConfig
+from bitlens.model.config import LayerConfig, ModelConfig
+from bitlens.model.config_error import ConfigError
 from bitlens.model.sources.huggingface_config import config_from_huggingface
+from bitlens.model.weights.architectures import gguf_name, huggingface_name, tensor_shapes
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -12,7 +12,7 @@ import torch
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.transformer import HookedTransformer
 from bitlens.precision.divergence import first_divergence
-from fault_draws import Draw, draws
+from support.fault_draws import Draw, draws
 
 Pair = tuple[HookedTransformer, HookedTransformer, torch.Tensor]
 

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from bitlens.model import HookedTransformer
-from bitlens.model.text_stream import TextStream
+from bitlens.model.text.stream import TextStream
 from hypothesis import given
 from hypothesis import strategies as st
-from random_models import BOS, EOS, PAD, byte_tokenizer, random_model
+from support.random_models import BOS, EOS, PAD, byte_tokenizer, random_model
 
 TEMPLATE = "{% for m in messages %}<bos>{{ m['role'] }}:{{ m['content'] }}{% endfor %}"
 

@@ -9,7 +9,7 @@ from bitlens.model.batch import RaggedBatch
 from bitlens.model.kv_cache import PAGE
 from hypothesis import given
 from hypothesis import strategies as st
-from random_models import CONFIGS, random_model
+from support.random_models import CONFIGS, random_model
 
 CONFIG = CONFIGS["mistral"]
 SHAPE = (CONFIG.n_key_value_heads, CONFIG.d_head)

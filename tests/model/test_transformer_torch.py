@@ -8,7 +8,13 @@ import pytest
 import torch
 import transformers
 from bitlens.model import HookedTransformer, ModelConfig
-from random_models import CONFIGS, byte_tokenizer, random_checkpoint, random_model, random_tensors
+from support.random_models import (
+    CONFIGS,
+    byte_tokenizer,
+    random_checkpoint,
+    random_model,
+    random_tensors,
+)
 
 TOKENS_BP = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(1))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bitlens
 import pytest
-from clean_environment import (
+from support.clean_environment import (
     KEPT,
     ROOT,
     Environment,
@@ -26,7 +26,7 @@ from clean_environment import (
     source_tree,
     torch_environment,
 )
-from extra_uses import USES
+from support.extra_uses import USES
 
 pytestmark = pytest.mark.nightly
 

@@ -14,7 +14,7 @@ from typing import Any
 import bitlens
 import torch
 import torch.multiprocessing
-from bitlens.model.observation import observe
+from bitlens.audit.invariance.observation import observe
 from bitlens.model.parallel import GroupError
 from invariance.subjects import assert_same
 from parallel.sharded import checkpoint_of, draw_batch, whole

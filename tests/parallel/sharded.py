@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import bitlens
 import torch
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.parallel import Group, run_in_threads
 from bitlens.model.transformer import HookedTransformer
+from bitlens.model.weights.checkpoint import Checkpoint
 from invariance.subjects import WIDE
-from random_models import random_checkpoint
+from support.random_models import random_checkpoint
 
 R = TypeVar("R")
 

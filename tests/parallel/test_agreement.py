@@ -12,7 +12,7 @@ import torch
 from bitlens.model.parallel import Group, GroupError, agreement, from_rank_0, run_in_threads
 from bitlens.model.transformer import HookedTransformer
 from parallel.sharded import TIMEOUT, checkpoint_of
-from random_models import random_checkpoint
+from support.random_models import random_checkpoint
 
 TOKENS = torch.tensor([[1, 2, 3]])
 

@@ -10,14 +10,14 @@ from typing import Any
 import bitlens
 import pytest
 import torch
-from bitlens.model.observation import observe
-from bitlens.model.packed import pack
+from bitlens.audit.invariance.observation import observe
+from bitlens.model.ops.packed import pack
 from bitlens.model.parallel import SamplingRanks, run_in_threads
 from bitlens.model.sampling import SamplingParams, sample
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import ARCHITECTURES, assert_same, dtypes_of
 from parallel.sharded import SIZES, TIMEOUT, checkpoint_of, draw_batch, on_ranks, same, whole
-from random_models import random_checkpoint
+from support.random_models import random_checkpoint
 
 CASES = [
     pytest.param(architecture, size, dtype, marks=marks)

@@ -7,7 +7,7 @@ from pathlib import Path
 import bitlens
 import pytest
 import torch
-from bitlens.model.observation import observe
+from bitlens.audit.invariance.observation import observe
 from bitlens.model.parallel import Group, run_in_threads
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import assert_same

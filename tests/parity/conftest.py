@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from bitlens.benchmarks.accuracy import Logits, truth_logits
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.sources import open_checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bitlens.benchmarks.accuracy import Logits, measure, prompts
-from bitlens.model.checkpoint import Checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint
 
 LIMITS = {"fp32": 1.0, "bf16": 1.05}
 """RMS error over Hugging Face eager's."""

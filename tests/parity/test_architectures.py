@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 from bitlens.model.config import ModelConfig
 from bitlens.model.sources import open_checkpoint
-from huggingface_cases import U64, Case, make_case, used
-from huggingface_configs import ARCHITECTURES
+from support.huggingface_cases import U64, Case, make_case, used
+from support.huggingface_configs import ARCHITECTURES
 
 Fault = Callable[[ModelConfig], ModelConfig]
 

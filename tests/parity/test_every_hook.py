@@ -15,13 +15,13 @@ import bitlens
 import pytest
 import torch
 import transformers
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.sources import open_checkpoint
-from error_bounds import Rounding
-from huggingface_cases import random_weights
-from huggingface_configs import ARCHITECTURES, FIXED_ROPE, ROPE_OF_LENGTH
-from huggingface_hooks import lockstep
-from lockstep import EXACT, LocalBounds, used
+from bitlens.model.weights.checkpoint import Checkpoint
+from support.error_bounds import Rounding
+from support.huggingface_cases import random_weights
+from support.huggingface_configs import ARCHITECTURES, FIXED_ROPE, ROPE_OF_LENGTH
+from support.huggingface_hooks import lockstep
+from support.lockstep import EXACT, LocalBounds, used
 
 Values = Mapping[str, torch.Tensor]
 

@@ -16,8 +16,8 @@ import torch
 import transformers
 from bitlens.benchmarks.hugging_face import InDouble
 from bitlens.model.transformer import HookedTransformer
-from error_bounds import LogitBounds, attention_pattern
-from huggingface_cases import (
+from support.error_bounds import LogitBounds, attention_pattern
+from support.huggingface_cases import (
     NATIVE,
     SHAPE,
     TRANSFORMERS,

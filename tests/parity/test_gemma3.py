@@ -17,11 +17,11 @@ import pytest
 import torch
 import transformers
 from bitlens.benchmarks.hugging_face import InDouble
-from bitlens.model.checkpoint import Checkpoint
-from bitlens.model.packed import PackedWeight
+from bitlens.model.ops.packed import PackedWeight
 from bitlens.model.transformer import HookedTransformer
-from error_bounds import LogitBounds, Rounding, operation_bound
-from gemma3_peer import gemma3, huggingface_weights
+from bitlens.model.weights.checkpoint import Checkpoint
+from support.error_bounds import LogitBounds, Rounding, operation_bound
+from support.gemma3_peer import gemma3, huggingface_weights
 from transformers.models.gemma3 import modeling_gemma3
 
 Tensor = torch.Tensor

@@ -1,6 +1,6 @@
 """The policies hf_bf16 and bf16_weights against Hugging Face: every hook in lockstep.
 
-tests/huggingface_bf16_lockstep.py derives the bounds.
+tests/support/huggingface_bf16_lockstep.py derives the bounds.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import bitlens
 import pytest
 import torch
 import transformers
-from bitlens.model.config import ConfigError
+from bitlens.model.config_error import ConfigError
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
-from bitlens.model.policy import NATIVE_POLICIES
+from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.precision.divergence import first_divergence
-from huggingface_bf16_lockstep import N_TOKENS, Lockstep, lockstep, peer_of
-from huggingface_cases import random_weights
-from huggingface_configs import ARCHITECTURES, FIXED_ROPE
-from lockstep import used
-from random_models import MemoryReader, random_checkpoint, random_model
+from support.huggingface_bf16_lockstep import N_TOKENS, Lockstep, lockstep, peer_of
+from support.huggingface_cases import random_weights
+from support.huggingface_configs import ARCHITECTURES, FIXED_ROPE
+from support.lockstep import used
+from support.random_models import MemoryReader, random_checkpoint, random_model
 
 # Soft caps are refused.
 CONFIGS: Mapping[str, transformers.PretrainedConfig] = {
@@ -199,7 +199,7 @@ def test_attention_in_parts_has_the_bits_of_the_whole(monkeypatch: pytest.Monkey
     """Scores of a long prompt are made a few rows at a time."""
     model, tokens_BP = random_model("mistral", dtype="hf_bf16"), torch.arange(60).view(2, 30)
     whole = model(tokens_BP)
-    monkeypatch.setattr("bitlens.model.ops_native_huggingface._SCORES", 6 * 30 * 7)
+    monkeypatch.setattr("bitlens.model.ops.native_huggingface._SCORES", 6 * 30 * 7)
     assert torch.equal(model(tokens_BP), whole)
 
 

@@ -12,10 +12,10 @@ from typing import get_args
 import bitlens
 import pytest
 import torch
-from bitlens.model.checkpoint import Checkpoint
+from bitlens.audit.postmortem import shipped_prompts
 from bitlens.model.interop.transformers_llama import transformers_llama
 from bitlens.model.load import Backend
-from bitlens.model.postmortem import shipped_prompts
+from bitlens.model.weights.checkpoint import Checkpoint
 
 NEW_TOKENS = 8
 

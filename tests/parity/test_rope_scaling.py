@@ -16,12 +16,13 @@ import bitlens
 import pytest
 import torch
 import transformers
-from bitlens.model.config import ConfigError, ModelConfig
+from bitlens.model.config import ModelConfig
+from bitlens.model.config_error import ConfigError
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
-from bitlens.model.rope_scaling import LongRope, RopeScaling
-from error_bounds import operation_bound
-from huggingface_cases import TRANSFORMERS, U64, Case, make_case, rope, used
-from huggingface_configs import D_HEAD, FIXED_ROPE, LLAMA, ROPE_OF_LENGTH, THETA
+from bitlens.model.rope.scaling import LongRope, RopeScaling
+from support.error_bounds import operation_bound
+from support.huggingface_cases import TRANSFORMERS, U64, Case, make_case, rope, used
+from support.huggingface_configs import D_HEAD, FIXED_ROPE, LLAMA, ROPE_OF_LENGTH, THETA
 
 
 @pytest.fixture(scope="module", params=FIXED_ROPE)

@@ -12,13 +12,13 @@ import bitlens
 import pytest
 import torch
 from bitlens.benchmarks.accuracy import MARGIN, Logits
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.transformer import HookedTransformer
-from error_bounds import Rounding
-from lockstep import EXACT, LocalBounds, used
+from bitlens.model.weights.checkpoint import Checkpoint
+from support.error_bounds import Rounding
+from support.lockstep import EXACT, LocalBounds, used
+from support.transformer_lens_peer import split_inputs, transformer_lens_llama
 from transformer_lens import HookedTransformer as TransformerLens
 from transformer_lens.hook_points import HookPoint
-from transformer_lens_peer import split_inputs, transformer_lens_llama
 
 Values = dict[str, torch.Tensor]
 

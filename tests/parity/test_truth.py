@@ -6,7 +6,7 @@ import pytest
 import torch
 from bitlens.benchmarks.accuracy import Logits, prompts
 from bitlens.benchmarks.hugging_face import InDouble, llama
-from bitlens.model.checkpoint import Checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint
 from transformers import LlamaForCausalLM
 
 TOLERANCE = 1e-10

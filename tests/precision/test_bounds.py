@@ -15,9 +15,9 @@ from bitlens.precision.exact import Reference, reference
 from bitlens.precision.formats import round_to
 from bitlens.precision.reals.definitions import arguments_of
 from bitlens.precision.strategies.inputs import inputs_for
-from correct_code import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
+from support.correct_code import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw
 
 Tensor = torch.Tensor
 

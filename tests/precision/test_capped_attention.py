@@ -14,10 +14,10 @@ from bitlens.precision.emulation import emulate
 from bitlens.precision.exact import reference
 from bitlens.precision.inputs import InputsError
 from bitlens.precision.oracle import check
-from bitlens_kernels import KERNELS
-from correct_code import CORRECT, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.bitlens_kernels import KERNELS
+from support.correct_code import CORRECT, draw
 
 Inputs = dict[str, Any]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from addressed_toy import ORDER, Toy
 from bitlens.precision.divergence import difference, first_divergence
 from hypothesis import given
 from hypothesis import strategies as st
+from support.addressed_toy import ORDER, Toy
 
 TOKENS = torch.arange(9)
 

@@ -15,10 +15,10 @@ from bitlens.precision.exact import reference
 from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import check, enclosure
 from bitlens.precision.strategies.inputs import inputs_for
-from bitlens_kernels import KERNELS
-from correct_code import CORRECT, FUNCTION_ULP
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.bitlens_kernels import KERNELS
+from support.correct_code import CORRECT, FUNCTION_ULP
 
 Tensor = torch.Tensor
 

@@ -13,9 +13,9 @@ from bitlens.precision.exact import Method, exact_dot, reference
 from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.reals.arb import Arb, to_fp64, working_precision
 from bitlens.precision.ulp import ulp
-from correct_code import KINDS, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.correct_code import KINDS, draw
 
 Tensor = torch.Tensor
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import bitlens
 import pytest
 import torch
-from bitlens.model.checkpoint import Checkpoint
 from bitlens.model.sources import open_checkpoint
+from bitlens.model.weights.checkpoint import Checkpoint
 from bitlens.precision.contracts import HUGGINGFACE_LLAMA_BF16, bitlens_contract
 from bitlens.precision.flips import (
     FlipCertificate,
@@ -26,7 +26,7 @@ from bitlens.precision.head import Heads
 from bitlens.precision.statistics import PairedRuns, calibrate_margin
 
 ROOT = Path(bitlens.__file__).resolve().parent
-PROMPT_LINES = (ROOT / "model/postmortem/prompts.txt", ROOT / "tests/parity/prompts.txt")
+PROMPT_LINES = (ROOT / "audit/postmortem/prompts.txt", ROOT / "tests/parity/prompts.txt")
 LENGTH = 128
 HIDDEN = "unembed.hook_in"
 

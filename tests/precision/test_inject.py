@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from addressed_toy import Toy
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.divergence import difference
 from bitlens.precision.emulation import emulate
 from bitlens.precision.faults import FAULTS
 from bitlens.precision.inject import SingleOperation, inject_fault
 from bitlens.precision.oracle import check
+from support.addressed_toy import Toy
 
 NORM = PrecisionContract("rms_norm", storage="bf16")
 

@@ -15,9 +15,9 @@ from bitlens.precision.metamorphic import (
     power_of_two_scaling,
     split_invariance,
 )
-from correct_code import CORRECT, draw
 from hypothesis import given
 from hypothesis import strategies as st
+from support.correct_code import CORRECT, draw
 
 Tensor = torch.Tensor
 

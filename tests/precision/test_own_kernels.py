@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from bitlens import _core
-from bitlens.model import kernels
+from bitlens.model.ops import kernels
 from bitlens.precision.assertions import assert_bitwise
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.contracts import bitlens_contract
 from bitlens.precision.strategies import Random, Recipe, batch_compositions, massive_activations
-from bitlens_kernels import KERNELS
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bitlens_kernels import KERNELS
 
 if TYPE_CHECKING:
     from bitlens.precision.pytest_plugin import PrecisionTest

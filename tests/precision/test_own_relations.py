@@ -17,10 +17,10 @@ from bitlens.precision.metamorphic import (
     power_of_two_scaling,
     split_invariance,
 )
-from bitlens_kernels import KERNELS
-from correct_code import KINDS, draw
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bitlens_kernels import KERNELS
+from support.correct_code import KINDS, draw
 
 SEEDS = st.integers(0, 2**20)
 ROWWISE = ("matmul", "rms_norm", "softmax", "logsumexp")

@@ -7,9 +7,9 @@ import torch
 from bitlens.precision.bounds.tensor_core import tensor_core_dot_bound
 from bitlens.precision.exact import exact_dot
 from bitlens.precision.formats import round_to
-from correct_code import KINDS, draw
 from hypothesis import given
 from hypothesis import strategies as st
+from support.correct_code import KINDS, draw
 
 Tensor = torch.Tensor
 

@@ -17,9 +17,9 @@ from bitlens.precision.exact import reference
 from bitlens.precision.formats import format_of
 from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import enclosure
-from correct_code import KINDS, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.correct_code import KINDS, draw
 
 CONTRACTS = {
     "bitlens fp32": BITLENS,

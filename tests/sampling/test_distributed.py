@@ -19,7 +19,7 @@ from bitlens.model.sampling import (
     sample,
     sample_shards,
 )
-from sampling_cases import bits
+from support.sampling_cases import bits
 
 RANKS = 3
 BOUNDS = [0, 700, 700, 2000]

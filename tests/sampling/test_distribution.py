@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bitlens.model.sampling import SamplingParams, sample
-from sampling_frequencies import ROWS, assert_fits, frequencies
+from support.sampling_frequencies import ROWS, assert_fits, frequencies
 
 SHAPES = {
     "flat": torch.zeros(64),

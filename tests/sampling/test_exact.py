@@ -10,8 +10,8 @@ from bitlens import _core
 from bitlens.model.sampling import SamplingParams, sample, sample_shards
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_cases import cut, logits, params, row
-from sampling_oracle import expected
+from support.sampling_cases import cut, logits, params, row
+from support.sampling_oracle import expected
 
 LARGE = [8193, 49152, 131072, 262144]
 

@@ -9,7 +9,7 @@ from bitlens import _core
 from bitlens.model.sampling import SamplingParams, sample, sample_shards
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_cases import bits, cut, logits, params, row
+from support.sampling_cases import bits, cut, logits, params, row
 
 SHARDS = [1, 2, 3, 4, 7, 8, 16]
 VOCAB = 3001

@@ -8,7 +8,7 @@ import pytest
 import torch
 from bitlens import _core
 from bitlens.model.sampling import RankError, SamplingParams, sample, sample_shards
-from sampling_oracle import score
+from support.sampling_oracle import score
 
 ALL_ONES = 2**64 - 1
 

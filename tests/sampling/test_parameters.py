@@ -16,8 +16,8 @@ from bitlens.model.sampling import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_cases import logits, row
-from sampling_oracle import expected
+from support.sampling_cases import logits, row
+from support.sampling_oracle import expected
 
 ids = st.lists(st.integers(0, 45), max_size=6)
 penalty = st.sampled_from((-1.5, 0.0, 0.1, 0.7))

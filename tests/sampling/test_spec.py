@@ -8,7 +8,7 @@ import pytest
 from bitlens import _core
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_oracle import exponential, philox, score
+from support.sampling_oracle import exponential, philox, score
 
 WORDS = st.one_of(
     st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda n: (1 << n) - 1), st.just(2**64 - 1)

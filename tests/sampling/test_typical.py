@@ -8,9 +8,9 @@ import torch
 from bitlens.model.sampling import LocalGroup, SamplingParams, sample, sample_shards
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_cases import cut, row
-from sampling_frequencies import assert_fits, frequencies
-from sampling_oracle import expected
+from support.sampling_cases import cut, row
+from support.sampling_frequencies import assert_fits, frequencies
+from support.sampling_oracle import expected
 from transformers import TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
 CERTIFIED = {"positions": [17], "return_certificate": True}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import bitlens
-from audit.speaking_llama import write_speaking_llama
 from bitlens.interp.activations import harvesting
 from bitlens.interp.training import TrainConfig, train
 from bitlens.model.transformer import HookedTransformer
+from support.speaking_llama import write_speaking_llama
 
 HOOK = "blocks.0.hook_resid_post"
 WORDS = [

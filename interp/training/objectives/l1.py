@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from ....model.kernels import exp
+from ....model.ops.kernels import exp
 from ...dictionaries import kernels
 from ..config import TrainConfig
 from ..entries import Entries

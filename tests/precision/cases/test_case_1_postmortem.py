@@ -10,7 +10,7 @@ import pytest
 import torch
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.oracle import check
-from conventional import assert_close
+from support.conventional import assert_close
 
 DECLARED = PrecisionContract("softmax", storage="bf16")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.oracle import check
-from conventional import assert_close
+from support.conventional import assert_close
 
 DECLARED = PrecisionContract("silu", storage="bf16")
 

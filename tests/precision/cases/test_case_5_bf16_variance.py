@@ -18,8 +18,8 @@ import torch
 from bitlens import HookedTransformer
 from bitlens.precision.divergence import first_divergence
 from bitlens.precision.oracle import check
-from conventional import assert_close
-from replaced_kernels import replaced
+from support.conventional import assert_close
+from support.replaced_kernels import replaced
 
 PROMPT = "The capital of France is Paris, and the capital of Japan is"
 

@@ -15,7 +15,7 @@ from bitlens.precision.emulation import emulate
 from bitlens.precision.faults import FAULTS
 from bitlens.precision.formats import round_to
 from bitlens.precision.oracle import check
-from conventional import assert_close
+from support.conventional import assert_close
 
 CALLS = 72
 NORM = PrecisionContract("rms_norm", storage="bf16")

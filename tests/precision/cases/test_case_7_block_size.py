@@ -15,8 +15,8 @@ from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.divergence import first_divergence
 from bitlens.precision.metamorphic import padding_invariance
 from bitlens.precision.oracle import check
-from conventional import assert_close
-from replaced_kernels import replaced
+from support.conventional import assert_close
+from support.replaced_kernels import replaced
 
 TEXT = Path(bitlens.__file__).resolve().parent / "docs" / "numerics.md"
 ONE_CAST = PrecisionContract("rms_norm", storage="bf16")

@@ -23,10 +23,10 @@ from bitlens.precision.faults import FAULTS
 from bitlens.precision.flips import Observed, flip_certificate
 from bitlens.precision.head import Heads
 from bitlens.precision.oracle import check
-from conventional import assert_close, liger_rope_close
+from support.conventional import assert_close, liger_rope_close
 
 ROPE = HUGGINGFACE_LLAMA_BF16["rope"]
-PROMPTS = Path(bitlens.__file__).resolve().parent / "model" / "postmortem" / "prompts.txt"
+PROMPTS = Path(bitlens.__file__).resolve().parent / "audit" / "postmortem" / "prompts.txt"
 
 
 def test_a_missing_rounding_inside_rope() -> None:

@@ -1,0 +1,1 @@
+"""`bitlens context-cost`: what a longer context costs, counted and measured."""

@@ -1,0 +1,1 @@
+"""`bitlens verify`: every promise of docs/numerics.md tried on a given model, bit by bit."""

@@ -1,0 +1,186 @@
+"""The audit itself: texts, tokens, lockstep, localisation, shrinking, certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+
+import torch
+
+from ..precision.fingerprint import environment_fingerprint
+from .certify import certificate
+from .localise import localise
+from .lockstep import Lockstep
+from .paths import ModelPath, path_on_trial, reference_path
+from .postmortem import shipped_prompts
+from .reproduce import reproducer
+from .result import AuditResult, Setting, TokenFlips
+from .texts import Texts, texts
+from .tokens import TokenCount, heads, last_step
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much an audit looks at.
+
+    Attributes:
+        tokens: A prompt's length; shorter prompts are continued by A.
+        checked: Prompts that run in lockstep, operation by operation.
+        rows: Rows of each operation's output, of each such prompt, that meet its contract.
+        margin: The rate of flips below which B counts as equivalent, fixed beforehand.
+    """
+
+    tokens: int = 128
+    checked: int = 8
+    rows: int = 16
+    margin: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.checked < 1 or self.rows < 1:
+            raise ValueError(f"{self.checked} prompts of {self.rows} rows: at least one of each")
+        if not 0 < self.margin < 1:
+            raise ValueError(f"margin {self.margin}: expected a share between 0 and 1")
+
+
+DEFAULT_PLAN = Plan()
+DEFAULT_PROMPTS = 64
+
+
+def run_audit(
+    source: str,
+    a: str = "fp32",
+    b: str = "bf16",
+    prompts: Sequence[str] | None = None,
+    plan: Plan = DEFAULT_PLAN,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Judges path B of a model against path A.
+
+    Args:
+        source: As `bitlens.load` takes it.
+        a: A policy with native kernels: "fp32", "bf16", "bf16_weights" or "hf_bf16".
+        b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; or
+            another checkpoint, under A's policy.
+        prompts: Texts, one a prompt (default: the first 64 that are shipped).
+
+    Raises:
+        ValueError: for paths that are none or one and the same, other tokenizers, fewer than two
+            prompts, and a plan that cannot be. Otherwise as `bitlens.load`.
+    """
+    tell = progress or _silent
+    if prompts is None:
+        prompts = shipped_prompts()[:DEFAULT_PROMPTS]
+    tell("loading", 0, 1)
+    path_a, model = reference_path(source, a)
+    path_b = path_on_trial(source, b, path_a)
+    started = time.perf_counter()
+    written = texts(
+        model, prompts, plan.tokens, seed=plan.seed, progress=lambda i, n: tell("writing", i, n)
+    )
+    seconds = time.perf_counter() - started
+    result = audit(PurePath(source).stem, path_a, path_b, written, plan, progress)
+    return dataclasses.replace(result, seconds={"writing": seconds, **result.seconds})
+
+
+def audit(
+    name: str,
+    a: ModelPath,
+    b: ModelPath,
+    written: Texts,
+    plan: Plan = DEFAULT_PLAN,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """As `run_audit`, of paths and texts that are there already."""
+    tell = progress or _silent
+    tokens_NP = written.tokens_NP
+    n_prompts = len(tokens_NP)
+    if n_prompts < 2:
+        raise ValueError(f"{n_prompts} prompts: intervals need at least two")
+    clock = _Clock()
+    flips = _count_tokens(a, b, tokens_NP, plan, tell)
+    clock.lap("tokens")
+    lockstep = _lockstep(a, b, tokens_NP, plan, tell)
+    ops = lockstep.findings()
+    clock.lap("contracts")
+    tell("localising", 0, 1)
+    divergence = localise(a, b, tokens_NP, ops, flips.examples)
+    clock.lap("localising")
+    tell("shrinking", 0, 1)
+    worst = lockstep.worst()
+    shrunk = None if worst is None else reproducer(worst, b.implementation, f"{name}, {b.name}")
+    clock.lap("shrinking")
+    compared = {op.address for op in ops}
+    checked = min(plan.checked, n_prompts)
+    setting = Setting(
+        model=name,
+        a=a.name,
+        b=b.name,
+        prompts=n_prompts,
+        positions=tokens_NP.numel(),
+        written=written.written,
+        checked_prompts=checked,
+        rows_per_op=checked * min(plan.rows, tokens_NP.shape[1]),
+        seed=plan.seed,
+        only_a=tuple(x for x in a.model.op_addresses if x not in compared),
+        only_b=tuple(x for x in b.model.op_addresses if x not in compared),
+        environment=dataclasses.asdict(environment_fingerprint()),
+    )
+    return AuditResult(
+        setting=setting,
+        ops=ops,
+        histograms=lockstep.histograms(),
+        divergence=divergence,
+        reproducer=shrunk,
+        flips=flips,
+        certificate=certificate(name, a, b, tokens_NP, ops, flips),
+        seconds=clock.laps,
+    )
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _count_tokens(
+    a: ModelPath, b: ModelPath, tokens_NP: torch.Tensor, plan: Plan, tell: Progress
+) -> TokenFlips:
+    count = TokenCount(heads(a, b, tokens_NP[0]), a.tokenizer, plan.margin)
+    for i, tokens_P in enumerate(tokens_NP):
+        tell("tokens", i, len(tokens_NP))
+        count.add(i, tokens_P, last_step(a, tokens_P), last_step(b, tokens_P))
+    return count.result()
+
+
+def _lockstep(
+    a: ModelPath, b: ModelPath, tokens_NP: torch.Tensor, plan: Plan, tell: Progress
+) -> Lockstep:
+    """Prompts spread over all of them, so that a file sorted by kind is not judged by its start."""
+    n = min(plan.checked, len(tokens_NP))
+    lockstep = Lockstep(a, b, rows=plan.rows, seed=plan.seed)
+    for i in range(n):
+        tokens_P = tokens_NP[i * len(tokens_NP) // n]
+
+        def step(done: int, total: int, i: int = i) -> None:
+            tell("contracts", i * total + done, n * total)
+
+        lockstep.add(tokens_P, last=i == n - 1, progress=step)
+    return lockstep
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._at = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = now - self._at
+        self._at = now

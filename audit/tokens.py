@@ -1,0 +1,200 @@
+"""What B does to A's next tokens: flips with intervals, margins, and a certificate against flips.
+
+Tensor names: N prompts, P positions of each, T positions, d d_model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..precision.contract import PrecisionContract
+from ..precision.flips import Observed, enclose_final_norm, flip_certificate
+from ..precision.head import Heads
+from ..precision.statistics import EquivalencePlan, PairedRuns
+from .paths import ModelPath
+from .result import Equivalence, Flip, MarginBin, TokenFlips
+
+if TYPE_CHECKING:
+    from ..model.text.tokenizer import Tokenizer
+
+EDGES = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_EXAMPLES = 20
+_CONTEXT = 60
+_NOT_THROUGH_A_CAP = (
+    "a soft cap follows the unembedding and may tie tokens, so that no position is proven"
+)
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """The end of a pass over one prompt.
+
+    Attributes:
+        logits_TV: What the tokens are chosen by.
+        unembedded_TV: What the unembedding gave: the same, but before a soft cap.
+        hidden_Td: What the unembedding made the logits of.
+        norm_inputs: What the final norm made those of, by its contract's names.
+    """
+
+    logits_TV: torch.Tensor
+    unembedded_TV: torch.Tensor
+    hidden_Td: torch.Tensor
+    norm_inputs: dict[str, Any]
+    norm_contract: PrecisionContract
+
+
+@torch.no_grad()
+def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
+    """Runs one prompt."""
+    unembed, norm = path.model.site("unembed"), path.model.site("ln_final")
+    hidden: list[torch.Tensor] = []
+    unembedded: list[torch.Tensor] = []
+    norm_inputs: dict[str, Any] = {}
+
+    def at_unembed(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if unembed.operands is not None:
+            hidden.extend(unembed.operands(*args, **kwargs))
+        result = original(*args, **kwargs)
+        unembedded.append(result.detach().flatten(0, -2).float())
+        return result
+
+    def at_norm(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        norm_inputs.update(norm.bind(*args, **kwargs))
+        return original(*args, **kwargs)
+
+    with (
+        path.model.override("unembed", at_unembed),
+        path.model.override("ln_final", at_norm),
+    ):
+        logits_TV = path.model(tokens_P).flatten(0, -2)
+    return LastStep(logits_TV.float(), unembedded[0], hidden[0], norm_inputs, norm.contract)
+
+
+@torch.no_grad()
+def heads(a: ModelPath, b: ModelPath, tokens_P: torch.Tensor) -> Heads:
+    """Both unembeddings, seen in a pass over some tokens."""
+    found = {}
+    for name, path in (("a", a), ("b", b)):
+        site = path.model.site("unembed")
+
+        def visit(
+            original: Callable[..., Any], *args: Any, site: Any = site, name: str = name, **kw: Any
+        ) -> Any:
+            found[name] = site.bind(*args, **kw)
+            return original(*args, **kw)
+
+        with path.model.override("unembed", visit):
+            path.model(tokens_P[:1])
+    contract_a, contract_b = (path.model.site("unembed").contract for path in (a, b))
+    matrices = (found["a"]["b"], found["b"]["b"])
+    same = matrices[0].dtype == matrices[1].dtype and torch.equal(*matrices)
+    return Heads(matrices[0], contract_a, contract_b, None if same else matrices[1])
+
+
+class TokenCount:
+    """Collects prompt by prompt."""
+
+    def __init__(self, heads: Heads, tokenizer: Tokenizer | None, margin: float) -> None:
+        self._heads = heads
+        self._tokenizer = tokenizer
+        self._plan = EquivalencePlan("rate of token flips", margin)
+        self._runs = PairedRuns()
+        self._flipped: list[bool] = []
+        self._prompt_of: list[int] = []
+        self._positions = [0] * len(EDGES)
+        self._flips = [0] * len(EDGES)
+        self._certified = self._proven = self._broken = 0
+        self._premises: tuple[str, ...] = ()
+        self._examples: list[Flip] = []
+
+    def add(self, prompt: int, tokens_P: torch.Tensor, a: LastStep, b: LastStep) -> None:
+        """Counts one prompt's positions. Raises ValueError for other vocabularies."""
+        self._runs.add(prompt, a.logits_TV, b.logits_TV)
+        observed = Observed(self._heads, a.hidden_Td, b.hidden_Td)
+        certificate = flip_certificate(a.unembedded_TV, observed)
+        flipped_T = a.logits_TV.argmax(-1) != b.logits_TV.argmax(-1)
+        enclosed = enclose_final_norm(self._heads, a.hidden_Td, b.norm_inputs, b.norm_contract)
+        proof = flip_certificate(a.unembedded_TV, enclosed)
+        certified_T, proven_T = certificate.certified_T, proof.certified_T
+        self._premises = proof.premises
+        if not (_is_uncapped(a) and _is_uncapped(b)):
+            # A cap keeps the order of logits but may tie them, and a tie goes to the smaller id.
+            certified_T = certified_T & _keeps_argmax(a) & _keeps_argmax(b)
+            proven_T = torch.zeros_like(proven_T)
+            self._premises = (*proof.premises, _NOT_THROUGH_A_CAP)
+        self._certified += int(certified_T.sum())
+        self._proven += int(proven_T.sum())
+        wrong_T = (certified_T | proven_T) & flipped_T
+        self._broken += int(wrong_T.sum())
+        self._flipped += flipped_T.tolist()
+        self._prompt_of += [prompt] * len(flipped_T)
+        margin_T = certificate.margin_T
+        bin_T = torch.bucketize(margin_T, torch.tensor(EDGES, dtype=margin_T.dtype), right=True) - 1
+        for bin_, flipped in zip(bin_T.tolist(), flipped_T.tolist(), strict=True):
+            self._positions[bin_] += 1
+            self._flips[bin_] += flipped
+        for t in flipped_T.nonzero()[:, 0].tolist():
+            self._examples.append(self._flip(prompt, tokens_P, t, a, b))
+        self._examples.sort(key=lambda flip: -flip.margin_a)
+        del self._examples[_EXAMPLES:]
+
+    def result(self) -> TokenFlips:
+        """Everything counted. Raises ValueError for fewer than two prompts."""
+        summary = self._runs.summary()
+        test = self._plan.test_rate(self._flipped, self._prompt_of)
+        edges = zip(EDGES, (*EDGES[1:], float("inf")), strict=True)
+        bins = zip(edges, self._positions, self._flips, strict=True)
+        flipped_prompts = {p for p, f in zip(self._prompt_of, self._flipped, strict=True) if f}
+        return TokenFlips(
+            positions=summary.positions,
+            prompts=summary.prompts,
+            flips=summary.flips,
+            prompts_with_flips=len(flipped_prompts),
+            interval=(summary.interval.low, summary.interval.high),
+            clustered_interval=(summary.by_prompt.interval.low, summary.by_prompt.interval.high),
+            mean_kl=summary.kl.mean,
+            kl_interval=(summary.kl.interval.low, summary.kl.interval.high),
+            certified=self._certified,
+            proven=self._proven,
+            premises=self._premises,
+            broken_certificates=self._broken,
+            equivalence=Equivalence(
+                self._plan.margin, test.p_value, test.equivalent, self._plan.digest
+            ),
+            margins=tuple(MarginBin(*edge, n, flips) for edge, n, flips in bins),
+            examples=tuple(self._examples),
+        )
+
+    def _flip(self, prompt: int, tokens_P: torch.Tensor, t: int, a: LastStep, b: LastStep) -> Flip:
+        tops = [step.logits_TV[t].double().topk(2).values for step in (a, b)]
+        best = [int(step.logits_TV[t].argmax()) for step in (a, b)]
+        if self._tokenizer is None:
+            context, names = str(tokens_P[: t + 1].tolist()[-8:]), [str(i) for i in best]
+        else:
+            context = self._tokenizer.decode(tokens_P[: t + 1].tolist(), skip_special=False)
+            names = self._tokenizer.token_strings(best)
+        return Flip(
+            prompt,
+            t,
+            _visible(context[-_CONTEXT:]),
+            _visible(names[0]),
+            _visible(names[1]),
+            float(tops[0][0] - tops[0][1]),
+            float(tops[1][0] - tops[1][1]),
+        )
+
+
+def _is_uncapped(step: LastStep) -> bool:
+    return torch.equal(step.logits_TV, step.unembedded_TV)
+
+
+def _keeps_argmax(step: LastStep) -> torch.Tensor:
+    return step.logits_TV.argmax(-1) == step.unembedded_TV.argmax(-1)
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "⏎").replace("\t", "⇥")

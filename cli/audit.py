@@ -1,0 +1,162 @@
+"""`bitlens audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .console import VIOLATED
+from .model_argument import Model
+
+if TYPE_CHECKING:
+    from ..audit import AuditResult
+
+STAGES = {
+    "loading": "loading",
+    "writing": "A continues the prompts",
+    "tokens": "next tokens of both",
+    "contracts": "operations in lockstep",
+    "localising": "who restores the token",
+    "shrinking": "shrinking the reproducer",
+}
+
+DIFFERS = {
+    "bits": "gives other bits first at",
+    "relative": "differs by more than rounding to the coarser format first at",
+}
+"""What is said of the first operation to differ, by its judge, where no contract is broken."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        epilog="Examples:  bitlens audit smollm2-135m-instruct"
+        "  |  bitlens audit model.gguf --b hf --prompts mine.txt --output mine.html"
+        "  |  bitlens audit base/ --b finetuned/ --json"
+    )(audit)
+
+
+def audit(
+    model: Model,
+    a: Annotated[str, typer.Option("--a", help="The reference: a native policy.")] = "fp32",
+    b: Annotated[
+        str,
+        typer.Option(
+            "--b",
+            help="On trial: a native policy, hf or hf-bf16 (transformers), or a checkpoint.",
+        ),
+    ] = "bf16",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
+    ] = None,
+    n_prompts: Annotated[int, typer.Option(min=2, help="Take so many of them.")] = 64,
+    tokens: Annotated[
+        int, typer.Option(min=2, help="Tokens of each; A continues shorter ones.")
+    ] = 128,
+    checked: Annotated[
+        int, typer.Option(min=1, help="Prompts to run in lockstep, operation by operation.")
+    ] = 8,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Rows of each operation's output judged, of such a prompt.")
+    ] = 16,
+    margin: Annotated[
+        float, typer.Option(help="Flip rate below which both count as equivalent.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of continuations and sampled rows.")] = 0,
+    output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the findings as one JSON object too.")
+    ] = False,
+) -> None:
+    """Judge one path of a model against another on real prompts; write a report.
+
+    Every operation of B gets A's inputs and meets B's precision contract. Exit 1 if one breaks it.
+    """
+    from ..audit import Plan, render, run_audit
+    from ..audit.postmortem import shipped_prompts
+
+    # Before minutes of work, not after.
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: there is no directory {output.parent}")
+    if output.is_dir():
+        raise IsADirectoryError(f"--output {output}: this is a directory, name a file")
+    texts = (shipped_prompts() if prompts is None else _read_prompts(prompts))[:n_prompts]
+    plan = Plan(tokens=tokens, checked=checked, rows=rows, margin=margin, seed=seed)
+    columns = (TextColumn("{task.description:26}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {stage: bar.add_task(words, start=False) for stage, words in STAGES.items()}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            for earlier, task in tasks.items():
+                if earlier == stage:
+                    bar.start_task(task)
+                    bar.update(task, completed=done, total=total if total > 1 else None)
+                    return
+                bar.update(task, completed=1, total=1, visible=False)
+
+        result = run_audit(model, a, b, texts, plan, advance)
+    output.write_text(render(result), encoding="utf-8")
+    if as_json:
+        typer.echo(result.to_json())
+    else:
+        _print(result, output)
+    if not result.ok:
+        raise typer.Exit(VIOLATED)
+
+
+def _read_prompts(file: Path) -> list[str]:
+    """The lines that hold text. Raises OSError and ValueError naming the option and the cause."""
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise OSError(f"--prompts {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--prompts {file}: not UTF-8 at byte {error.start}, save it as UTF-8"
+        ) from error
+    # str.splitlines would also cut prompts at form feeds and U+2028.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    found = [line for line in lines if line.strip()]
+    if len(found) < 2:
+        raise ValueError(
+            f"--prompts {file}: lines with text: {len(found)}; intervals need at least two prompts"
+        )
+    return found
+
+
+def _print(result: AuditResult, output: Path) -> None:
+    from ..audit.page.charts import percent, used
+
+    out, flips, setting = Console(), result.flips, result.setting
+    table = Table(title=f"{setting.model}: {setting.b} against {setting.a}", box=SIMPLE_HEAD)
+    for column in ("operation", "values", "outside", "of bound", "bias, ULP"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    for kind in result.kinds:
+        ops = [op for op in result.ops if op.kind == kind]
+        worst = max(ops, key=lambda op: op.utilisation)
+        outside = sum(op.outside for op in ops)
+        shown = f"[red]{outside:,}[/]" if outside else "0"
+        values = f"{sum(op.values for op in ops):,}"
+        bias = "" if worst.bias_ulp is None else f"{worst.bias_ulp:+.4f}"
+        table.add_row(kind, values, shown, used(worst.utilisation), bias)
+    out.print(table)
+    low, high = (percent(end) for end in flips.clustered_interval)
+    out.print(
+        f"tokens: {flips.flips:,} of {flips.positions:,} flip "
+        f"({low} to {high}: 95%, prompts as clusters), {flips.certified:,} certified not to"
+    )
+    found = result.divergence
+    if found.first is not None:
+        words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
+        out.print(f"{words} {found.first}")
+    for op in result.violated[:5]:
+        out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
+    verdict = "[green]contract kept[/]" if result.ok else "[red]contract broken[/]"
+    out.print(f"{verdict}, report in {output}")

@@ -1,0 +1,26 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ..policy_names import NativePolicyName, PolicyName
+
+
+class Backend(StrEnum):
+    """The backends that `bitlens.load` knows."""
+
+    native = "native"
+    torch = "torch"
+
+
+DtypeOption = Annotated[PolicyName, typer.Option(help="Precision policy, see docs/numerics.md.")]
+NativeDtypeOption = Annotated[
+    NativePolicyName, typer.Option(help="Precision policy, of those with native kernels.")
+]
+BackendOption = Annotated[Backend, typer.Option(help="Native kernels, or plain PyTorch.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: torch's number).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

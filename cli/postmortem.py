@@ -1,0 +1,131 @@
+"""`bitlens postmortem`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from .._core import numerics_version
+from ..version import __version__
+from .console import VIOLATED
+from .model_argument import Model
+
+if TYPE_CHECKING:
+    from ..audit.postmortem import Rate
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        epilog="Examples:  bitlens postmortem smollm2-135m-instruct"
+        "  |  bitlens postmortem model.gguf --prompts mine.txt --shards 1,8 --plot rates.png"
+    )(postmortem)
+
+
+def postmortem(
+    model: Model,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
+    ] = None,
+    n_prompts: Annotated[int, typer.Option(min=1, help="Take so many of them.")] = 300,
+    shards: Annotated[str, typer.Option(help="Shard counts, comma-separated.")] = "1,2,4,8",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture; needs the `bench` extra.")
+    ] = None,
+) -> None:
+    """Count what known sampling faults do to a model's tokens, and that bitlens' never move.
+
+    Exit 1 if one does.
+    """
+    from ..audit.postmortem import run_postmortem, shipped_prompts
+    from ..audit.postmortem.plot import plot as write_plot
+    from ..audit.postmortem.plot import require_matplotlib
+    from ..model import load
+
+    counts = _shard_counts(shards)
+    if plot is not None:
+        require_matplotlib()
+    texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
+    texts = [text for text in texts if text][:n_prompts]
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        loaded = load(model)
+        rates = run_postmortem(
+            loaded,
+            texts,
+            counts,
+            progress=lambda done, total: bar.update(
+                task, description="prompts", completed=done, total=total
+            ),
+        )
+    if plot is not None:
+        write_plot(rates, plot, f"{Path(model).stem}, {len(texts)} prompts")
+    if as_json:
+        _print_json(model, rates)
+    else:
+        _print_table(model, rates, counts)
+    if any(_moved(rate) for rate in rates):
+        raise typer.Exit(VIOLATED)
+
+
+def _shard_counts(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--shards {text}: expected numbers with commas between, such as 1,2,4,8")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _moved(rate: Rate) -> bool:
+    """Whether the exact sampler broke its promise."""
+    from ..audit.postmortem.experiment import FAULTS
+
+    moved = rate.best_lost or rate.best_not_first or rate.tokens_changed
+    return rate.sampler not in FAULTS and bool(moved)
+
+
+def _print_json(model: str, rates: list[Rate]) -> None:
+    from ..audit.postmortem import experiment
+
+    setting = {
+        "model": model,
+        "top_p": experiment.TOP_P,
+        "top_k": experiment.TOP_K,
+        "draws_per_prompt": experiment.DRAWS,
+        "version": __version__,
+        "numerics_version": numerics_version,
+    }
+    rows = [dataclasses.asdict(rate) for rate in rates]
+    typer.echo(json.dumps({**setting, "rates": rows}, indent=2))
+
+
+def _print_table(model: str, rates: list[Rate], counts: list[int]) -> None:
+    from ..audit.postmortem import experiment
+    from ..audit.postmortem.plot import PANELS
+
+    by_key = {(rate.sampler, rate.shards): rate for rate in rates}
+    samplers = list(dict.fromkeys(rate.sampler for rate in rates))
+    prompts = rates[0].prompts
+    title = (
+        f"{model}: {prompts} prompts, {experiment.DRAWS} draws each, top_p {experiment.TOP_P}, "
+        f"then top_k {experiment.TOP_K}"
+    )
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("sampler")
+    for n in counts:
+        table.add_column(f"{n} shard{'s' * (n > 1)}", justify="right")
+    for panel, share in PANELS.items():
+        table.add_section()
+        table.add_row(f"[bold]{panel}[/]")
+        for sampler in samplers:
+            shares = [share(by_key[sampler, n]) for n in counts]
+            table.add_row(f"  {sampler}", *("never" if s == 0 else f"{s:.2%}" for s in shares))
+    Console().print(table)

@@ -1,0 +1,293 @@
+"""Hook points: what they are called, what is installed on them, and what counts as an edit."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import torch
+
+from ..config import ModelConfig
+
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+
+_BLOCK_NAMES = (
+    "hook_resid_pre",
+    "hook_attn_in",
+    "hook_q_input",
+    "hook_k_input",
+    "hook_v_input",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.q_norm.hook_scale",
+    "attn.q_norm.hook_normalized",
+    "attn.k_norm.hook_scale",
+    "attn.k_norm.hook_normalized",
+    "attn.hook_rot_q",
+    "attn.hook_rot_k",
+    "attn.hook_attn_scores",
+    "attn.hook_pattern",
+    "attn.hook_z",
+    "attn.hook_result",
+    "ln1_post.hook_scale",
+    "ln1_post.hook_normalized",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "hook_mlp_in",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+    "mlp.hook_in",
+    "mlp.hook_pre",
+    "mlp.hook_pre_linear",
+    "mlp.hook_post",
+    "mlp.hook_out",
+    "ln2_post.hook_scale",
+    "ln2_post.hook_normalized",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+FINAL_NAMES = (
+    "ln_final.hook_scale",
+    "ln_final.hook_normalized",
+    "unembed.hook_in",
+    "unembed.hook_out",
+)
+_ON_REQUEST = (
+    "hook_tokens",
+    "hook_attn_in",
+    "hook_q_input",
+    "hook_k_input",
+    "hook_v_input",
+    "attn.hook_result",
+    "hook_mlp_in",
+    "mlp.hook_in",
+    "mlp.hook_out",
+)
+"""Names TransformerLens keeps behind a flag, or lacks; a cache of every default name omits them."""
+
+
+def hook_names(config: ModelConfig) -> list[str]:
+    """Every hook name of a model, in the order a forward pass reaches them."""
+    absent: tuple[str, ...] = ()
+    if not config.sandwich_norms:
+        absent += ("ln1_post.", "ln2_post.")
+    if not config.qk_norm:
+        absent += ("attn.q_norm.", "attn.k_norm.")
+    block = [name for name in _BLOCK_NAMES if not name.startswith(absent)]
+    inner = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in block]
+    return ["hook_tokens", "hook_embed", *inner, *FINAL_NAMES]
+
+
+def is_default(name: str) -> bool:
+    """Whether `run_with_cache` without a filter keeps this name."""
+    return not name.endswith(_ON_REQUEST)
+
+
+def has_gradient(name: str) -> bool:
+    """Whether the hook holds numbers that something can be differentiated by."""
+    return name != "hook_tokens"
+
+
+def has_key_axis(name: str) -> bool:
+    """Whether the hook holds scores or a pattern, whose last axis is keys."""
+    return name.endswith(("hook_attn_scores", "hook_pattern"))
+
+
+def masked_value(name: str) -> float:
+    """What the hook holds where there is nothing: -inf for scores, 0 for all others."""
+    return -math.inf if name.endswith("hook_attn_scores") else 0.0
+
+
+def layer_of(name: str) -> int | None:
+    """The block a hook name or op address belongs to; None outside the blocks."""
+    return int(name.split(".")[1]) if name.startswith("blocks.") else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> KeyError:
+    """The error for a name nobody has, with the nearest ones."""
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else "nothing comes near"
+    return KeyError(f"no {kind} is called {name!r}: {hint}")
+
+
+def select_names(names_filter: NamesFilter, names: Sequence[str]) -> list[str]:
+    """The names a filter asks for, in the order of `names`; None asks for the default ones.
+
+    Raises KeyError with near matches for a string that is no name.
+    """
+    if names_filter is None:
+        return [name for name in names if is_default(name)]
+    if callable(names_filter):
+        return [name for name in names if names_filter(name)]
+    wanted = {names_filter} if isinstance(names_filter, str) else set(names_filter)
+    for name in sorted(wanted - set(names)):
+        raise unknown_name("hook", name, names)
+    return [name for name in names if name in wanted]
+
+
+class HookPoint:
+    """What a hook function learns about where it is called.
+
+    Attributes:
+        name: The full name, such as "blocks.3.attn.hook_pattern".
+        ctx: A dictionary of the user's own, kept between calls until `reset_hooks`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ctx: dict[object, object] = {}
+
+    def layer(self) -> int:
+        """The block's index. Raises ValueError outside the blocks."""
+        layer = layer_of(self.name)
+        if layer is None:
+            raise ValueError(f"{self.name} belongs to no layer")
+        return layer
+
+    def __repr__(self) -> str:
+        return f"HookPoint({self.name!r})"
+
+
+class HookFunction(Protocol):
+    """Reads a hook's tensor, edits it in place, or returns another of its shape and dtype."""
+
+    def __call__(self, tensor: torch.Tensor, *, hook: HookPoint) -> torch.Tensor | None: ...
+
+
+Hooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
+"""Functions by name, or by a predicate on names."""
+
+Direction = Literal["fwd", "bwd"]
+
+
+class HookRegistry:
+    """The hook functions installed on a model, by name and in the order they were added.
+
+    Attributes:
+        installed: Functions of activations.
+        backward: Functions of gradients.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.points = {name: HookPoint(name) for name in names}
+        self.installed: dict[str, list[HookFunction]] = {}
+        self.backward: dict[str, list[HookFunction]] = {}
+
+    def add(
+        self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
+    ) -> list[str]:
+        """Installs fn on one name or on all that a filter accepts; returns these.
+
+        Raises KeyError for a name, and ValueError for a filter, that matches nothing, and
+        ValueError for the gradient of what has none.
+        """
+        installed = self._of(dir)
+        names = select_names(name, list(self.points))
+        if dir == "bwd":
+            if isinstance(name, str) and not has_gradient(name):
+                raise ValueError(f"bwd_hooks: {name} holds integers, which have no gradient")
+            names = [each for each in names if has_gradient(each)]
+        if not names:
+            raise ValueError(
+                f"{dir}_hooks: a name filter matches no hook, so its function never runs"
+            )
+        for each in names:
+            installed.setdefault(each, []).append(fn)
+        return names
+
+    def remove(self, name: str, fn: HookFunction, dir: Direction = "fwd") -> None:
+        """Takes the newest installation of fn off a name; none left is no error (`reset_hooks`)."""
+        installed = self._of(dir)
+        fns = installed.get(name, [])
+        for i in reversed(range(len(fns))):
+            if fns[i] is fn:
+                del fns[i]
+                break
+        if name in installed and not fns:
+            del installed[name]
+
+    def clear(self, direction: Direction | Literal["both"] = "both") -> None:
+        """Removes every function of a direction; with both, every context, too."""
+        for dir in ("fwd", "bwd") if direction == "both" else (direction,):
+            self._of(dir).clear()
+        for point in self.points.values() if direction == "both" else ():
+            point.ctx.clear()
+
+    @contextmanager
+    def added(self, fwd_hooks: Hooks, bwd_hooks: Hooks = ()) -> Iterator[None]:
+        """Installs hooks for the length of a `with` block."""
+        added: list[tuple[str, HookFunction, Direction]] = []
+        directions: tuple[tuple[Direction, Hooks], ...] = (("fwd", fwd_hooks), ("bwd", bwd_hooks))
+        try:
+            for dir, hooks in directions:
+                for name, fn in hooks:
+                    added += [(each, fn, dir) for each in self.add(name, fn, dir)]
+            yield
+        finally:
+            for entry in reversed(added):
+                self.remove(*entry)
+
+    def _of(self, dir: str) -> dict[str, list[HookFunction]]:
+        if dir not in ("fwd", "bwd"):
+            raise ValueError(f"hooks of direction {dir!r}: expected 'fwd' or 'bwd'")
+        return self.installed if dir == "fwd" else self.backward
+
+
+def call_hook(fn: HookFunction, tensor: torch.Tensor, point: HookPoint) -> torch.Tensor:
+    """Calls one hook function; what it leaves in place counts when it returns None.
+
+    Raises TypeError or ValueError if it returns anything but a tensor of the same shape, dtype and
+    device.
+    """
+    result = fn(tensor, hook=point)
+    if result is None:
+        return tensor
+    if not isinstance(result, torch.Tensor):
+        raise TypeError(
+            f"the hook on {point.name} returned {type(result).__name__}, not a tensor or None"
+        )
+    found = (list(result.shape), result.dtype, result.device)
+    expected = (list(tensor.shape), tensor.dtype, tensor.device)
+    if found != expected:
+        raise ValueError(
+            f"the hook on {point.name} returned {_describe(found)}, expected {_describe(expected)}"
+        )
+    return result
+
+
+def _describe(kind: tuple[list[int], torch.dtype, torch.device]) -> str:
+    shape, dtype, device = kind
+    return f"{str(dtype).removeprefix('torch.')} {shape} on {device}"
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    """The bit patterns of x as integers, which tell -0 from 0 and NaN from NaN."""
+    x = x.detach()
+    return x if not x.is_floating_point() else x.view(_BITS[x.element_size()])
+
+
+def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether two tensors of one shape and dtype hold the same bits."""
+    return torch.equal(bits(x), bits(y))
+
+
+def in_graph(*tensors: torch.Tensor) -> bool:
+    """Whether an operation on these is recorded for backward()."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def moved(result: torch.Tensor, shown: torch.Tensor) -> bool:
+    """Whether to go on from a hook's result: its bits differ, or one of them is in a graph.
+
+    In a graph equal bits may be a detached copy, which stops gradients.
+    """
+    return in_graph(result, shown) or not same_bits(result, shown)

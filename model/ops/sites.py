@@ -1,0 +1,277 @@
+"""Every operation of a transformer in terms of its precision contract (precision/addresses.py).
+
+Tensor names: T ragged rows, H heads, G key/value heads, h d_head, d d_model, n outputs of a linear,
+k its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from ..._core import numerics_version
+from ...precision.addresses import Site
+from ...precision.contract import PrecisionContract
+from ...precision.contracts import bitlens_contract
+from ..batch import RaggedBatch
+from ..config import ModelConfig
+from ..kv_cache import LayerCache
+from ..rope.scaling import RopeScaling, rotary_frequencies
+from .interface import Ops
+from .packed import PackedWeight
+from .policy import Policy
+
+Tensors = tuple[torch.Tensor, ...]
+
+OPERATIONS: Mapping[str, str] = {
+    "embed": "embedding",
+    "unembed": "linear",
+    "soft_cap": "soft_cap",
+    "ln_final": "norm",
+    "ln1": "norm",
+    "ln2": "norm",
+    "ln1_post": "norm",
+    "ln2_post": "norm",
+    "q_norm": "norm",
+    "k_norm": "norm",
+    "q": "linear",
+    "k": "linear",
+    "v": "linear",
+    "o": "linear",
+    "gate": "linear",
+    "up": "linear",
+    "down": "linear",
+    "rope_q": "rope",
+    "rope_k": "rope",
+    "attention": "attention",
+    "act": "gated_act",
+    "resid_mid": "add",
+    "resid_post": "add",
+}
+"""The kind of operation at an address, by the last part of its name."""
+
+
+def operation_at(address: str) -> str:
+    """The kind of operation at an address that is one."""
+    return OPERATIONS[address.rpartition(".")[2]]
+
+
+def op_site(ops: Ops, config: ModelConfig, address: str) -> Site:
+    """The site of one of the addresses of a model that runs on `ops`.
+
+    Binding raises NotImplementedError for a model spread over a group, ValueError for attention of
+    several sequences (an oracle takes one) and for an operation of which a hook edited the inside.
+    """
+    kind = operation_at(address)
+    policy, backend = ops.policy, type(ops).__name__
+    bind, operands = _ARGUMENTS[kind]
+    op = "unembed" if address == "unembed" else CONTRACTED[kind]
+    on_stream = kind in ("embedding", "add") and policy.residual is torch.float32
+    contract = _contract(op, "fp32" if on_stream else policy.name, not ops.differentiable)
+    if kind == "norm" and config.multiplies_by_offset:
+        contract = replace(contract, casts=("output",))
+    return Site(
+        address,
+        contract,
+        f"bitlens {backend} {numerics_version}",
+        bind=partial(bind, policy),
+        operands=operands,
+        view=VIEWS[kind],
+        restore=RESTORES[kind],
+    )
+
+
+@cache
+def _contract(op: str, policy: str, native: bool) -> PrecisionContract:
+    if policy == "fp64":
+        op = "matmul" if op == "unembed" else op
+        return PrecisionContract(op, storage="fp64", compute="fp64", accumulate="fp64")
+    contract = bitlens_contract(op, policy)
+    # The torch backend sums in whatever order torch does.
+    return contract if native else replace(contract, order="any")
+
+
+CONTRACTED: Mapping[str, str] = {
+    "embedding": "matmul",
+    "linear": "matmul",
+    "add": "matmul",
+    "norm": "rms_norm",
+    "rope": "rope",
+    "attention": "attention",
+    "soft_cap": "soft_cap",
+    "gated_act": "swiglu",
+}
+"""The contract's operation for each kind. A product with a scale and a sum of two are dot products
+of length one and two."""
+
+
+# Shapes
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """[..., n] as [T, n]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _terms(x: torch.Tensor) -> torch.Tensor:
+    """[..., d] as [T, d, 1]: every element the result of a dot product of its own."""
+    return rows(x)[..., None]
+
+
+def _heads(x_THh: torch.Tensor) -> torch.Tensor:
+    return x_THh.transpose(0, 1)
+
+
+def as_rows(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The inverse of `rows`, in the form of `like`."""
+    return y.reshape(like.shape).to(like.dtype)
+
+
+def _as_heads(y_HTh: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return y_HTh.transpose(0, 1).to(like.dtype).contiguous()
+
+
+VIEWS: Mapping[str, Callable[[Any], torch.Tensor]] = {
+    "embedding": _terms,
+    "linear": rows,
+    "add": _terms,
+    "norm": rows,
+    "rope": _heads,
+    "attention": _heads,
+    "soft_cap": rows,
+    "gated_act": rows,
+}
+RESTORES: Mapping[str, Callable[[torch.Tensor, Any], Any]] = {
+    "embedding": as_rows,
+    "linear": as_rows,
+    "add": as_rows,
+    "norm": as_rows,
+    "rope": _as_heads,
+    "attention": _as_heads,
+    "soft_cap": as_rows,
+    "gated_act": as_rows,
+}
+
+
+# The operations' own arguments (model/ops/interface.py) as the contract's inputs
+
+
+def _bind_embedding(
+    policy: Policy, tokens_T: torch.Tensor, weight: Any, scale: float
+) -> dict[str, Any]:
+    ids, at = torch.unique(tokens_T, return_inverse=True)
+    if isinstance(weight, PackedWeight):
+        found = torch.cat([weight.rows(i, i + 1) for i in ids.tolist()])
+    else:
+        found = _matrix(weight, policy)[ids]
+    picked_Td = found.to(policy.weight)[at]
+    return {"a": picked_Td[..., None], "b": torch.tensor([[scale]])}
+
+
+def _bind_linear(
+    policy: Policy,
+    x: torch.Tensor,
+    weight: Any,
+    bias: torch.Tensor | None = None,
+    *,
+    out_dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    inputs = {"a": x, "b": _matrix(weight, policy).T}
+    return inputs if bias is None else inputs | {"bias": bias.detach()}
+
+
+def _matrix(weight: Any, policy: Policy) -> torch.Tensor:
+    """[n, k] as the kernel reads it; in the policy's format, which holds it exactly."""
+    if isinstance(weight, PackedWeight):
+        return weight.rows().to(policy.weight)
+    if isinstance(weight, torch.Tensor):
+        return weight.detach()
+    raise NotImplementedError(
+        f"a {type(weight).__name__} is spread over a group: load the model without one"
+    )
+
+
+def bind_add(x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """x + y as a dot product with ones."""
+    terms = torch.stack([rows(x), rows(y)], dim=-1)
+    return {"a": terms, "b": terms.new_ones(2, 1)}
+
+
+def _bind_norm(
+    policy: Policy, x: torch.Tensor, weight: torch.Tensor, eps: float | None = None
+) -> dict[str, Any]:
+    if eps is None:
+        raise ValueError("a hook edited the inside of this norm: no whole one is left to bind")
+    return {"x": rows(x), "weight": weight.detach(), "eps": eps}
+
+
+def _bind_rope(
+    policy: Policy,
+    x_THh: torch.Tensor,
+    positions_T: torch.Tensor,
+    theta: float,
+    scaling: RopeScaling | None = None,
+) -> dict[str, Any]:
+    if scaling is None:
+        return {"x": _heads(x_THh), "positions": positions_T, "theta": theta}
+    # The contract knows angles of a base alone; of a scaling it takes the tables as given.
+    n_positions = int(positions_T.max()) + 1
+    found = rotary_frequencies(theta, x_THh.shape[-1], scaling, n_positions)
+    angle_Th = positions_T.double()[:, None] * torch.tensor(found.inv_freq, dtype=torch.float64)
+    cos_Th, sin_Th = (f(angle_Th) * found.attention_factor for f in (torch.cos, torch.sin))
+    tables = {"cos": cos_Th.to(policy.compute), "sin": sin_Th.to(policy.compute)}
+    return {"x": _heads(x_THh), **tables}
+
+
+def _bind_attention(
+    policy: Policy,
+    q_THh: torch.Tensor,
+    cache: LayerCache,
+    batch: RaggedBatch,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
+    window: int | None,
+) -> dict[str, Any]:
+    if scale is None:
+        raise ValueError("a hook edited the inside of this attention: no whole one is left to bind")
+    if batch.size != 1:
+        raise ValueError(f"attention of {batch.size} sequences: its contract takes one at a time")
+    q, k, v = _attention_operands(q_THh, cache, batch)
+    inputs = {"q": q, "k": k, "v": v, "scale": scale, "causal": True, "past": batch.past[0]}
+    inputs |= {} if cap is None else {"cap": cap}
+    return inputs if window is None else inputs | {"window": window}
+
+
+def _attention_operands(
+    q_THh: torch.Tensor, cache: LayerCache, batch: RaggedBatch, **options: Any
+) -> Tensors:
+    pairs = [cache.gather(b, total) for b, total in enumerate(batch.totals)]
+    k, v = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return _heads(q_THh.detach()), _heads(k), _heads(v)
+
+
+def _bind_soft_cap(policy: Policy, x: torch.Tensor, cap: float) -> dict[str, Any]:
+    return {"x": rows(x), "cap": cap}
+
+
+def _bind_gated_act(
+    policy: Policy, kind: str, gate: torch.Tensor, up: torch.Tensor
+) -> dict[str, Any]:
+    return {"gate": gate, "up": up, "activation": kind}
+
+
+_ARGUMENTS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., Tensors]]] = {
+    "embedding": (_bind_embedding, lambda *_: ()),
+    "linear": (_bind_linear, lambda x, *_, **__: (rows(x.detach()),)),
+    "add": (lambda _, x, y: bind_add(x, y), lambda x, y: (rows(x.detach()), rows(y.detach()))),
+    "norm": (_bind_norm, lambda x, *_: (rows(x.detach()),)),
+    "rope": (_bind_rope, lambda x, *_: (_heads(x.detach()),)),
+    "attention": (_bind_attention, _attention_operands),
+    "soft_cap": (_bind_soft_cap, lambda x, _: (rows(x.detach()),)),
+    "gated_act": (_bind_gated_act, lambda _, gate, up: (gate.detach(), up.detach())),
+}

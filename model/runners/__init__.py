@@ -1,0 +1,1 @@
+"""What runs blocks that nobody watches: one by one, fused in one call, or spread over ranks."""

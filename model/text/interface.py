@@ -1,0 +1,96 @@
+"""Text in and out of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from ..ops.interface import Ops
+from .chat_template import Message
+from .prompts import Text, encode, left_pad, padding_id, require_tokenizer
+from .tokenizer import Tokenizer
+
+
+class TextInterface:
+    """A model's methods that go through its tokenizer; all raise ValueError where it has none."""
+
+    tokenizer: Tokenizer | None
+    ops: Ops
+
+    def to_tokens(self, text: Text, prepend_bos: bool | None = None) -> torch.Tensor:
+        """Token ids int64 [B, P] of one text or several; shorter ones are padded on the left.
+
+        `prepend_bos` None does as the model was trained. Pass texts themselves to the model to have
+        the padding masked.
+        """
+        rows = encode(text, self.tokenizer, prepend_bos)
+        return left_pad(rows, padding_id(self.tokenizer))[0].to(self.ops.device)
+
+    def to_string(self, tokens: torch.Tensor | Sequence[int]) -> Any:
+        """The text of ids [P], or a list of texts for [B, P]; special tokens are spelled out."""
+        ids: list[Any] = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
+        tokenizer = require_tokenizer(self.tokenizer)
+        if ids and isinstance(ids[0], list):
+            return [tokenizer.decode(row, skip_special=False) for row in ids]
+        return tokenizer.decode(ids, skip_special=False)
+
+    def to_str_tokens(
+        self,
+        text: str | torch.Tensor | Sequence[int] | Sequence[str],
+        prepend_bos: bool | None = None,
+    ) -> Any:
+        """Each token of one text, or of ids [P] or [1, P], as a string of its own.
+
+        A list of texts gives a list of these lists.
+        """
+        if isinstance(text, str):
+            (ids,) = encode(text, self.tokenizer, prepend_bos)
+        elif not isinstance(text, torch.Tensor) and text and isinstance(text[0], str):
+            return [self.to_str_tokens(each, prepend_bos) for each in text]  # type: ignore[arg-type]
+        else:
+            ids = torch.as_tensor(text).squeeze(0).tolist()
+        return require_tokenizer(self.tokenizer).token_strings(ids)
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token. Raises ValueError naming its tokens otherwise."""
+        (ids,) = encode(text, self.tokenizer, prepend_bos=False)
+        if len(ids) != 1:
+            raise ValueError(f"{text!r} is not a single token but {self.to_str_tokens(ids)}")
+        return ids[0]
+
+    def to_single_str_token(self, token: int) -> str:
+        """The text of one id."""
+        return require_tokenizer(self.tokenizer).token_strings([token])[0]
+
+    def get_token_position(
+        self,
+        single_token: str | int,
+        text: str | torch.Tensor,
+        mode: Literal["first", "last"] = "first",
+        prepend_bos: bool | None = None,
+    ) -> int:
+        """Where a token stands in a text, or in ids [P] or [1, P].
+
+        Raises ValueError if it does not, and for more rows than one.
+        """
+        ids = self.to_tokens(text, prepend_bos) if isinstance(text, str) else text
+        if ids.ndim == 2 and ids.shape[0] != 1:
+            raise ValueError(f"text: expected one sequence, got {ids.shape[0]}")
+        token = (
+            self.to_single_token(single_token) if isinstance(single_token, str) else single_token
+        )
+        found = (ids.flatten() == token).nonzero().flatten()
+        if not found.numel():
+            raise ValueError(f"the token {single_token!r} does not occur in the prompt")
+        if mode not in ("first", "last"):
+            raise ValueError(f"mode = {mode!r}: expected 'first' or 'last'")
+        return int(found[0 if mode == "first" else -1])
+
+    def apply_chat_template(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation as text; run it with `prepend_bos=False`."""
+        tokenizer = require_tokenizer(self.tokenizer)
+        return tokenizer.apply_chat_template(messages, add_generation_prompt)

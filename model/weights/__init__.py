@@ -1,0 +1,1 @@
+"""Weights before they are packed: checkpoints, their formats, and architectures' tensor names."""

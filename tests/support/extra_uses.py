@@ -1,0 +1,46 @@
+"""What needs an extra: code that runs with it, and names it where it is not installed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Use(NamedTuple):
+    """Attributes: package: What the extra brings, under the name it is imported by."""
+
+    extra: str
+    package: str
+    code: str
+
+
+USES = (
+    Use(
+        "hub",
+        "huggingface_hub",
+        "import os; os.environ['HF_HUB_OFFLINE'] = '1'\n"
+        "import bitlens\n"
+        "try: bitlens.load('no-such/model')\n"
+        "except FileNotFoundError as error:\n"
+        "    if 'pip install' in str(error): raise RuntimeError(str(error)) from error",
+    ),
+    Use("precision", "hypothesis", "from bitlens.precision.strategies import inputs_for"),
+    Use("precision", "hypothesis", "from bitlens.precision import differential_test"),
+    Use(
+        "precision",
+        "flint",
+        "from bitlens.precision.reals.arb import working_precision\nwith working_precision(): pass",
+    ),
+    Use(
+        "bench",
+        "matplotlib",
+        "from bitlens.audit.postmortem.plot import require_matplotlib as r; r()",
+    ),
+    Use(
+        "interop",
+        "transformers",
+        "import os\n"
+        "from bitlens.model.interop.transformers_llama import empty_llama\n"
+        "from bitlens.model.sources.resolve import open_checkpoint\n"
+        "empty_llama(open_checkpoint(os.environ['MODEL']))",
+    ),
+)
