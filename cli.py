@@ -25,6 +25,7 @@ from .cli_audit import register as register_audit
 from .cli_context_cost import register as register_context_cost
 from .cli_model import Model
 from .cli_postmortem import register as register_postmortem
+from .cli_sae_eval import register as register_sae_eval
 
 if TYPE_CHECKING:
     from .model import HookedTransformer
@@ -297,6 +298,9 @@ def bench(
     out.print(table)
 
 
+sae = typer.Typer(help="Train, judge and use sparse dictionaries.", no_args_is_help=True)
+app.add_typer(sae, name="sae")
+register_sae_eval(sae)
 register_audit(app)
 register_context_cost(app)
 register_postmortem(app)

@@ -22,6 +22,7 @@ from bitlens.interp.evaluation import (
 )
 from bitlens.interp.evaluation.evaluated_text import padded_batches
 from bitlens.model.transformer import HookedTransformer
+from command_line import command_runner
 from random_models import byte_tokenizer, random_checkpoint
 
 CHECKPOINT = random_checkpoint("llama", tokenizer=byte_tokenizer())
@@ -446,3 +447,44 @@ def test_comparing(model: HookedTransformer) -> None:
     assert not compare(judged).results
     with pytest.raises(ValueError, match="at least 2"):
         compare({"a": judged["a"]})
+
+
+def test_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bitlens import cli_sae_eval
+
+    run = command_runner(capsys, monkeypatch, "sae")
+    model = bitlens.load(CHECKPOINT)
+    monkeypatch.setattr(cli_sae_eval, "load", lambda source, dtype: model)
+    for name, k in (("a", 8), ("b", 16)):
+        dictionary(k=k).save_model(tmp_path / name)
+    (tmp_path / "text").write_text(" ".join(TEXT))
+    options = ("--text", tmp_path / "text", "--split", "all", "--context-size", "24")
+    a, b = tmp_path / "a", tmp_path / "b"
+    alias = "smollm2-135m-instruct"
+    code, out, err = run("eval", alias, a, *options, "--control", "0", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    text = tmp_path / "text"
+    result = evaluate(model, dictionary(), text=text, split="all", packing=Packing(24))
+    assert found.items() >= result.to_dict().items()
+    assert found["control"].keys() == result.to_dict().keys()
+    code, out, _ = run("eval", alias, a, *options)
+    assert code == 0
+    assert "explained variance" in out
+    code, out, _ = run("compare", alias, a, b, *options, "--json")
+    assert code == 0
+    assert json.loads(out)["results"][str(b)]["l0"] == pytest.approx(16)
+    code, out, _ = run("compare", alias, a, b, "--weights-only")
+    assert code == 0
+    assert "above 0.7" in out
+    for arguments, words in (
+        (("eval", alias, tmp_path / "none"), "no such dictionary"),
+        (("eval", alias, a, *options[2:], "--text", tmp_path / "none"), "no file"),
+        (("compare", alias, a), "at least two"),
+        (("compare", alias, a, a), "at least two"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert words in err
