@@ -1,0 +1,18 @@
+"""How good a dictionary is: what it reconstructs, what the model loses, which features live."""
+
+from .compare import Comparison, compare
+from .control import random_dictionary
+from .evaluate import Progress, evaluate
+from .neighbours import Neighbours, nearest_features
+from .result import EvalResult
+
+__all__ = [
+    "Comparison",
+    "EvalResult",
+    "Neighbours",
+    "Progress",
+    "compare",
+    "evaluate",
+    "nearest_features",
+    "random_dictionary",
+]
