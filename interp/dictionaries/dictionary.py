@@ -113,6 +113,17 @@ class Dictionary(nn.Module):
             raise ValueError("encode: the activations hold NaN")
         return self._encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
 
+    def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what 0, a threshold or the k-th largest is compared with, fp32 [..., F].
+
+        Raises ValueError for a gated SAE, which compares two products.
+        """
+        if self.cfg.architecture == "gated":
+            raise ValueError("pre_activations: a gated SAE has two of them, gate and magnitude")
+        rows = x.detach().reshape(-1, self.cfg.d_in).float()
+        pre = self._encoder.pre_activations(self._encoder.centred(rows))
+        return pre.view(*x.shape[:-1], self.cfg.d_sae)
+
     def decode(self, acts: torch.Tensor | Features, x: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the reconstruction, fp32 [..., d_out].
 
