@@ -1,1 +1,45 @@
-"""What reads a model: probes, SAEs, monitors. Imports model and precision, never the reverse."""
+"""What reads a model: dictionaries of features now; circuits, probes and monitors to come.
+
+    from bitlens.interp import load_dictionary, splice
+    sae = load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_post", model=model)
+    with splice(model, sae) as spliced:
+        logits, cache = spliced.run_with_cache("Paris is the capital of")
+
+Imports model and precision, never the reverse.
+"""
+
+from .dictionaries import (
+    Dictionary,
+    DictionaryConfig,
+    DictionaryError,
+    Features,
+    load_dictionaries,
+    load_dictionary,
+)
+from .evaluation import EvalResult, compare, evaluate
+from .examples import collect_examples, load_examples
+from .prompt_features import prompt_features
+from .splicing import Edit, splice
+from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
+
+__all__ = [
+    "Dictionary",
+    "DictionaryConfig",
+    "DictionaryError",
+    "Edit",
+    "EvalResult",
+    "Features",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingDiverged",
+    "collect_examples",
+    "compare",
+    "evaluate",
+    "load_dictionaries",
+    "load_dictionary",
+    "load_examples",
+    "prompt_features",
+    "splice",
+    "train",
+    "train_all",
+]

@@ -135,6 +135,11 @@ class RaggedBatch:
         return torch.cat([torch.arange(a, b, device=self.device) for a, b in spans])
 
     @cached_property
+    def positions_BP(self) -> torch.Tensor:
+        """`positions_T` in the padded batch, int64 [B, P]; -1 on padding."""
+        return self.pad(self.positions_T + 1) - 1
+
+    @cached_property
     def last_rows_B(self) -> torch.Tensor:
         """Ragged row of each sequence's last token, int64 [B]."""
         return torch.tensor(self.starts[1:], dtype=torch.int64, device=self.device) - 1

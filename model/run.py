@@ -24,6 +24,7 @@ from .hooks.registry import (
     call_hook,
     has_key_axis,
     in_graph,
+    in_order,
     layer_of,
     moved,
 )
@@ -234,9 +235,10 @@ class Run:
 
     def _run_functions(self, name: str, shown: torch.Tensor) -> torch.Tensor:
         given = shown
+        point = self.watch.points[name].within(self.batch)
         with agreement(self.group, f"the hook on {name}", "its result") as statement:
-            for fn in self.watch.hooks[name]:
-                shown = call_hook(fn, shown, self.watch.points[name])
+            for fn in in_order(self.watch.hooks[name]):
+                shown = call_hook(fn, shown, point)
             statement.say("its result", shown)
         if shown is not given and not shown.requires_grad:
             self.detached.add(name)
@@ -259,8 +261,8 @@ class Run:
         )
 
     def _backward_hook(self, name: str, masked: torch.Tensor | None = None) -> BackwardHook:
-        watch = self.watch
-        return BackwardHook(watch.points[name], watch.backward[name], self.batch, masked)
+        point = self.watch.points[name].within(self.batch)
+        return BackwardHook(point, self.watch.backward[name], self.batch, masked)
 
     def capture(self, name: str, x: torch.Tensor) -> None:
         """Keeps ragged rows [T, ...], or their captured positions."""

@@ -14,7 +14,6 @@ from torch import nn
 
 from ..precision.addresses import Site
 from .config import ModelConfig
-from .fingerprint import fingerprint
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
 from .hooks.activation_cache import ActivationCache
@@ -41,6 +40,7 @@ from .runners.unfused import UnfusedRunner
 from .text.prompts import Prompt, Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
+from .weights.fingerprint import fingerprint
 
 
 class HookedTransformer(ModelWeights, nn.Module):
@@ -93,7 +93,7 @@ class HookedTransformer(ModelWeights, nn.Module):
         return self._n_parameters
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of the model's config and widened tensors (`model/fingerprint.py`).
+        """Returns the SHA-256 of the model's config and widened tensors (`weights/fingerprint.py`).
 
         Backend, policy and ranks do not change it. Computed once, from the files the model was
         loaded from: about a second for 135 million weights.

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ...model.hooks.registry import has_gradient, has_key_axis, layer_of
+from ...model.hooks.registry import layer_of, select_names
+from ...model.hooks.widths import hook_width
 from ...model.transformer import HookedTransformer
 from .sequences import Batch
 
@@ -38,15 +39,13 @@ def read_rows(
 
 
 def hook_widths(model: HookedTransformer, hook_names: Sequence[str]) -> dict[str, int]:
-    """Returns the width d of each hook's rows, found by running one token.
+    """Returns the width d of each hook's rows, heads flattened.
 
-    Raises ValueError for a hook that holds token ids, or a value for every key.
+    Raises KeyError for a name that is no hook, and ValueError for a hook that holds token ids, or a
+    value for every key.
     """
-    for name in hook_names:
-        if has_key_axis(name) or not has_gradient(name):
-            raise ValueError(f"{name} has no row of a fixed width at each position")
-    one = Batch(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool))
-    return {name: x.shape[1] for name, x in read_rows(model, one, hook_names).items()}
+    names = select_names(list(hook_names), model.hook_names)
+    return {name: hook_width(model.config, name) for name in names}
 
 
 def row_norms(x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from .config import DictionaryConfig, DictionaryError
 from .differentiable import Decode, Encode, needs_graph
 from .encoder import Encoder
 from .features import Features
+from .folder import save_folder
 
 MATRICES = ("W_enc", "W_dec", "W_skip")
 """The tensors that may be narrower than fp32."""
@@ -113,6 +114,17 @@ class Dictionary(nn.Module):
             raise ValueError("encode: the activations hold NaN")
         return self._encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
 
+    def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what 0, a threshold or the k-th largest is compared with, fp32 [..., F].
+
+        Raises ValueError for a gated SAE, which compares two products.
+        """
+        if self.cfg.architecture == "gated":
+            raise ValueError("pre_activations: a gated SAE has two of them, gate and magnitude")
+        rows = x.detach().reshape(-1, self.cfg.d_in).float()
+        pre = self._encoder.pre_activations(self._encoder.centred(rows))
+        return pre.view(*x.shape[:-1], self.cfg.d_sae)
+
     def decode(self, acts: torch.Tensor | Features, x: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the reconstruction, fp32 [..., d_out].
 
@@ -153,11 +165,9 @@ class Dictionary(nn.Module):
 
         Raises ValueError for a format that is none, and OSError where it cannot be written.
         """
-        from .folder import save_folder
-
         if format != "sae_lens":
             raise ValueError(f"format = {format!r}: expected 'sae_lens'")
-        save_folder(self, Path(path))
+        save_folder(self.cfg, dict(self.named_parameters()), Path(path))
 
     def _decoder(self) -> torch.Tensor:
         table = self._encoder.widened(self.W_dec)

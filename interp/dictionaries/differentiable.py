@@ -8,19 +8,25 @@ Shapes: N rows, F features, d width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from ...model.ops.kernels import exp
 from . import kernels
+from .encoder import Weights
 from .features import Features
 
-if TYPE_CHECKING:
-    from .dictionary import Dictionary
-
 Gradients = tuple[torch.Tensor | None, ...]
+
+
+class Encodes(Weights, Protocol):
+    """A dictionary, as far as encoding in a graph needs it."""
+
+    def encode_sparse(self, x: torch.Tensor) -> Features: ...
+
+    def encoded_by(self) -> list[torch.nn.Parameter]: ...
 
 
 def needs_graph(*tensors: torch.Tensor) -> bool:
@@ -33,7 +39,7 @@ class Encode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: torch.Tensor, dictionary: Dictionary, *parameters: torch.Tensor
+        ctx: Any, rows: torch.Tensor, dictionary: Encodes, *parameters: torch.Tensor
     ) -> torch.Tensor:
         acts = dictionary.encode_sparse(rows).dense()
         ctx.save_for_backward(rows, acts)
@@ -44,7 +50,7 @@ class Encode(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_NF: torch.Tensor) -> Gradients:
         rows, acts = ctx.saved_tensors
-        d: Dictionary = ctx.dictionary
+        d: Encodes = ctx.dictionary
         dpre = grad_NF.where(acts != 0, 0.0)
         grads: dict[int, torch.Tensor] = {}
         if d.cfg.architecture == "gated":

@@ -6,7 +6,7 @@ Shapes: N rows, F features, d width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -14,20 +14,32 @@ from ...model.ops.kernels import exp, linear
 from ...model.ops.packed import PackedWeight, pack
 from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
 from . import kernels
+from .config import DictionaryConfig
 from .features import Features
-
-if TYPE_CHECKING:
-    from .dictionary import Dictionary
 
 T = TypeVar("T")
 
 _FORMATS = {dtype: format for format, dtype in DENSE_DTYPES.items()}
 
 
+class Weights(Protocol):
+    """The weights of a dictionary, those that its architecture has."""
+
+    cfg: DictionaryConfig
+    W_enc: torch.nn.Parameter
+    W_dec: torch.nn.Parameter
+    b_dec: torch.nn.Parameter
+    b_enc: torch.nn.Parameter
+    threshold: torch.nn.Parameter
+    b_gate: torch.nn.Parameter
+    b_mag: torch.nn.Parameter
+    r_mag: torch.nn.Parameter
+
+
 class Encoder:
     """Encodes rows with a dictionary's weights, which it packs once and again when they change."""
 
-    def __init__(self, dictionary: Dictionary) -> None:
+    def __init__(self, dictionary: Weights) -> None:
         self._dictionary = dictionary
         self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
 

@@ -14,7 +14,6 @@ from ...model.sources.json_file import read_object
 from ...model.weights.checkpoint import CheckpointError
 from ..activations.atomic import write_json, write_tensors
 from .config import DictionaryConfig, DictionaryError
-from .dictionary import Dictionary
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -28,18 +27,18 @@ _PICKLES = (".pt", ".pth", ".pkl", ".bin")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-def save_folder(dictionary: Dictionary, path: Path) -> None:
+def save_folder(cfg: DictionaryConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes the folder; the config appears last, so one without it is incomplete.
 
     Raises OSError where it cannot be written.
     """
     path.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().contiguous() for name, p in dictionary.named_parameters()}
-    write_tensors(path / WEIGHTS, tensors)
-    write_json(path / CONFIG, _to_json(dictionary))
+    description = _to_json(cfg, tensors["W_enc"].dtype)
+    write_tensors(path / WEIGHTS, {n: x.detach().contiguous() for n, x in tensors.items()})
+    write_json(path / CONFIG, description)
 
 
-def read_folder(path: Path) -> Dictionary:
+def read_folder(path: Path) -> tuple[DictionaryConfig, dict[str, torch.Tensor]]:
     """Reads a folder that `save_folder` or SAELens 6 wrote.
 
     Raises:
@@ -62,7 +61,7 @@ def read_folder(path: Path) -> Dictionary:
         raise DictionaryError(str(error)) from error
     try:
         config = config_from_json(found)
-        return Dictionary(config, _read_tensors(path / WEIGHTS, config))
+        return config, _read_tensors(path / WEIGHTS, config)
     except DictionaryError as error:
         raise DictionaryError(f"{path}: {error}") from error
 
@@ -99,13 +98,12 @@ def config_from_json(found: Mapping[str, Any]) -> DictionaryConfig:
     )
 
 
-def _to_json(dictionary: Dictionary) -> dict[str, Any]:
-    cfg = dictionary.cfg
+def _to_json(cfg: DictionaryConfig, dtype: torch.dtype) -> dict[str, Any]:
     found: dict[str, Any] = {
         "architecture": cfg.architecture,
         "d_in": cfg.d_in,
         "d_sae": cfg.d_sae,
-        "dtype": _DTYPES[dictionary.dtype],
+        "dtype": _DTYPES[dtype],
         "device": "cpu",
         "apply_b_dec_to_input": cfg.apply_b_dec_to_input,
         "normalize_activations": "none",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...model.hooks.widths import hook_width
 from .config import DictionaryError
 from .dictionary import Dictionary
 from .folder import CONFIG, read_folder
@@ -44,7 +45,12 @@ def load_dictionary(
         FileNotFoundError: no such folder, or a shipped dictionary that is not installed.
         DictionaryError: a damaged or unsupported one, or one that does not fit the model.
     """
-    dictionary = read_folder(find_dictionary(source))
+    path = find_dictionary(source)
+    cfg, tensors = read_folder(path)
+    try:
+        dictionary = Dictionary(cfg, tensors)
+    except DictionaryError as error:
+        raise DictionaryError(f"{path}: {error}") from error
     if model is not None:
         check_fits(dictionary, model, strict=strict)
     if dtype is not None:
@@ -98,7 +104,7 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
     for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
         if name not in model.hook_dict:
             raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
-        found = _width(model, name)
+        found = hook_width(model.config, name)
         if found != width:
             raise DictionaryError(
                 f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
@@ -113,12 +119,6 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
         if strict:
             raise DictionaryError(message + " (strict=False loads it all the same)")
         warnings.warn(message, stacklevel=3)
-
-
-def _width(model: HookedTransformer, name: str) -> int:
-    from ..activations.read import hook_widths
-
-    return hook_widths(model, [name])[name]
 
 
 def _shipped(name: str) -> Path:

@@ -26,6 +26,20 @@ def hook_gradient(x: torch.Tensor, fn: GradientFunction) -> torch.Tensor:
     return _GradientHook.apply(x, anchor, fn)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def watch_gradient(
+    x: torch.Tensor, functions: Sequence[HookFunction], point: HookPoint
+) -> torch.Tensor:
+    """As `hook_gradient`, with functions of the user's, which may read the gradient or edit it."""
+
+    def fn(grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.clone()
+        for each in functions:
+            grad = call_hook(each, grad, point)
+        return grad
+
+    return hook_gradient(x, fn)
+
+
 @dataclass(frozen=True, eq=False)
 class BackwardHook:
     """What the backward functions of a hook make of its gradient, on ragged rows.

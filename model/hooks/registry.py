@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from ..batch import RaggedBatch
 from ..config import ModelConfig
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
@@ -137,11 +138,30 @@ class HookPoint:
     Attributes:
         name: The full name, such as "blocks.3.attn.hook_pattern".
         ctx: A dictionary of the user's own, kept between calls until `reset_hooks`.
+        batch: The tokens of the pass that calls; None outside a pass.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ctx: dict[object, object] = {}
+        self.batch: RaggedBatch | None = None
+
+    def within(self, batch: RaggedBatch) -> HookPoint:
+        """Returns this point as the functions of one pass see it, which knows its tokens."""
+        point = HookPoint(self.name)
+        point.ctx = self.ctx
+        point.batch = batch
+        return point
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Where each token stands in its own sequence, int64 [B, P]; -1 on padding.
+
+        What a KV cache holds counts, left padding does not. Raises ValueError outside a pass.
+        """
+        if self.batch is None:
+            raise ValueError(f"{self.name}: no pass is calling this hook, so it has no positions")
+        return self.batch.positions_BP
 
     def layer(self) -> int:
         """The block's index. Raises ValueError outside the blocks."""
@@ -237,6 +257,11 @@ class HookRegistry:
         if dir not in ("fwd", "bwd"):
             raise ValueError(f"hooks of direction {dir!r}: expected 'fwd' or 'bwd'")
         return self.installed if dir == "fwd" else self.backward
+
+
+def in_order(fns: Sequence[HookFunction]) -> list[HookFunction]:
+    """Functions as they are called: those with a true `runs_last` see what the others leave."""
+    return sorted(fns, key=lambda fn: bool(getattr(fn, "runs_last", False)))
 
 
 def call_hook(fn: HookFunction, tensor: torch.Tensor, point: HookPoint) -> torch.Tensor:

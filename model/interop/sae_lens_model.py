@@ -6,12 +6,14 @@
     logits, cache = model.run_with_cache_with_saes(tokens, saes=[sae])
 
 An SAE runs as a hook function at its hook point: what it returns goes on through the same kernels,
-and everything else keeps its bits. SAEs have parameters, so on the native backend, which computes
-no gradients, runs are without them, functions on hooks included. Shapes: B batch, P positions.
+and everything else keeps its bits. SAEs have parameters that require gradients, so a run with one
+in it makes a graph from there on, unless it is under torch.no_grad(). Where a model computes no
+gradients (several ranks, hf_bf16) such a run raises and says so. Shapes: B batch, P positions.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,9 +22,9 @@ from typing import Any
 
 import torch
 
-from ..hooks.activation_cache import ActivationCache
-from ..hooks.captures import PosSlice, select_columns
-from ..hooks.registry import HookFunction, HookPoint, Hooks, NamesFilter, select_names
+from ..hooks.gradient_hook import watch_gradient
+from ..hooks.registry import HookFunction, HookPoint, Hooks, select_names
+from ..hooks.spliced_model import SplicedModel
 from ..text.prompts import Text
 from ..text.tokenizer import Tokenizer
 from ..transformer import HookedTransformer
@@ -38,28 +40,29 @@ class SpecialTokens:
     sep_token_id: int | None = None
 
 
-class SAELensModel:
+class SAELensModel(SplicedModel):
     """The methods of SAELens's `HookedSAETransformer` on a bitlens model.
 
-    Hook points inside a spliced SAE are called `<its hook>.hook_sae_input`, `hook_sae_acts_pre`,
-    `hook_sae_acts_post`, `hook_sae_recons`, `hook_sae_error` and `hook_sae_output`. Everything not
-    defined here is the model's own.
+    Hook points inside a spliced SAE are called `<the hook it writes>.hook_sae_input`,
+    `hook_sae_acts_pre`, `hook_sae_acts_post`, `hook_sae_recons`, `hook_sae_error` (which fires with
+    an error term only) and `hook_sae_output`. Everything not defined here is the model's own.
+
+    Attributes:
+        acts_to_saes: SAEs and transcoders by the hook that they read.
     """
 
     def __init__(self, model: HookedTransformer) -> None:
-        self.model = model
+        super().__init__(model)
         self.acts_to_saes: dict[str, Any] = {}
         self._error_terms: dict[str, bool] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "model":
-            raise AttributeError(name)
         if name == "W_E":
             # SAELens's store asks for its device at every batch, and would unpack the matrix.
             raise AttributeError(
                 "W_E is not on the adapter: take the model's own, `model.model.W_E`"
             )
-        return getattr(self.model, name)
+        return super().__getattr__(name)
 
     @property
     def tokenizer(self) -> SpecialTokens | None:
@@ -85,21 +88,22 @@ class SAELensModel:
     # Attaching
 
     def add_sae(self, sae: Any, use_error_term: bool | None = None) -> None:
-        """Splices an SAE in at its hook until `reset_saes`, instead of one that is there.
+        """Splices an SAE or transcoder in until `reset_saes`, instead of one that reads its hook.
 
         Raises:
             KeyError: a hook the model does not have, with near matches.
-            ValueError: a transcoder, whose output goes elsewhere than its input comes from.
+            ValueError: a transcoder that writes before it reads, or where another one writes.
         """
-        metadata = sae.cfg.metadata
-        if metadata.hook_name_out not in (None, metadata.hook_name):
-            raise ValueError(
-                f"a transcoder from {metadata.hook_name} to {metadata.hook_name_out}: only SAEs, "
-                "which write where they read, can be spliced in"
-            )
-        (name,) = select_names(metadata.hook_name, self.model.hook_names)
-        self.acts_to_saes[name] = sae
-        self._error_terms[name] = sae.use_error_term if use_error_term is None else use_error_term
+        names = self.model.hook_names
+        (read,) = select_names(sae.cfg.metadata.hook_name, names)
+        (written,) = select_names(_written(sae), names)
+        if names.index(written) < names.index(read):
+            raise ValueError(f"a transcoder from {read} to {written}, which comes before it")
+        for other, each in self.acts_to_saes.items():
+            if other != read and _written(each) == written:
+                raise ValueError(f"{written} is written by what reads {other} already")
+        self.acts_to_saes[read] = sae
+        self._error_terms[read] = sae.use_error_term if use_error_term is None else use_error_term
 
     def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
         """Takes SAEs off these hooks, or off all. Raises KeyError where there is none."""
@@ -124,46 +128,17 @@ class SAELensModel:
     # Running
 
     @property
-    def hook_names(self) -> list[str]:
-        """The model's hooks, then those inside the SAEs."""
-        inner = [f"{at}.{name}" for at, sae in self.acts_to_saes.items() for name in sae.hook_dict]
-        return self.model.hook_names + inner
+    def inner_names(self) -> list[str]:
+        """The hook points inside the SAEs."""
+        return [
+            f"{_written(sae)}.{name}"
+            for sae in self.acts_to_saes.values()
+            for name in sae.hook_dict
+        ]
 
-    def __call__(self, tokens: Any, **options: Any) -> Any:
-        """`HookedTransformer.forward` with the SAEs in."""
-        return self.run_with_hooks(tokens, **options)
-
-    def run_with_hooks(self, tokens: Any, fwd_hooks: Hooks = (), **options: Any) -> Any:
-        """`HookedTransformer.run_with_hooks` with the SAEs in; hooks may stand inside them."""
-        with self._spliced(fwd_hooks) as outer:
-            return self.model.run_with_hooks(tokens, outer, **options)
-
-    def run_with_cache(
-        self,
-        tokens: Any,
-        names_filter: NamesFilter = None,
-        pos_slice: PosSlice = None,
-        remove_batch_dim: bool = False,
-        **options: Any,
-    ) -> tuple[Any, ActivationCache]:
-        """`HookedTransformer.run_with_cache` with the SAEs in, and what is inside them."""
-        wanted = select_names(names_filter, self.hook_names)
-        outer = [name for name in wanted if name in self.model.hook_dict]
-        inner = [name for name in wanted if name not in self.model.hook_dict]
-        found: dict[str, torch.Tensor] = {}
-
-        def keep(name: str) -> HookFunction:
-            def fn(tensor: torch.Tensor, *, hook: HookPoint) -> None:
-                columns = select_columns(pos_slice, tensor.shape[1])
-                found[name] = tensor.detach() if columns is None else tensor.detach()[:, columns]
-
-            return fn
-
-        keepers = [(name, keep(name)) for name in inner]
-        with self._spliced(keepers) as splices, self.model.hooks(splices):
-            result, cache = self.model.run_with_cache(tokens, outer, pos_slice, **options)
-        cache = ActivationCache({**cache, **found}, self.model)
-        return result, cache.remove_batch_dim() if remove_batch_dim else cache
+    def inner_has_gradient(self, name: str) -> bool:
+        """Returns whether gradients flow through it: SAELens takes the error as a constant."""
+        return not name.endswith("hook_sae_error")
 
     def run_with_saes(self, tokens: Any, saes: Any = (), **options: Any) -> Any:
         """`__call__` with these SAEs in."""
@@ -189,27 +164,31 @@ class SAELensModel:
             return run(tokens, **options)
 
     @contextmanager
-    def _spliced(self, fwd_hooks: Hooks) -> Iterator[Hooks]:
-        """Installs the hooks that stand inside SAEs; yields the SAEs as hooks, then the others.
-
-        Raises KeyError for a name there is not, and ValueError for a filter that matches nothing.
-        """
-        outer: list[tuple[str, HookFunction]] = []
+    def spliced(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[None]:
+        """Splices the SAEs in, with functions inside them, for the length of a block."""
+        of_hook = {_written(sae): sae for sae in self.acts_to_saes.values()}
+        inner = [(str(name), fn) for name, fn in fwd_hooks]
+        # Behind the others, so that the gradient is that of what goes on.
+        inner += [(str(name), _gradient_of(str(name), fn)) for name, fn in bwd_hooks]
         with ExitStack() as stack:
-            for name, fn in fwd_hooks:
-                matches = select_names(name, self.hook_names)
-                if not matches:
-                    raise ValueError("fwd_hooks: a name filter matches no hook")
-                for match in matches:
-                    at, _, inner = match.rpartition(".")
-                    if match in self.model.hook_dict:
-                        outer.append((match, fn))
-                    else:
-                        stack.enter_context(self.acts_to_saes[at].hooks([(inner, fn)]))
-            splices = [(name, self._splice(name)) for name in self.acts_to_saes]
-            graph = torch.is_grad_enabled() and self.model.ops.differentiable
-            stack.enter_context(torch.set_grad_enabled(graph))
-            yield splices + outer
+            for name, fn in inner:
+                at, _, end = name.rpartition(".")
+                stack.enter_context(of_hook[at].hooks([(end, fn)]))
+            stack.enter_context(self.model.hooks(self._splices()))
+            yield
+
+    def _splices(self) -> list[tuple[str, HookFunction]]:
+        """The SAEs as hooks, and those of transcoders that only read, which come last."""
+        writers: list[tuple[str, HookFunction]] = []
+        readers: list[tuple[str, HookFunction]] = []
+        for read, sae in self.acts_to_saes.items():
+            if _written(sae) == read:
+                writers.append((read, self._splice(read)))
+            else:
+                reader, writer = self._transcode(read)
+                writers.append((_written(sae), writer))
+                readers.append((read, reader))
+        return writers + readers
 
     def _splice(self, name: str) -> HookFunction:
         sae, error_term = self.acts_to_saes[name], self._error_terms[name]
@@ -220,6 +199,51 @@ class SAELensModel:
             return y.to(tensor.dtype)
 
         return fn
+
+    def _transcode(self, name: str) -> tuple[HookFunction, HookFunction]:
+        """What a transcoder does where it reads, and where it writes."""
+        transcoder, error_term = self.acts_to_saes[name], self._error_terms[name]
+        held: list[torch.Tensor] = []
+
+        def read(tensor: torch.Tensor, *, hook: HookPoint) -> None:
+            held[:] = [tensor.to(transcoder.dtype, copy=True)]
+
+        read.runs_last = True  # type: ignore[attr-defined]
+
+        def write(tensor: torch.Tensor, *, hook: HookPoint) -> torch.Tensor:
+            x = held.pop()
+            y: torch.Tensor = transcoder(x)
+            if error_term:
+                with torch.no_grad(), _without_hooks(transcoder):
+                    missed = tensor - transcoder(x)
+                y = y + transcoder.hook_sae_error(missed)
+            y = transcoder.hook_sae_output(y)
+            return y.to(tensor.dtype)
+
+        return read, write
+
+
+def _written(sae: Any) -> str:
+    """The hook that an SAE or transcoder writes."""
+    metadata = sae.cfg.metadata
+    return str(metadata.hook_name_out or metadata.hook_name)
+
+
+def _gradient_of(name: str, fn: HookFunction) -> HookFunction:
+    """A function of an activation that has `fn` called with its gradient."""
+    point = HookPoint(name)
+
+    def watched(tensor: torch.Tensor, *, hook: Any) -> torch.Tensor:
+        return watch_gradient(tensor, [fn], point) if torch.is_grad_enabled() else tensor
+
+    return watched
+
+
+@contextmanager
+def _without_hooks(sae: Any) -> Iterator[None]:
+    """Silences the hook points inside, as SAELens does for the error term."""
+    with importlib.import_module("sae_lens.saes.sae")._disable_hooks(sae):
+        yield
 
 
 @contextmanager

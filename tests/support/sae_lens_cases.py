@@ -37,6 +37,34 @@ def random_sae(hook: str, d_in: int, context_size: int = 6, reshape: str = "none
     return sae
 
 
+def random_transcoder(read: str, written: str, d: int, *, skip: bool = False) -> Any:
+    """A ReLU transcoder of D_SAE latents, the same at every call."""
+    metadata = sae_lens.saes.sae.SAEMetadata(
+        hook_name=read, hook_name_out=written, context_size=6, model_name="random"
+    )
+    kind, config = (
+        (sae_lens.SkipTranscoder, sae_lens.SkipTranscoderConfig)
+        if skip
+        else (sae_lens.Transcoder, sae_lens.TranscoderConfig)
+    )
+    transcoder = kind(
+        config(
+            d_in=d,
+            d_out=d,
+            d_sae=D_SAE,
+            dtype="float32",
+            device="cpu",
+            apply_b_dec_to_input=False,
+            metadata=metadata,
+        )
+    )
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in transcoder.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * d**-0.5)
+    return transcoder
+
+
 def hooked_sae_transformer(checkpoint: Checkpoint, ours: SAELensModel) -> Any:
     """SAELens's model on TransformerLens, with our tokenizer."""
     kind = sae_lens.HookedSAETransformer

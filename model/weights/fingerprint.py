@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 
-from .weights.checkpoint import Checkpoint
+from .checkpoint import Checkpoint
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
