@@ -10,6 +10,10 @@ promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16 forces an instr
 
 from __future__ import annotations
 
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
 try:
     from ._core import numerics_version as numerics_version
 except ModuleNotFoundError as error:
@@ -19,14 +23,17 @@ except ModuleNotFoundError as error:
         "otherwise reinstall with `pip install --force-reinstall --no-deps bitlens`."
     ) from error
 
-from . import _core, moved_modules
+from . import moved_modules
+from ._core import isa as _isa
+from .threads import get_num_threads, set_num_threads
+from .version import __version__
+
+if TYPE_CHECKING:
+    from . import sampling
+    from .model import GenerateOutput, HookedTransformer, ModelConfig
+    from .model.load import load
 
 moved_modules.install()
-
-from . import sampling  # noqa: E402
-from .model import GenerateOutput, HookedTransformer, ModelConfig, load  # noqa: E402
-from .threads import get_num_threads, set_num_threads  # noqa: E402
-from .version import __version__  # noqa: E402
 
 __all__ = [
     "GenerateOutput",
@@ -41,8 +48,37 @@ __all__ = [
     "set_num_threads",
 ]
 
+_HOMES = {
+    "GenerateOutput": "model",
+    "HookedTransformer": "model",
+    "ModelConfig": "model",
+    "load": "model",
+}
+"""The modules that names of this one are resolved from when they are first asked for (PEP 562), so
+that what needs no model does not wait for torch."""
+
+_MODULES = ("interp", "model", "precision", "sampling")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_MODULES})
+
 
 def isa() -> str:
     """The instruction set in use: "generic", "avx2", "avx512" or "avx512_bf16", which is avx512
     with vdpbf16ps for bf16. BITLENS_ISA forces one; all have the same bits."""
-    return _core.isa()
+    return _isa()
+
+
+if "torch" in sys.modules:
+    # Whoever has torch finds torch.ops.bitlens as well: importing the model registers it.
+    importlib.import_module(".model", __name__)

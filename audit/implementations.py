@@ -36,7 +36,7 @@ def native(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 
 
 def eager(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
-    """As transformers' eager Llama. Raises ValueError for an operation or a form it lacks."""
+    """The operation of transformers' eager Llama. Raises ValueError where it has none."""
     return _run(_EAGER, "eager Llama", inputs, contract)
 
 

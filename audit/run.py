@@ -96,7 +96,7 @@ def audit(
     plan: Plan = DEFAULT_PLAN,
     progress: Progress | None = None,
 ) -> AuditResult:
-    """As `run_audit`, of paths and texts that are there already."""
+    """Runs the audit on paths and texts that are there already."""
     tell = progress or _silent
     tokens_NP = written.tokens_NP
     n_prompts = len(tokens_NP)

@@ -13,7 +13,7 @@ ActFn = Literal["silu", "gelu_tanh"]
 
 MAX_LAYERS = 4096
 MAX_SIZE = (1 << 31) - 1
-"""Of any dimension, the context and windows: kernels multiply two of them in 64 bits."""
+"""The largest dimension, context or window: kernels multiply two of them in 64 bits."""
 
 # What a scale, an epsilon or a base may be: a normal fp32 number, since kernels compute with it.
 _SMALLEST, _LARGEST = 2.0**-126, 3.4e38

@@ -169,7 +169,7 @@ class ForwardPass:
         arguments: tuple[Any, ...],
         prepend_bos: bool | None = None,
     ) -> tuple[torch.Tensor, Run]:
-        """As `_prepare`, once all ranks agree on the pass, its other `arguments` included."""
+        """Prepares the pass once all ranks agree on it, its other `arguments` included."""
         if self.group is None:
             return self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
         topics = ("the tokens", "the hooks and overrides", "the arguments")

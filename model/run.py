@@ -162,7 +162,7 @@ class Run:
         return x
 
     def hook_edited(self, name: str, x: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """As `hook`, and whether to compute on from the result: it was edited or is in a graph."""
+        """Fires a hook; also returns whether to go on from an edited result, or one in a graph."""
         y = self.hook(name, x)
         return y, y is not x
 

@@ -174,7 +174,7 @@ class HookedTransformer(ModelWeights, nn.Module):
         kv_cache: KVCache | None = None,
         captures: Captures | None = None,
     ) -> torch.Tensor:
-        """As `forward_last`, but only this rank's part of the vocabulary, from `vocab_start` on.
+        """Returns this rank's part of `forward_last`'s vocabulary, from `vocab_start` on.
 
         All of it without a group. Nothing is gathered unless unembed.hook_out or an override asks.
         """
@@ -329,7 +329,7 @@ class HookedTransformer(ModelWeights, nn.Module):
         self.forward_pass.recomputes = False
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """As `nn.Module`. Raises ValueError on the native backend, whose weights are packed."""
+        """Works like `nn.Module`'s. Raises ValueError on the native backend: it packs weights."""
         if requires_grad and not self.ops.differentiable:
             raise ValueError(
                 'requires_grad_: packed weights have no gradients; load with backend="torch" '

@@ -117,14 +117,14 @@ class Growth:
 
 
 def evaluation_growth(heads: Heads) -> Growth:
-    """Of our own products with the vocabulary, their operands rounded first."""
+    """The growth of our own products with the vocabulary, their operands rounded first."""
     info = torch.finfo(heads.arithmetic)
     relative = product_growth(heads.d_model + 3, info.eps / 2)
     return Growth(relative * _SLACK, 4 * heads.d_model * info.tiny)
 
 
 def contract_growth(contract: PrecisionContract, d_model: int) -> Growth:
-    """Of any product that keeps `contract`, subnormals flushed or not."""
+    """The growth of any product that keeps `contract`, subnormals flushed or not."""
     model = model_of(contract)
     relative = model.reduction(d_model)
     tiny = max(model.compute.smallest_normal, model.accumulate.smallest_normal)

@@ -104,7 +104,7 @@ def check(actual: Tensor, inputs: Mapping[str, Any], contract: PrecisionContract
 
 
 def judge(actual: Tensor, allowed: Enclosure, contract: PrecisionContract) -> Verdict:
-    """As `check`, against the enclosure of these inputs under this contract."""
+    """`check` with a given enclosure of the inputs under this contract."""
     if not isinstance(actual, Tensor) or not actual.is_floating_point():
         raise InputsError(f"{contract.op}: the output to judge must be a floating-point tensor")
     if actual.shape != allowed.lo.shape:

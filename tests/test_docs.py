@@ -58,7 +58,8 @@ def test_the_attribution_example(smollm2_path: Path) -> None:
 
 
 def test_links_point_at_files() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", *PAGES):
+    pages = [path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")]
+    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *map(str, pages)):
         path = ROOT / document
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{document} points at {target}"
@@ -68,3 +69,9 @@ def test_every_hook_name_is_documented(smollm2_path: Path) -> None:
     page = (ROOT / "docs" / "hooks.md").read_text()
     names = {name.rsplit(".", 1)[-1] for name in bitlens.load(smollm2_path).hook_names}
     assert not {name for name in names if name not in page and name != "hook_k_input"}
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert not {page for page in pages if f"]({page})" not in index}

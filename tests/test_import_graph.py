@@ -46,6 +46,12 @@ def test_no_package_takes_another_ones_private_names() -> None:
     assert not trespasses(_edges(), _files(ROOT))
 
 
+def test_no_module_is_imported_by_a_name_it_had_before() -> None:
+    """An arrow to a name that no file has would hide a circle."""
+    known = {*_files(ROOT), "_core"}
+    assert not {edge for edge in _edges() if edge.target not in known}
+
+
 def test_every_file_of_a_room_is_read() -> None:
     assert {module.split(".")[0] for module in _files(ROOT)} >= {"precision", "model", "audit"}
     found = {(edge.source, edge.target) for edge in _edges()}

@@ -223,6 +223,43 @@ def test_import_is_quick_and_light() -> None:
     assert not {name.split(".")[0] for name in runs[0][1]} & HEAVY
 
 
+_COMMANDS = """
+import sys
+from bitlens.cli import main
+for arguments in %r:
+    sys.argv = ["bitlens", *arguments]
+    try:
+        main()
+    except SystemExit as leaving:
+        assert leaving.code in (0, None)
+    assert "torch" not in sys.modules, arguments
+"""
+
+
+def test_help_and_version_do_not_wait_for_torch() -> None:
+    commands = ("generate", "info", "fetch", "verify", "bench", "audit", "context-cost")
+    helps = [("--help",), ("--version",), *((command, "--help") for command in commands)]
+    out = _run(sys.executable, "-c", _COMMANDS % helps, cwd=ROOT.parent)
+    assert bitlens.__version__ in out
+    assert all(command in out for command in commands)
+
+
+def test_names_are_resolved_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, bitlens; bitlens.isa(), bitlens.numerics_version, bitlens.__version__;"
+        "assert 'torch' not in sys.modules; from bitlens import load, sampling, ModelConfig;"
+        "from bitlens.model import load as same; assert load is same is bitlens.load;"
+        "assert bitlens.sampling is sampling; assert bitlens.model.load is load;"
+        "assert bitlens.precision.check; import torch; assert torch.ops.bitlens.linear"
+    )
+    _run(sys.executable, "-c", code, cwd=ROOT.parent)
+
+
+def test_who_has_torch_finds_the_operators() -> None:
+    code = "import torch, bitlens; assert torch.ops.bitlens.linear"
+    _run(sys.executable, "-c", code, cwd=ROOT.parent)
+
+
 def test_a_missing_core_says_how_to_build(tmp_path: Path) -> None:
     # Under another name: an editable install finds bitlens._core wherever `bitlens` lies.
     (tmp_path / "coreless").mkdir()

@@ -49,7 +49,7 @@ def approx_top_k(
 def approx_top_k_losing_tail(
     logits_BV: torch.Tensor, k: int, recall_target: float = 0.95
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `approx_top_k`, but with only as many windows as fit: the last V mod L ids are never read.
+    """`approx_top_k` with only as many windows as fit: it never reads the last V mod L ids.
 
     Stands for the postmortem's deeper fault, whose cause was not published: an approximate top-k
     that for some shapes returned wrong results altogether, the best token missing, and for others

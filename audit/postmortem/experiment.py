@@ -165,7 +165,7 @@ def _compare(
 
 
 def _compare_exact(shards: list[torch.Tensor], first_prompt: int) -> tuple[int, int, int]:
-    """As `_compare`, of the exact sampler on these logits, beside itself on one shard of them."""
+    """Compares the exact sampler on these logits with itself on one shard of them."""
     whole_BV = torch.cat(shards, dim=1)
     size = len(whole_BV)
     best_B = whole_BV.argmax(dim=1)

@@ -104,7 +104,7 @@ class QueryBlock:
         )
 
     def scores(self, q_QHh: Tensor, k_pages: Pages) -> Tensor:
-        """As in the forward pass."""
+        """What the forward pass computes."""
         return self.products(q_QHh, k_pages, self.settings.scale, self.settings.cap)
 
     def sums_over_keys(self, weight_QHK: Tensor, pages: Pages) -> Tensor:

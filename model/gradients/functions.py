@@ -95,7 +95,7 @@ class Widen(Function):
 
 
 class RMSScale(Function):
-    """Of fp32 x."""
+    """Takes fp32 x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
@@ -110,7 +110,7 @@ class RMSScale(Function):
 
 
 class Normalize(Function):
-    """Of fp32 x."""
+    """Takes fp32 x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tens
 def normalize_backward(
     dn: torch.Tensor, x: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of x / scale: gradients of x and of scale [..., 1], all fp32."""
+    """Differentiates x / scale; returns the gradients of x and of scale [..., 1], all fp32."""
     dn, x, scale = dn.contiguous(), x.contiguous(), scale.contiguous()
     d = x.shape[-1]
     dx, dscale = empty(x.shape), empty(scale.shape)
@@ -38,7 +38,7 @@ def normalize_backward(
 
 
 def rms_scale_backward(dscale: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Of sqrt(mean(x^2) + eps), all fp32."""
+    """Differentiates sqrt(mean(x^2) + eps), all fp32."""
     dscale, x, scale = dscale.contiguous(), x.contiguous(), scale.contiguous()
     d = x.shape[-1]
     dx = empty(x.shape)
@@ -51,7 +51,7 @@ def rms_scale_backward(dscale: torch.Tensor, x: torch.Tensor, scale: torch.Tenso
 def rms_norm_backward(
     dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Of the norm over the last axis, in x's dtype."""
+    """Differentiates the norm over the last axis, in x's dtype."""
     dy, x = dy.contiguous(), x.contiguous()
     d = x.shape[-1]
     dx = empty(x.shape, x.dtype)
@@ -63,7 +63,10 @@ def rms_norm_backward(
 
 
 def softmax_backward(pattern: torch.Tensor, dpattern: torch.Tensor) -> torch.Tensor:
-    """Of the softmax over the last axis, fp32; dpattern is finite where the pattern is 0."""
+    """Differentiates the softmax over the last axis, fp32.
+
+    dpattern is finite where the pattern is 0.
+    """
     pattern, dpattern = pattern.contiguous(), dpattern.contiguous()
     out = empty(pattern.shape)
     n = pattern.shape[-1]
@@ -74,7 +77,7 @@ def softmax_backward(pattern: torch.Tensor, dpattern: torch.Tensor) -> torch.Ten
 
 
 def soft_cap_backward(dy: torch.Tensor, y: torch.Tensor, cap: float) -> torch.Tensor:
-    """Of y = cap * tanh(x / cap), fp32."""
+    """Differentiates y = cap * tanh(x / cap), fp32."""
     dy, y = dy.contiguous(), y.contiguous()
     dx = empty(y.shape)
     _core.soft_cap_backward(dy.data_ptr(), y.data_ptr(), y.numel(), cap, dx.data_ptr())
@@ -84,7 +87,7 @@ def soft_cap_backward(dy: torch.Tensor, y: torch.Tensor, cap: float) -> torch.Te
 def gated_act_backward(
     kind: ActFn, gate: torch.Tensor, up: torch.Tensor, dpost: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of act(gate) * up: gradients of gate and of up, in their dtype."""
+    """Differentiates act(gate) * up; returns the gradients of gate and up, in their dtype."""
     gate, up, dpost = gate.contiguous(), up.contiguous(), dpost.contiguous()
     dgate, dup = empty(gate.shape, gate.dtype), empty(up.shape, up.dtype)
     _core.gated_act_backward(

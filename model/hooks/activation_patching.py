@@ -21,10 +21,10 @@ from .registry import HookPoint
 
 Axis = Literal["layer", "pos", "head_index", "head", "src_pos", "dest_pos"]
 Metric = Callable[[torch.Tensor], torch.Tensor]
-"""Of logits [B, P, V], a scalar."""
+"""Makes a scalar of logits [B, P, V]."""
 
 PatchSetter = Callable[[torch.Tensor, Sequence[int], torch.Tensor], torch.Tensor]
-"""Of the corrupted activation, an index that starts with the layer, and the clean activation."""
+"""Patches the corrupted activation at an index that starts with the layer, from the clean one."""
 
 
 class ActivationPatch(Protocol):
@@ -224,7 +224,7 @@ def get_act_patch_attn_head_by_pos_every(
     clean_cache: ActivationCache,
     metric: Metric,
 ) -> torch.Tensor:
-    """As above by position (of the query, for patterns), [5, L, P, H]; missing heads are 0."""
+    """The same by position (of the query, for patterns), [5, L, P, H]; missing heads are 0."""
     kinds = (
         get_act_patch_attn_head_out_by_pos,
         get_act_patch_attn_head_q_by_pos,

@@ -156,7 +156,7 @@ class TransformersAddresses:
     def _layer_forward(
         self, layer: Any, block: str, hidden_states: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
-        """As the decoder layers, whose residual adds are no modules."""
+        """Runs in place of the decoder layers, whose residual adds are no modules."""
         norms = _norms(layer)
         attn_out, _ = layer.self_attn(hidden_states=norms["ln1"](hidden_states), **kwargs)
         if self._is_gemma:
@@ -169,7 +169,7 @@ class TransformersAddresses:
         return resid_post
 
     def _mlp_forward(self, mlp: Any, address: str, x: torch.Tensor) -> torch.Tensor:
-        """As the family's MLPs, whose product is no module."""
+        """Runs in place of the family's MLPs, whose product is no module."""
         gate, up = mlp.gate_proj(x), mlp.up_proj(x)
         down: torch.Tensor = mlp.down_proj(
             self._op(f"{address}.act", partial(_gated_act, mlp.act_fn), gate, up)
@@ -211,7 +211,7 @@ class _DispatchedAttention:
         self._registry, self._dispatch = registry, dispatch
 
     def get_interface(self, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        """As the table's own; the default is what transformers runs as "eager"."""
+        """Answers like the table's own; the default is what transformers runs as "eager"."""
         return partial(self._dispatch, self._registry.get_interface(name, default))
 
 

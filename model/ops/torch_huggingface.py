@@ -24,7 +24,7 @@ class HuggingFaceOps(TorchOps):
         self._rounds_normalized = rounds_normalized(config)
 
     def vector(self, vector: torch.Tensor) -> torch.Tensor:
-        """As it comes: in bf16, or in fp32 where it is 1 + w."""
+        """Keeps the vector's dtype: bf16, or fp32 where it is 1 + w."""
         return nn.Parameter(vector.to(self.device))
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:

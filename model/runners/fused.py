@@ -121,7 +121,7 @@ _ALWAYS_FP32 = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_patte
 
 
 def _tap_shape(config: ModelConfig, name: str, n_keys: int) -> tuple[int, ...]:
-    """Of one ragged row."""
+    """The shape of a tap's row."""
     if has_key_axis(name):
         return config.n_heads, n_keys
     if name in ("mlp.hook_pre", "mlp.hook_pre_linear", "mlp.hook_post"):

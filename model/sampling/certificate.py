@@ -9,7 +9,7 @@ from .typical import TypicalSet
 
 @dataclass(frozen=True)
 class Certificate:
-    """Of one row; masses are integers in units of 2^-44 of the best token's weight.
+    """What proves a row's choice; masses are integers in units of 2^-44 of the best token's weight.
 
     Attributes:
         x_max: The best logit after temperature.

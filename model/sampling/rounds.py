@@ -52,7 +52,7 @@ class Request:
 
 @dataclass
 class Outcome:
-    """Of all rows [B]: chosen keys (0: not valid), what a certificate needs, and best tokens."""
+    """All rows' [B] chosen keys (0: not valid), what a certificate needs, and best tokens."""
 
     choices: npt.NDArray[np.void]
     totals: U64
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass
 class _State:
-    """Of a rank under way."""
+    """What a rank has found so far."""
 
     request: Request
     shard: Shard

@@ -82,7 +82,7 @@ class Shard:
     def perturbed_and_mass(
         self, indices: I64, m: int
     ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-        """As `perturbed`, and the slice's sums of weights [R], in the same pass."""
+        """Returns `perturbed` and the slice's sums of weights [R], from one pass."""
         best = np.empty((len(indices), m), dtype=SCORED)
         mass = np.empty(len(indices), dtype=MASS)
         _core.sampling_perturbed(*self.at(indices), m, 0, address(best), address(mass))

@@ -102,7 +102,7 @@ def _gguf_file(model: HubModel) -> tuple[Path, Path]:
 
 
 def _parts(model: HubModel, names: Iterable[str]) -> list[str]:
-    """Of a repository's files those of the GGUF model: one, or all its parts in order."""
+    """The files of the GGUF model in a repository: one, or all its parts in order."""
     found = sorted(
         name
         for name in names
@@ -117,7 +117,7 @@ def _parts(model: HubModel, names: Iterable[str]) -> list[str]:
 
 
 def _patterns(model: HubModel) -> list[str]:
-    """Of the files it may be: one by its name, or those whose names end in a quantisation."""
+    """The files that a choice may mean: one by its name, or those that end in a quantisation."""
     tag = model.gguf or ""
     if tag.endswith(".gguf"):
         part = _PART.search(tag)

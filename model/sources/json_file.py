@@ -54,7 +54,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_object_if_there(path: Path) -> dict[str, Any]:
-    """As `read_object`; an absent file is an empty object."""
+    """Reads an object; an absent file is an empty one."""
     return read_object(path) if path.exists() else {}
 
 

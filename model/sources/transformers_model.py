@@ -168,7 +168,7 @@ def _require_tied(tensors: Mapping[str, torch.Tensor], name: str) -> None:
 
 
 def _tokenizer(tokenizer: Any, model: Any, config: ModelConfig) -> Tokenizer | None:
-    """As from a directory that both were saved to."""
+    """Reads both like a directory that they were saved to."""
     from .huggingface_tokenizer import tokenizer_from_directory
 
     kind = type(tokenizer).__name__

@@ -121,7 +121,7 @@ def _grid(v: Interval) -> Tensor:
 
 
 def _significant_bits(v: Interval, grid: Tensor) -> int:
-    """Of the widest element: its highest set bit to its lowest; 53 for what is no point."""
+    """The widest element's bits, its highest set one to its lowest; 53 for what is no point."""
     finite = v.lo != 0
     if not bool(finite.any()):
         return 0

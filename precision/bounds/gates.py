@@ -86,7 +86,9 @@ def soft_cap_bound(model: RoundingModel, y: Tensor, x: Tensor, cap: float) -> Te
 
 
 def soft_cap_error(model: RoundingModel, size: Tensor, cap: float) -> Tensor:
-    """Of c tanh(q), q = x / c, beside what x is off: results as large as `size`, before a cast.
+    """Bounds the error of c tanh(q), q = x / c, before a cast, for results as large as `size`.
+
+    x's own error comes on top.
 
     A relative error e of q moves tanh q by e / (1 - e) of itself at most, as q is at most tanh q
     times cosh^2 q; an absolute one by no more than itself.

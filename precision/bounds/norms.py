@@ -30,7 +30,7 @@ def rms_norm_bound(
 def layer_norm_bound(
     model: RoundingModel, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """As RMSNorm of x - mean, which inherits the mean's error: growth * mean|x| / |x - mean|.
+    """Bounds RMSNorm of x - mean, which inherits the mean's error: growth * mean|x| / |x - mean|.
 
     Variance from the deviations, or updated with the mean (Welford; Chan, Golub and LeVeque,
     American Statistician 37, 1983, table 2); by E[x^2] - E[x]^2 it can be off by more.

@@ -50,7 +50,7 @@ class Algebra(Protocol):
         ...
 
     def transpose(self, x: Array) -> Array:
-        """Of the last two axes."""
+        """Swaps the last two axes."""
         ...
 
     def repeat(self, x: Array, times: int) -> Array:

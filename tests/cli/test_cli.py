@@ -6,13 +6,16 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import bitlens
 import pytest
 from bitlens.audit.invariance import verify as verify_module
 from bitlens.cli.console import INTERNAL_ERROR
+from bitlens.cli.options import Backend
+from bitlens.model.load import Backend as BackendName
 from bitlens.model.ops.policy import NATIVE_POLICIES, POLICIES
+from bitlens.model.sources import ALIASES
 from bitlens.policy_names import NativePolicyName, PolicyName
 from support.command_line import command_runner
 from support.tiny_llama import write_tiny_llama
@@ -124,6 +127,12 @@ def test_every_policy_is_offered(run: Run, tiny_llama: Path) -> None:
     assert [choice.value for choice in NativePolicyName] == list(NATIVE_POLICIES)
     code, out, _ = run("verify", tiny_llama, "--quick", "--dtype", "hf_bf16", "--json")
     assert (code, json.loads(out)["dtype"]) == (0, "hf_bf16")
+
+
+def test_every_backend_and_alias_is_offered(run: Run) -> None:
+    assert tuple(choice.value for choice in Backend) == get_args(BackendName)
+    _, out, _ = run("info", "--help")
+    assert all(alias in out for alias in ALIASES)
 
 
 def test_verify_exits_1_where_a_bit_moves(
