@@ -70,7 +70,8 @@ def collect_examples(
     """
     if model.tokenizer is None:
         raise ValueError("collect_examples: this model was loaded without a tokenizer")
-    sequences = (packing or Packing()).sequences(documents, model.tokenizer)
+    packing = packing or Packing(min(256, model.config.n_ctx))
+    sequences = packing.sequences(documents, model.tokenizer)
     fired = torch.zeros(dictionary.cfg.d_sae, dtype=torch.int64)
     best: _Best | None = None
     limit, seen = None, 0

@@ -38,7 +38,7 @@ def splice(
     - decode(edited), rounded to the hook's dtype, without the error term.
 
     A transcoder encodes what it reads at `hook_name`; x is what it finds at `hook_name_out`.
-    Gradients are those of these formulas, where a run makes a graph (docs/dictionaries_splice.md).
+    Gradients are those of these formulas, where a run makes a graph (docs/splicing.md).
 
     Args:
         model: The model; others may not use it meanwhile without the dictionaries.

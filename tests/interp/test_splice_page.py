@@ -1,4 +1,4 @@
-"""The examples of docs/dictionaries_splice.md, on a random model under the names of the page."""
+"""The examples of docs/splicing.md, on a random model under the names of the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bitlens.model.config import LayerConfig
 from support.random_dictionaries import random_dictionary
 from support.random_models import byte_tokenizer, random_model
 
-PAGE = Path(bitlens.__file__).parent / "docs" / "dictionaries_splice.md"
+PAGE = Path(bitlens.__file__).parent / "docs" / "splicing.md"
 
 
 def test_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
