@@ -15,6 +15,8 @@ _CONTENDERS = {
     "bandwidth": ("bandwidth", "Bandwidth"),
     "bitlens sampler": ("samplers", "BitlensSampler"),
     "torch sampler": ("samplers", "TorchSampler"),
+    "bitlens training": ("dictionary_training", "BitlensTraining"),
+    "SAELens training": ("dictionary_training", "SAELensTraining"),
     "llama.cpp sampler": ("llama_cpp_samplers", "LlamaCppSampler"),
 }
 

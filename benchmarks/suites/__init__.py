@@ -27,6 +27,7 @@ class Suite(StrEnum):
     control = "control"
     growth = "growth"
     sampling = "sampling"
+    dictionaries = "dictionaries"
 
 
 NO_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}

@@ -36,6 +36,12 @@ USES = (
         "from bitlens.audit.postmortem.plot import require_matplotlib as r; r()",
     ),
     Use(
+        "sae",
+        "zstandard",
+        "from bitlens.interp.activations.corpus import default_corpus\n"
+        "next(iter(default_corpus(('36_sciq_tf',))))",
+    ),
+    Use(
         "interop",
         "transformers",
         "import os\n"
