@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class ActivationStore:
         if not self.n_rows:
             raise ValueError(f"{folder}: the harvest holds no rows")
 
-    @cached_property
+    @property
     def n_rows(self) -> int:
         return sum(shard.n_rows for shard in self.shards)
 
@@ -88,7 +87,7 @@ class ActivationStore:
                 if number + n_batches <= start:
                     number += n_batches
                     continue
-                rows = self._read(group)
+                rows = self.read(group)
                 order = torch.randperm(n_rows, generator=_generator(seed, epoch, i))
                 for j in range(max(0, start - number), n_batches):
                     picked = order[j * batch_size : (j + 1) * batch_size]
@@ -99,7 +98,7 @@ class ActivationStore:
 
     def sample(self, n_rows: int) -> dict[str, torch.Tensor]:
         """Returns the first rows of the harvest, fp32 [at most n_rows, d] by hook name."""
-        shard = self._read(self.shards[:1])
+        shard = self.read(self.shards[:1])
         return {name: x[:n_rows] for name, x in shard.items()}
 
     def _groups(self, seed: int, epoch: int) -> Iterator[list[Shard]]:
@@ -113,7 +112,8 @@ class ActivationStore:
             group.append(shard)
         yield group
 
-    def _read(self, group: list[Shard]) -> dict[str, torch.Tensor]:
+    def read(self, group: list[Shard]) -> dict[str, torch.Tensor]:
+        """Returns the rows of some shards, fp32 [N, d] by hook name."""
         n_rows = sum(shard.n_rows for shard in group)
         widths: dict[str, int] = self.description["widths"]
         rows = {name: torch.empty(n_rows, width) for name, width in widths.items()}
