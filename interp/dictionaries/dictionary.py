@@ -13,7 +13,7 @@ from torch import nn
 
 from . import kernels
 from .config import DictionaryConfig, DictionaryError
-from .differentiable import Decode, Encode, needs_graph
+from .differentiable import Decode, Encode, Skip, needs_graph
 from .encoder import Encoder
 from .features import Features
 from .folder import save_folder
@@ -177,10 +177,11 @@ class Dictionary(nn.Module):
         return table
 
     def _skip(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, self.cfg.d_in)
         if needs_graph(x, self.W_skip):
-            return x.float() @ self.W_skip.float().T
-        rows = x.detach().reshape(-1, self.cfg.d_in).float()
-        y = kernels.dense(rows, self.W_skip, None)
+            y: torch.Tensor = Skip.apply(rows, self.W_skip)  # type: ignore[no-untyped-call]
+        else:
+            y = kernels.dense(rows.float(), self._encoder.widened(self.W_skip), None)
         return y.view(*x.shape[:-1], self.cfg.d_out)
 
     def extra_repr(self) -> str:

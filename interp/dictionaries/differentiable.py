@@ -95,3 +95,20 @@ class Decode(torch.autograd.Function):
             dW_dec = kernels.dense(acts.T.float(), grad_Nd.T, None).to(W_dec.dtype)
         dacts = kernels.dense(grad_Nd, W_dec.detach().float(), None)
         return dacts.to(acts.dtype), dW_dec, grad_Nd.sum(0)
+
+
+class Skip(torch.autograd.Function):
+    """`Skip.apply(rows, W_skip)` returns rows times W_skip transposed, [N, d_out]."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, W_skip: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, W_skip)
+        return kernels.dense(rows.float(), W_skip.detach().float(), None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_Nd: torch.Tensor) -> Gradients:
+        rows, W_skip = ctx.saved_tensors
+        dx = kernels.dense(grad_Nd, W_skip.detach().float().T, None)
+        dW_skip = kernels.dense(grad_Nd.T, rows.float().T, None)
+        return dx.to(rows.dtype), dW_skip.to(W_skip.dtype)

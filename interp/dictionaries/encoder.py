@@ -78,7 +78,7 @@ class Encoder:
         """Returns a matrix in fp32, kept until it changes."""
         if parameter.dtype == torch.float32:
             return parameter.detach()
-        return self._keep("fp32", parameter, lambda: parameter.detach().float())
+        return self._keep(f"fp32 {id(parameter)}", parameter, lambda: parameter.detach().float())
 
     def _gated(self, x: torch.Tensor) -> torch.Tensor:
         d = self._dictionary

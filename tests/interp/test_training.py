@@ -302,7 +302,9 @@ def test_every_architecture_learns_and_is_kept(
         assert again.encode_sparse(rows[HOOK]).l0() < 2.5 * 4
 
 
-@pytest.mark.parametrize(("target", "first"), [(3.0, 0.0), (12.0, 0.005)])
+@pytest.mark.parametrize(
+    ("target", "first"), [(3.0, 0.0), pytest.param(12.0, 0.005, marks=pytest.mark.nightly)]
+)
 def test_jumprelu_arrives_at_its_l0(
     target: float, first: float, store: ActivationStore, tmp_path: Path
 ) -> None:
