@@ -28,6 +28,7 @@ from bitlens.interp.training.parameters import Parameters
 from bitlens.interp.training.train import harvest_for
 from bitlens.interp.training.trainer import Trainer, initial_values
 from bitlens.model.hooks.registry import same_bits
+from bitlens.model.parallel import Group, run_in_threads
 from bitlens.model.transformer import HookedTransformer
 from support.training_runs import HOOK, config, documents, speaking_model
 
@@ -435,3 +436,13 @@ def test_text_without_documents_trains_nothing(model: HookedTransformer, tmp_pat
     for text in ([], ["", "  "], ["short"]):
         with pytest.raises(ValueError, match="no document"):
             train(model, config(), text=open_text(text).documents(), output=tmp_path / "x")
+
+
+def test_a_model_over_ranks_does_not_train(model_folder: Path, tmp_path: Path) -> None:
+    def on_a_rank(group: Group) -> str:
+        spread = bitlens.load(model_folder, group=group)
+        with pytest.raises(ValueError, match="load without a group") as caught:
+            train(spread, config(), text=documents(), output=tmp_path)
+        return str(caught.value)
+
+    assert len(run_in_threads(2, on_a_rank, timeout=60)) == 2
