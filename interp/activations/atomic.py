@@ -42,7 +42,10 @@ def write_tensors(
 ) -> None:
     """Writes a safetensors file atomically. Raises OSError where it does not fit on the disk."""
     with write_atomically(path) as scratch:
+        scratch.touch()
+        mode = scratch.stat().st_mode
         try:
             save_file(tensors, scratch, metadata)
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
+        scratch.chmod(mode)  # save_file leaves it readable by its owner alone

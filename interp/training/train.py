@@ -226,6 +226,7 @@ def _metadata(
             "n_excluded": store.n_excluded,
             "max_norm": store.description["max_norm"],
             "policy": store.description["policy"],
+            "packing": store.description["packing"],
         },
     }
 

@@ -20,6 +20,7 @@ from bitlens.interp.activations import (
     harvesting,
     open_text,
 )
+from bitlens.interp.activations.atomic import write_tensors
 from bitlens.interp.activations.read import read_rows
 from bitlens.interp.activations.sequences import batches
 from bitlens.interp.activations.store import ActivationStore
@@ -223,6 +224,12 @@ def test_batches_are_a_function_of_seed_and_number(
     assert len({row.numpy().tobytes() for row in rows[:2000]}) > 1900
     with pytest.raises(ValueError, match="fewer than a batch of 100000"):
         next(store.batches(100_000, seed=0))
+
+
+def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(3)})
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_bf16_shards_hold_the_rows_rounded(model: HookedTransformer, tmp_path: Path) -> None:
