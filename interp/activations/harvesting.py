@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -20,12 +20,11 @@ import torch
 from ...model.transformer import HookedTransformer
 from .atomic import write_json, write_tensors
 from .documents import TextSource
-from .read import OUTLIER_FACTOR, hook_widths, outliers, read_rows, row_norms
+from .read import hook_widths, norm_limits, outliers, read_rows
 from .sequences import Batch, Packing, batches
 
 INDEX = "index.json"
 BATCH_TOKENS = 4096
-CALIBRATION_TOKENS = 8192
 SHARD_TOKENS = 1 << 16
 
 Progress = Callable[[int, int], None]
@@ -100,7 +99,7 @@ def harvest(
         raise ValueError(
             f"text {source.name!r}: no document of {config.packing.min_tokens} tokens or more"
         )
-    limits = _limits(model, config, first)
+    limits = norm_limits(model, first, config.hook_names) if config.exclude_outliers else {}
     _claim(folder, _description(model, config, source, limits, widths))
     _check_disk(config, widths, folder)
     done = n_shards = 0
@@ -168,23 +167,6 @@ def _counted(items: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
 def _chain(first: list[Batch], rest: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
     yield first
     yield from rest
-
-
-def _limits(
-    model: HookedTransformer, config: HarvestConfig, span: Sequence[Batch]
-) -> dict[str, float]:
-    """The largest norm that is no outlier, by hook; empty where none is left out."""
-    if not config.exclude_outliers:
-        return {}
-    norms: dict[str, list[torch.Tensor]] = {name: [] for name in config.hook_names}
-    seen = 0
-    for batch in span:
-        for name, rows in read_rows(model, batch, config.hook_names).items():
-            norms[name].append(row_norms(rows))
-        seen += batch.n_tokens
-        if seen >= CALIBRATION_TOKENS:
-            break
-    return {name: OUTLIER_FACTOR * float(torch.cat(n).median()) for name, n in norms.items()}
 
 
 def _description(

@@ -5,7 +5,7 @@ Shapes: B sequences, P positions, N real tokens, d width of a hook.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -16,6 +16,9 @@ from .sequences import Batch
 
 OUTLIER_FACTOR = 3.0
 """A row is an outlier where its norm exceeds this many times the median norm of its hook."""
+
+CALIBRATION_TOKENS = 8192
+"""Tokens that the median is found on."""
 
 
 def read_rows(
@@ -53,6 +56,22 @@ def row_norms(x: torch.Tensor) -> torch.Tensor:
     # Single rows are summed by one thread, so the bits do not depend on their number.
     norms: torch.Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
     return norms.float()
+
+
+def norm_limits(
+    model: HookedTransformer, batches: Iterable[Batch], hook_names: Sequence[str]
+) -> dict[str, float]:
+    """Returns the largest norm of a hook's rows that is no outlier's: 3 times the median of the
+    first 8,192 tokens, by hook."""
+    norms: dict[str, list[torch.Tensor]] = {name: [] for name in hook_names}
+    seen = 0
+    for batch in batches:
+        for name, rows in read_rows(model, batch, hook_names).items():
+            norms[name].append(row_norms(rows))
+        seen += batch.n_tokens
+        if seen >= CALIBRATION_TOKENS:
+            break
+    return {name: OUTLIER_FACTOR * float(torch.cat(n).median()) for name, n in norms.items()}
 
 
 def outliers(rows: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> torch.Tensor:

@@ -5,13 +5,11 @@ Shapes: N rows, F features, d width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from ...model.transformer import HookedTransformer
-from ..activations.read import OUTLIER_FACTOR, outliers, read_rows, row_norms
+from ..activations.read import norm_limits, outliers, read_rows
 from ..activations.sequences import batches
 from ..dictionaries import Dictionary
 from .activity import Activity
@@ -20,8 +18,6 @@ from .reconstruct import encode, hooks_of, reconstruct
 from .row_sums import RowSums
 
 BATCH_TOKENS = 4096
-CALIBRATION_TOKENS = 8192
-"""The median norm is that of so many tokens, from the first on."""
 
 Count = Callable[[int], None]
 """Called with the number of tokens done so far."""
@@ -57,7 +53,8 @@ def survey(
 ) -> Survey:
     """Runs the model up to the dictionary's hooks on the evaluated text, then on the rest."""
     names = hooks_of(dictionary)
-    limits = norm_limits(model, text.sequences, names) if exclude_outliers else {}
+    first = batches(text.sequences, BATCH_TOKENS)
+    limits = norm_limits(model, first, names) if exclude_outliers else {}
     kept, every = RowSums(dictionary.cfg.d_out), RowSums(dictionary.cfg.d_out)
     activity = Activity(dictionary.cfg.d_sae)
     done = 0
@@ -75,18 +72,3 @@ def survey(
             activity.add(features, kept_N)
         count(done := done + batch.n_tokens)
     return Survey(limits, kept, every, l0, activity, done)
-
-
-def norm_limits(
-    model: HookedTransformer, sequences: Iterable[list[int]], names: list[str]
-) -> dict[str, float]:
-    """Returns 3 times the median norm of each hook's rows on the first tokens."""
-    norms: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-    seen = 0
-    for batch in batches(sequences, BATCH_TOKENS):
-        for name, rows in read_rows(model, batch, names).items():
-            norms[name].append(row_norms(rows))
-        seen += batch.n_tokens
-        if seen >= CALIBRATION_TOKENS:
-            break
-    return {name: OUTLIER_FACTOR * float(torch.cat(n).median()) for name, n in norms.items()}
