@@ -123,10 +123,17 @@ class RunFile:
         self.text: str | None = found.get("text")
 
     def load(self) -> HookedTransformer:
-        """Loads the model."""
+        """Loads the model. Raises ValueError for a hook that it does not have."""
         from ..model import load
+        from ..model.hooks.registry import select_names
 
-        return load(self.model, dtype=self.dtype)
+        model = load(self.model, dtype=self.dtype)
+        try:
+            for config in self.configs.values():
+                select_names([config.hook_name, config.target_hook], model.hook_names)
+        except KeyError as error:
+            raise ValueError(error.args[0]) from error
+        return model
 
 
 def read_run(file: Path) -> RunFile:
