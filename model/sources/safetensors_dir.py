@@ -24,7 +24,7 @@ CONVERT = (
     "AutoModelForCausalLM.from_pretrained(source).save_pretrained(new_path)"
 )
 INDEX = "model.safetensors.index.json"
-_SINGLE_FILE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 _SUFFIX = ".safetensors"
 
 
@@ -67,14 +67,16 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def weight_files(path: Path) -> list[str]:
-    """Names of the files that hold the weights: those the index lists, or the single one.
+    """Returns the names of the files that hold the weights: the single one, or the index's.
+
+    Where a directory has both, the single one is the model, as in transformers.
 
     Raises:
         CheckpointError: the index is damaged, or names a file outside the directory or a pickle.
     """
     index_file = path / INDEX
-    if not index_file.exists():
-        return [_SINGLE_FILE]
+    if (path / SINGLE_FILE).is_file() or not index_file.exists():
+        return [SINGLE_FILE]
     return _shards(index_file, _weight_map(index_file))
 
 
@@ -112,9 +114,9 @@ class SafetensorsReader:
 
 
 def _find_tensors(path: Path) -> dict[str, TensorPlace]:
-    """Every tensor of the directory, from the index where there is one."""
+    """Returns every tensor of the directory, from the single file or else by the index."""
     index_file = path / INDEX
-    if not index_file.exists():
+    if (path / SINGLE_FILE).is_file() or not index_file.exists():
         return _tensors_of(_single_file(path))
     weight_map = _weight_map(index_file)
     files = [_shard_path(index_file, shard) for shard in _shards(index_file, weight_map)]
@@ -162,7 +164,7 @@ def _shard_path(index_file: Path, shard: str) -> Path:
 
 
 def _single_file(path: Path) -> Path:
-    file = path / _SINGLE_FILE
+    file = path / SINGLE_FILE
     if file.is_file():
         return file
     pickles = sorted(match.name for pattern in PICKLES for match in path.glob(pattern))
@@ -172,7 +174,7 @@ def _single_file(path: Path) -> Path:
         )
     ggufs = sorted(match.name for match in path.glob("*.gguf"))
     hint = f"; to load {ggufs[0]}, pass its own path" if ggufs else ""
-    raise CheckpointError(f"{path}: no {_SINGLE_FILE} or {INDEX}{hint}")
+    raise CheckpointError(f"{path}: no {SINGLE_FILE} or {INDEX}{hint}")
 
 
 def _tensors_of(file: Path) -> dict[str, TensorPlace]:

@@ -97,6 +97,21 @@ def test_shards_read_as_one_model(tmp_path: Path) -> None:
         assert torch.equal(found, expected[f"model.layers.{i}.mlp.down_proj.weight"])
 
 
+def test_a_single_file_wins_over_an_index(tmp_path: Path) -> None:
+    save(tmp_path, CONFIGS["qwen3"], max_shard_size="8KB")
+    stored = save(tmp_path / "single", CONFIGS["qwen3"])
+    doubled = {name: x * 2 for name, x in stored.items()}
+    save_file(doubled, tmp_path / "model.safetensors", {"format": "pt"})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    for stale in (False, True):
+        if stale:  # an index of shards that are gone
+            for shard in tmp_path.glob("model-*.safetensors"):
+                shard.unlink()
+        found = open_checkpoint(tmp_path).matrix("embed.weight").data
+        assert torch.equal(found, theirs["model.embed_tokens.weight"])
+        assert torch.equal(found, doubled["model.embed_tokens.weight"])
+
+
 @pytest.mark.parametrize(
     "shard", ["../model.safetensors", "/etc/passwd", "a/b", "..", "", "a\\b", "a\0b", 7]
 )
