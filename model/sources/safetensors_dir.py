@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..config import ModelConfig
@@ -14,6 +15,7 @@ from ..config_error import ConfigError
 from ..weights.architectures import huggingface_name
 from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, Format, StoredMatrix
 from .huggingface_config import config_from_huggingface
+from .huggingface_names import meaningless, plain_names, settle_head
 from .json_file import read_object
 from .match_tensors import match_tensors
 
@@ -26,6 +28,7 @@ CONVERT = (
 INDEX = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 _SUFFIX = ".safetensors"
+_ROWS = 1024  # of two matrices that are compared, at a time
 
 
 def open_directory(path: Path) -> Checkpoint:
@@ -38,7 +41,8 @@ def open_directory(path: Path) -> Checkpoint:
     from .huggingface_tokenizer import tokenizer_from_directory
 
     config = read_config(path)
-    found = _find_tensors(path)
+    found = plain_names(_find_tensors(path), config, str(path))
+    found, config = settle_head(found, config, _equal, str(path))
     names = match_tensors(
         str(path),
         config,
@@ -133,6 +137,20 @@ def _find_tensors(path: Path) -> dict[str, TensorPlace]:
     return places
 
 
+def _equal(a: TensorPlace, b: TensorPlace) -> bool:
+    """Says whether two matrices hold the same values, reading some rows of each at a time."""
+    if a.shape != b.shape or len(a.shape) != 2:
+        return False
+    try:
+        with safe_open(a.file, framework="pt") as first, safe_open(b.file, framework="pt") as other:
+            x, y = first.get_slice(a.name), other.get_slice(b.name)
+            starts = range(0, a.shape[0], _ROWS)
+            parts = ((x[i : i + _ROWS].float(), y[i : i + _ROWS].float()) for i in starts)
+            return all(torch.equal(left, right) for left, right in parts)
+    except SafetensorError as error:
+        raise CheckpointError(f"{a.file}: tensor {a.name!r}: {error}") from error
+
+
 def _weight_map(index_file: Path) -> dict[str, Any]:
     weight_map = read_object(index_file).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -193,9 +211,3 @@ def _tensors_of(file: Path) -> dict[str, TensorPlace]:
     except SafetensorError as error:
         raise CheckpointError(f"{file}: {error}") from error
     return places
-
-
-def meaningless(config: ModelConfig) -> set[str]:
-    """Tensors that may be stored and that transformers ignores too."""
-    names = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.n_layers)}
-    return names | {"lm_head.weight"} if config.tie_embeddings else names
