@@ -70,7 +70,8 @@ def settle_head(
         return dict(tensors), config
     warnings.warn(
         f"{file}: tie_word_embeddings is true, but {HEAD} and {EMBEDDING} are both stored with "
-        "different values, so they are not tied, as in transformers; set it to false to silence this",
+        "different values, so they are not tied, as in transformers; set it to false to silence "
+        "this",
         stacklevel=2,
     )
     return dict(tensors), dataclasses.replace(config, tie_embeddings=False)
