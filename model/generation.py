@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -168,13 +168,14 @@ def generate(
     capture: Sequence[str] | str,
     attention_mask: torch.Tensor | None,
     prepend_bos: bool | None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> GenerateOutput:
     """Continues each prompt until a token that ends texts, a stop, or `max_new_tokens`.
 
     Args:
         prompt: Text, a list of texts, ids [P], a list of lists of ids, a tensor [P] or [B, P] (with
-            `attention_mask`, if padded), or a conversation: a list of dicts with role and content,
-            put through the chat template.
+            `attention_mask`, if padded), or a conversation, a list of dicts with role and content
+            that goes through the chat template, or a list of conversations.
         min_new_tokens: No end before so many.
         temperature: 0, the default, is greedy. `top_k`, then `top_p` narrow the choice.
         seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
@@ -183,6 +184,7 @@ def generate(
         stream: True prints text as it arrives; a function is called with each piece. One sequence.
         capture: Names of hooks whose activations to keep, without another pass.
         prepend_bos: None does as the model was trained; conversations bring their own.
+        template_variables: For the chat template, such as {"enable_thinking": False}.
 
     Raises:
         ValueError: naming the argument, or if prompt and new tokens exceed the context.
@@ -199,7 +201,7 @@ def generate(
             f"n = {n}, max_new_tokens = {max_new_tokens}, min_new_tokens = {min_new_tokens}: "
             "expected n >= 1, max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens"
         )
-    prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos)
+    prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos, template_variables)
     longest = max(map(len, prompts), default=0)
     if longest + max_new_tokens > model.config.n_ctx:
         raise ValueError(

@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
@@ -295,6 +295,7 @@ class HookedTransformer(ModelWeights, nn.Module):
         capture: Sequence[str] | str = (),
         attention_mask: torch.Tensor | None = None,
         prepend_bos: bool | None = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> GenerateOutput:
         """Continues prompts. See `bitlens.model.generation.generate` for the arguments."""
         return generate(
@@ -312,6 +313,7 @@ class HookedTransformer(ModelWeights, nn.Module):
             capture=capture,
             attention_mask=attention_mask,
             prepend_bos=prepend_bos,
+            template_variables=template_variables,
         )
 
     # Gradients

@@ -89,8 +89,15 @@ class TextInterface:
         return int(found[0 if mode == "first" else -1])
 
     def apply_chat_template(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True
-    ) -> str:
-        """The conversation as text; run it with `prepend_bos=False`."""
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> Any:
+        """Returns the conversation as text, or a list of them as texts.
+
+        Run it with `prepend_bos=False`. `variables` are the template's: `tools=`, `documents=`,
+        `enable_thinking=` and so on.
+        """
         tokenizer = require_tokenizer(self.tokenizer)
-        return tokenizer.apply_chat_template(messages, add_generation_prompt)
+        return tokenizer.apply_chat_template(messages, add_generation_prompt, **variables)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from .tokenizer import Tokenizer
 
 Text = str | Sequence[str]
 Tokens = torch.Tensor | Text
-Prompt = torch.Tensor | Text | Sequence[int] | Sequence[Sequence[int]] | Sequence[Message]
+Conversations = Sequence[Message] | Sequence[Sequence[Message]]
+Prompt = torch.Tensor | Text | Sequence[int] | Sequence[Sequence[int]] | Conversations
 
 
 def as_batch(
@@ -106,12 +107,23 @@ def prompt_rows(
     tokenizer: Tokenizer | None,
     attention_mask: torch.Tensor | None,
     prepend_bos: bool | None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> list[list[int]]:
-    """The ids of each prompt, without padding.
+    """Returns the ids of each prompt, without padding.
 
     Raises TypeError for a form that is none of `Prompt`, and ValueError for tensors and masks
-    that do not fit and for a mask beside anything but a tensor.
+    that do not fit, for a mask beside anything but a tensor, and for variables of a chat template
+    beside anything but conversations.
     """
+    if _is_conversation(prompt) or _is_batch(prompt):
+        if attention_mask is not None:
+            raise ValueError("attention_mask: only goes with a tensor of tokens")
+        conversations = [prompt] if _is_conversation(prompt) else prompt
+        template = require_tokenizer(tokenizer).apply_chat_template
+        texts = [template(each, **(template_variables or {})) for each in conversations]  # type: ignore[call-overload]
+        return encode(texts, tokenizer, prepend_bos=False)
+    if template_variables:
+        raise ValueError("template_variables: only go with conversations, which have a template")
     if isinstance(prompt, torch.Tensor):
         tokens_BP, mask_BP = as_batch(prompt, attention_mask)
         batch = RaggedBatch.from_tokens(tokens_BP, mask_BP)
@@ -121,17 +133,23 @@ def prompt_rows(
         raise ValueError("attention_mask: only goes with a tensor of tokens")
     if isinstance(prompt, str) or _all(prompt, str):
         return encode(prompt, tokenizer, prepend_bos)  # type: ignore[arg-type]
-    if _all(prompt, Mapping):
-        text = require_tokenizer(tokenizer).apply_chat_template(prompt)  # type: ignore[arg-type]
-        return encode(text, tokenizer, prepend_bos=False)
     if _all(prompt, int):
         return [list(prompt)]  # type: ignore[arg-type]
     if isinstance(prompt, Sequence) and all(row == [] or _all(row, int) for row in prompt):
         return [list(row) for row in prompt]  # type: ignore[arg-type]
     raise TypeError(
         "prompt: expected text, a list of texts, token ids, a list of those, a tensor, or a "
-        f"conversation (dicts with role and content), got {type(prompt).__name__}"
+        "conversation or a list of them (dicts with role and content), got "
+        f"{type(prompt).__name__}"
     )
+
+
+def _is_conversation(prompt: Any) -> bool:
+    return _all(prompt, Mapping)
+
+
+def _is_batch(prompt: Any) -> bool:
+    return _all(prompt, Sequence) and all(map(_is_conversation, prompt))
 
 
 def _all(items: Any, kind: type) -> bool:

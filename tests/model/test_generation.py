@@ -54,6 +54,21 @@ def test_batch_mates_padding_and_draws_change_nothing(model: HookedTransformer) 
     assert torch.equal(right.tokens[0, 3:], together.tokens[0, 4:])
 
 
+def test_conversations_in_a_batch_are_each_alone() -> None:
+    template = TEMPLATE + "{{ '/think' if enable_thinking else '' }}"
+    model = random_model("mistral", tokenizer=byte_tokenizer(template))
+    batch = [[{"role": "u", "content": "ab"}], [{"role": "u", "content": "c"}] * 2]
+    options = {"max_new_tokens": 4, "min_new_tokens": 4}
+    together = model.generate(batch, template_variables={"enable_thinking": True}, **options)  # type: ignore[arg-type]
+    for row, each in enumerate(batch):
+        text = model.apply_chat_template(each, enable_thinking=True)
+        assert text.endswith("/think")
+        alone = model.generate(text, prepend_bos=False, **options)  # type: ignore[arg-type]
+        assert torch.equal(together.tokens[row, -alone.tokens.shape[1] :], alone.tokens[0])
+    with pytest.raises(ValueError, match="template_variables: only go with conversations"):
+        model.generate("ab", template_variables={"enable_thinking": True})
+
+
 def test_no_seed_is_fresh_entropy(model: HookedTransformer) -> None:
     outs = [model.generate("a", max_new_tokens=12, temperature=2.0) for _ in range(2)]
     assert not torch.equal(outs[0].tokens, outs[1].tokens)
