@@ -180,7 +180,8 @@ def generate(
         temperature: 0, the default, is greedy. `top_k`, then `top_p` narrow the choice.
         seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
         n: Samples a prompt; they differ by a draw counter.
-        stop: Strings and token ids that end a sequence, besides the tokenizer's `eos_ids`.
+        stop: Strings and token ids that end a sequence, besides the tokenizer's `eos_ids`. A
+            special token as text is that token.
         stream: True prints text as it arrives; a function is called with each piece. One sequence.
         capture: Names of hooks whose activations to keep, without another pass.
         prepend_bos: None does as the model was trained; conversations bring their own.
@@ -208,7 +209,7 @@ def generate(
             f"max_new_tokens = {max_new_tokens} after a prompt of {longest} exceeds the context "
             f"of {model.config.n_ctx}"
         )
-    strings, ids = _split_stops(stop)
+    strings, ids = _split_stops(stop, model.tokenizer)
     eos_ids = model.tokenizer.eos_ids if model.tokenizer is not None else ()
     if strings:
         require_tokenizer(model.tokenizer)
@@ -313,8 +314,13 @@ def _join(name: str, steps: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(padded, dim=2)
 
 
-def _split_stops(stop: Stop) -> tuple[list[str], list[int]]:
-    """Stop strings and stop ids. Raises ValueError for "", TypeError for other things."""
+def _split_stops(stop: Stop, tokenizer: Tokenizer | None) -> tuple[list[str], list[int]]:
+    """Returns stop strings and stop ids.
+
+    Special tokens never come out as text, so one that is a stop is an id.
+
+    Raises ValueError for "" and for a special token inside other text, TypeError for other things.
+    """
     items: list[str | int]
     if stop is None:
         items = []
@@ -327,7 +333,17 @@ def _split_stops(stop: Stop) -> tuple[list[str], list[int]]:
             raise TypeError(f"stop: expected strings and token ids, got {item!r}")
         if item == "":
             raise ValueError("stop: an empty string stops nothing")
-    return [s for s in items if isinstance(s, str)], [i for i in items if isinstance(i, int)]
+    special = tokenizer.special_ids if tokenizer is not None else {}
+    strings = [s for s in items if isinstance(s, str) and s not in special]
+    for string in strings:
+        inside = next((token for token in special if token in string), None)
+        if inside is not None:
+            raise ValueError(
+                f"stop: {string!r} holds the special token {inside!r}, which never comes out as "
+                "text; stop at the token alone or at the text beside it"
+            )
+    ids = [i if isinstance(i, int) else special[i] for i in items if i not in strings]
+    return strings, ids
 
 
 def _emitter(stream: Stream, n_sequences: int) -> Callable[[str], object]:

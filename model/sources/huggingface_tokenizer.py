@@ -81,7 +81,7 @@ def _token_id(
     return int(token_id)
 
 
-def _named(settings: Mapping[str, Any], name: str) -> object:
+def _named(settings: Mapping[str, Any], name: str) -> Any:
     """Returns what a name stands for: it holds a string or an object with "content"."""
     token = settings.get(name)
     return token.get("content") if isinstance(token, Mapping) else token

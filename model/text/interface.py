@@ -100,4 +100,4 @@ class TextInterface:
         `enable_thinking=` and so on.
         """
         tokenizer = require_tokenizer(self.tokenizer)
-        return tokenizer.apply_chat_template(messages, add_generation_prompt, **variables)  # type: ignore[arg-type]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt, **variables)

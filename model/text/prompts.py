@@ -118,9 +118,9 @@ def prompt_rows(
     if _is_conversation(prompt) or _is_batch(prompt):
         if attention_mask is not None:
             raise ValueError("attention_mask: only goes with a tensor of tokens")
-        conversations = [prompt] if _is_conversation(prompt) else prompt
+        conversations: Any = [prompt] if _is_conversation(prompt) else prompt
         template = require_tokenizer(tokenizer).apply_chat_template
-        texts = [template(each, **(template_variables or {})) for each in conversations]  # type: ignore[call-overload]
+        texts = [template(each, **(template_variables or {})) for each in conversations]
         return encode(texts, tokenizer, prepend_bos=False)
     if template_variables:
         raise ValueError("template_variables: only go with conversations, which have a template")

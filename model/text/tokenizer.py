@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from .chat_template import ChatTemplate, ChatTemplateError, Message
@@ -70,6 +71,12 @@ class Tokenizer:
     def n_tokens(self) -> int:
         """Size of the vocabulary, added tokens included. The model's may be padded beyond it."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def special_ids(self) -> Mapping[str, int]:
+        """Returns the ids of the special tokens by text; `decode` leaves them out."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special and token.content}
 
     @property
     def chat_template(self) -> str | None:
@@ -153,7 +160,7 @@ class Tokenizer:
             )
         if not messages:
             raise ChatTemplateError("an empty conversation; pass at least one message")
-        if isinstance(messages[0], Sequence) and not isinstance(messages[0], str):
+        if isinstance(messages[0], list | tuple):
             return [self._render(each, add_generation_prompt, variables) for each in messages]  # type: ignore[arg-type]
         return self._render(messages, add_generation_prompt, variables)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_hooks_fire_in_every_pass(model: HookedTransformer) -> None:
     assert out.text == ["AAA"]
 
 
-def forced(model: HookedTransformer, text: bytes) -> HookedTransformer:
+def forced(model: HookedTransformer, text: Sequence[int]) -> HookedTransformer:
     """Makes the model write `text`, then <eos>."""
     script = iter([*text, EOS])
 
@@ -148,6 +149,17 @@ def test_ends_at_eos_unless_min_new_tokens_forbids(scripted: HookedTransformer) 
     assert out.tokens[0].tolist() == [ord("x"), *b"ab", EOS]
     out = forced(scripted, b"").generate("x", max_new_tokens=1, min_new_tokens=1)
     assert out.tokens[0, 1] == 0  # all other logits are equal
+
+
+def test_a_special_token_as_text_is_a_stop(scripted: HookedTransformer) -> None:
+    for stop in ("<pad>", ["never", "<pad>"], PAD):
+        out = forced(scripted, [*b"ab", PAD, *b"cd"]).generate("x", max_new_tokens=9, stop=stop)
+        assert (out.n_new, out.text) == ([3], ["ab"])
+        assert out.tokens[0].tolist() == [ord("x"), *b"ab", PAD]
+    out = forced(scripted, [*b"ab", PAD, *b"cd"]).generate("x", max_new_tokens=9)
+    assert out.text == ["abcd"]
+    with pytest.raises(ValueError, match=r"holds the special token '<pad>'.*alone"):
+        scripted.generate("x", stop="a<pad>")
 
 
 def test_stop_strings_across_tokens(scripted: HookedTransformer) -> None:
