@@ -32,6 +32,7 @@ from .hooks.registry import (
 from .hooks.transformer_lens_config import TransformerLensConfig, transformer_lens_config
 from .kv_cache import KVCache
 from .layers import Embedding, Linear
+from .ops.copies import ModelCopies
 from .ops.interface import Ops
 from .ops.sites import op_site
 from .parallel import Group
@@ -43,7 +44,7 @@ from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
 
 
-class HookedTransformer(ModelWeights, nn.Module):
+class HookedTransformer(ModelWeights, ModelCopies):
     """A dense decoder-only transformer whose every intermediate can be read and edited.
 
     Made by `bitlens.load`. Blocks run fused unless something inside them is hooked, captured or
