@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,23 @@ def token_batch(
             raise ValueError("attention_mask: texts are masked here, pass none with them")
         rows = encode(tokens, tokenizer, prepend_bos)
         tokens, attention_mask = left_pad(rows, padding_id(tokenizer))
+    elif attention_mask is None and tokenizer is not None:
+        _warn_of_padding(tokens, padding_id(tokenizer))
     return as_batch(tokens, attention_mask)
+
+
+def _warn_of_padding(tokens: torch.Tensor, pad_id: int) -> None:
+    """Warns where rows look padded as `to_tokens` pads them, and nothing says so."""
+    if tokens.ndim != 2 or min(tokens.shape) < 2 or not bool((tokens[:, 0] == pad_id).any()):
+        return
+    widths = (tokens == pad_id).long().cumprod(1).sum(1).tolist()
+    if len(set(widths)) > 1:
+        warnings.warn(
+            f"tokens: rows begin with {min(widths)} to {max(widths)} tokens of id {pad_id}, which "
+            "fills up shorter texts, and no attention_mask leaves them out: they are read as text. "
+            "Pass the texts themselves, or an attention_mask",
+            stacklevel=2,
+        )
 
 
 def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
