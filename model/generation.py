@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -168,21 +168,24 @@ def generate(
     capture: Sequence[str] | str,
     attention_mask: torch.Tensor | None,
     prepend_bos: bool | None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> GenerateOutput:
     """Continues each prompt until a token that ends texts, a stop, or `max_new_tokens`.
 
     Args:
         prompt: Text, a list of texts, ids [P], a list of lists of ids, a tensor [P] or [B, P] (with
-            `attention_mask`, if padded), or a conversation: a list of dicts with role and content,
-            put through the chat template.
+            `attention_mask`, if padded), or a conversation, a list of dicts with role and content
+            that goes through the chat template, or a list of conversations.
         min_new_tokens: No end before so many.
         temperature: 0, the default, is greedy. `top_k`, then `top_p` narrow the choice.
         seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
         n: Samples a prompt; they differ by a draw counter.
-        stop: Strings and token ids that end a sequence, besides the tokenizer's `eos_ids`.
+        stop: Strings and token ids that end a sequence, besides the tokenizer's `eos_ids`. A
+            special token as text is that token.
         stream: True prints text as it arrives; a function is called with each piece. One sequence.
         capture: Names of hooks whose activations to keep, without another pass.
         prepend_bos: None does as the model was trained; conversations bring their own.
+        template_variables: For the chat template, such as {"enable_thinking": False}.
 
     Raises:
         ValueError: naming the argument, or if prompt and new tokens exceed the context.
@@ -199,14 +202,14 @@ def generate(
             f"n = {n}, max_new_tokens = {max_new_tokens}, min_new_tokens = {min_new_tokens}: "
             "expected n >= 1, max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens"
         )
-    prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos)
+    prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos, template_variables)
     longest = max(map(len, prompts), default=0)
     if longest + max_new_tokens > model.config.n_ctx:
         raise ValueError(
             f"max_new_tokens = {max_new_tokens} after a prompt of {longest} exceeds the context "
             f"of {model.config.n_ctx}"
         )
-    strings, ids = _split_stops(stop)
+    strings, ids = _split_stops(stop, model.tokenizer)
     eos_ids = model.tokenizer.eos_ids if model.tokenizer is not None else ()
     if strings:
         require_tokenizer(model.tokenizer)
@@ -311,8 +314,13 @@ def _join(name: str, steps: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(padded, dim=2)
 
 
-def _split_stops(stop: Stop) -> tuple[list[str], list[int]]:
-    """Stop strings and stop ids. Raises ValueError for "", TypeError for other things."""
+def _split_stops(stop: Stop, tokenizer: Tokenizer | None) -> tuple[list[str], list[int]]:
+    """Returns stop strings and stop ids.
+
+    Special tokens never come out as text, so one that is a stop is an id.
+
+    Raises ValueError for "" and for a special token inside other text, TypeError for other things.
+    """
     items: list[str | int]
     if stop is None:
         items = []
@@ -325,7 +333,17 @@ def _split_stops(stop: Stop) -> tuple[list[str], list[int]]:
             raise TypeError(f"stop: expected strings and token ids, got {item!r}")
         if item == "":
             raise ValueError("stop: an empty string stops nothing")
-    return [s for s in items if isinstance(s, str)], [i for i in items if isinstance(i, int)]
+    special = tokenizer.special_ids if tokenizer is not None else {}
+    strings = [s for s in items if isinstance(s, str) and s not in special]
+    for string in strings:
+        inside = next((token for token in special if token in string), None)
+        if inside is not None:
+            raise ValueError(
+                f"stop: {string!r} holds the special token {inside!r}, which never comes out as "
+                "text; stop at the token alone or at the text beside it"
+            )
+    ids = [i if isinstance(i, int) else special[i] for i in items if i not in strings]
+    return strings, ids
 
 
 def _emitter(stream: Stream, n_sequences: int) -> Callable[[str], object]:

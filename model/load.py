@@ -27,6 +27,25 @@ from .sources.resolve import open_checkpoint
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
 
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """What `load` was called with, of a model in a file or on the hub."""
+
+    source: str | Path
+    options: Mapping[str, Any]
+
+    def reopen(self, fingerprint: str) -> HookedTransformer:
+        """Loads the model again. Raises ValueError where the source has changed."""
+        model = load(self.source, **self.options)
+        if model.fingerprint() != fingerprint:
+            raise ValueError(
+                f"{self.source}: its weights are not those of the pickled model; pickle it again, "
+                "or put the old file back"
+            )
+        return model
+
+
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]
 
@@ -89,6 +108,10 @@ def load(
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)
             statement.say("weights", ops.digest.digest())
+    if isinstance(source, str | Path):
+        options = {"revision": revision, "dtype": dtype, "backend": backend, "device": str(device)}
+        scaling = None if rope_scaling is None else dict(rope_scaling)
+        model.origin = _Loaded(source, {**options, "rope_scaling": scaling, "storage": storage})
     return model
 
 

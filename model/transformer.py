@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
@@ -32,6 +32,7 @@ from .hooks.registry import (
 from .hooks.transformer_lens_config import TransformerLensConfig, transformer_lens_config
 from .kv_cache import KVCache
 from .layers import Embedding, Linear
+from .ops.copies import ModelCopies
 from .ops.interface import Ops
 from .ops.sites import op_site
 from .parallel import Group
@@ -43,7 +44,7 @@ from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
 
 
-class HookedTransformer(ModelWeights, nn.Module):
+class HookedTransformer(ModelWeights, ModelCopies):
     """A dense decoder-only transformer whose every intermediate can be read and edited.
 
     Made by `bitlens.load`. Blocks run fused unless something inside them is hooked, captured or
@@ -295,6 +296,7 @@ class HookedTransformer(ModelWeights, nn.Module):
         capture: Sequence[str] | str = (),
         attention_mask: torch.Tensor | None = None,
         prepend_bos: bool | None = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> GenerateOutput:
         """Continues prompts. See `bitlens.model.generation.generate` for the arguments."""
         return generate(
@@ -312,6 +314,7 @@ class HookedTransformer(ModelWeights, nn.Module):
             capture=capture,
             attention_mask=attention_mask,
             prepend_bos=prepend_bos,
+            template_variables=template_variables,
         )
 
     # Gradients

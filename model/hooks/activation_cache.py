@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -81,6 +84,18 @@ class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
             raise ValueError("apply_slice_to_batch_dim: this cache has no batch axis")
         kept = {name: select(x, batch_slice, 0) for name, x in self.items()}
         return ActivationCache(kept, self.model, not isinstance(batch_slice, int))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ActivationCache:
+        """Copies the activations; the model they are from is the same."""
+        kept = copy.deepcopy(self._activations, memo)
+        return ActivationCache(kept, self.model, self.has_batch_dim)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as a dict of the activations, so that `torch.save` needs no model.
+
+        An ordered one, which `torch.load` takes with `weights_only=True`.
+        """
+        return OrderedDict, (), None, None, iter(self._activations.items())
 
     def __repr__(self) -> str:
         n_bytes = sum(x.nbytes for x in self.values())

@@ -217,7 +217,8 @@ class ResidualDecomposition:
             scale = self["ln_final.hook_scale"]
         else:
             scale = self["scale", stop, "ln2" if mlp_input else "ln1"]
-        scale = select(scale, pos_slice, -2)
+        # Padding has no scale, only zeros, and gets 0; a token's scale is never 0.
+        scale = select(torch.where(scale == 0, 1, scale), pos_slice, -2)
         return residual_stack / (select(scale, batch_slice, 0) if self.has_batch_dim else scale)
 
     def logit_attrs(

@@ -29,6 +29,10 @@ class PackedWeight:
     def ptr(self) -> int:
         return self.data.data_ptr()
 
+    def __deepcopy__(self, memo: object) -> PackedWeight:
+        """Returns itself: nothing writes into panels."""
+        return self
+
     def rows(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows start..stop-1 of the matrix, fp32 [rows, k], widened as the kernels widen them."""
         stop = self.n if stop is None else stop

@@ -21,6 +21,10 @@ class WeightPages:
     def __init__(self) -> None:
         self._left = torch.empty(0, dtype=torch.uint8)
 
+    def __deepcopy__(self, memo: object) -> WeightPages:
+        """Returns a source of its own, with nothing handed out."""
+        return WeightPages()
+
     def take(self, n_bytes: int) -> torch.Tensor:
         """Uninitialised uint8 [n_bytes], aligned to 64 bytes."""
         size = -(-n_bytes // _ALIGNMENT) * _ALIGNMENT

@@ -49,6 +49,10 @@ class FusedRunner:
             _add(core, block)
         return core
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what holds addresses: a copy has tensors of its own."""
+        return {name: x for name, x in vars(self).items() if name != "_in_core"}
+
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         if in_graph(resid_Td):
             for block in self._blocks[start:stop]:

@@ -60,6 +60,32 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
 }
 
 
+# What a chat template calls them -> what GGUF does.
+_SPECIAL_TOKENS = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
+
+# Texts that end a turn or a message in llama.cpp, whichever keys a file has (src/llama-vocab.cpp,
+# special_eog_ids; https://github.com/ggml-org/llama.cpp). Its ends of documents, such as
+# <|endoftext|>, end a generation here where a key says so.
+_TURN_ENDS = frozenset(
+    (
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "<end_of_utterance>",
+    )
+)
+
+
 def tokenizer_from_gguf(metadata: Mapping[str, Any], d_vocab: int, file: str) -> Tokenizer | None:
     """The tokenizer, or None where the file has none.
 
@@ -93,18 +119,30 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], d_vocab: int, file: str) ->
     types = read.numbers("token_type")
     with library_errors(lambda e: CheckpointError(f"{file}: tokenizer.ggml.tokens: {e}")):
         _add_special_tokens(backend, tokens, types)
-    eos_ids = [read.token_id(name) for name in ("eos", "eot", "eom")]
+    named = {name: read.token_id(key) for name, key in _SPECIAL_TOKENS.items()}
     try:
         return Tokenizer(
             backend,
-            bos_id=read.token_id("bos"),
-            eos_ids=[token_id for token_id in eos_ids if token_id is not None],
-            pad_id=read.token_id("padding"),
+            bos_id=named["bos_token"],
+            eos_ids=_eos_ids(read, tokens),
+            pad_id=named["pad_token"],
             prepends_bos=read.flag("add_bos_token", prepends_bos),
             chat_template=read.chat_template(),
+            special_tokens={
+                name: tokens[i] for name, i in named.items() if i is not None and i < len(tokens)
+            },
         )
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from error
+
+
+def _eos_ids(read: _Metadata, tokens: Sequence[str]) -> list[int]:
+    """Returns what ends a generation; a chat model's end of turn without a key goes by its text."""
+    keyed = {name: read.token_id(name) for name in ("eos", "eot", "eom")}
+    ids = [token_id for token_id in keyed.values() if token_id is not None]
+    if keyed["eot"] is None and read.chat_template() is not None:
+        ids += [i for i, token in enumerate(tokens) if token in _TURN_ENDS]
+    return ids
 
 
 class _Metadata:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ..weights.checkpoint import CheckpointError
 from .huggingface_tokenizer import FILES as TOKENIZER_FILES
-from .safetensors_dir import CONVERT, INDEX, PICKLES, read_config, weight_files
+from .safetensors_dir import CONVERT, INDEX, PICKLES, SINGLE_FILE, read_config, weight_files
 from .wheels import FetchError
 
 _NAME = r"[\w.-]+/[\w.-]+"
@@ -85,12 +85,17 @@ def _directory(model: HubModel) -> tuple[Path, Path]:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{model}: no config.json{_what_else(pinned)}")
     read_config(folder)
-    weights = weight_files(folder)
+    weights = [SINGLE_FILE] if _has_single_file(pinned, folder) else weight_files(folder)
     _snapshot(pinned, [glob.escape(name) for name in weights])
     for name in weights:
         if not (folder / name).is_file():
             raise CheckpointError(f"{model}: no {name}{_what_else(pinned)}")
     return folder, folder
+
+
+def _has_single_file(model: HubModel, folder: Path) -> bool:
+    """Says whether the repository holds the single file beside an index, cached or not."""
+    return (folder / INDEX).is_file() and SINGLE_FILE in (_names(model) or [])
 
 
 def _gguf_file(model: HubModel) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ FILES = (
     *_OTHER_KINDS,
 )
 """What a directory's tokenizer is read from, or refused for."""
+SPECIAL_TOKENS = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+)
+"""What tokenizer_config.json may name."""
 
 
 def tokenizer_from_directory(path: Path, d_vocab: int) -> Tokenizer | None:
@@ -45,10 +50,9 @@ def tokenizer_from_directory(path: Path, d_vocab: int) -> Tokenizer | None:
             f"{file}: {backend.get_vocab_size()} tokens for a model vocabulary of {d_vocab}"
         )
     settings = read_object_if_there(path / "tokenizer_config.json")
-    bos_id = _token_id(backend, settings, "bos_token", path)
+    bos_id, prepends_bos = _beginning(backend, settings, path)
     eos_ids = _eos_ids(backend, settings, path)
     pad_id = _token_id(backend, settings, "pad_token", path)
-    prepends_bos = _prepends_bos(backend, settings, bos_id, path)
     chat_template = _chat_template(settings, path)
     try:
         return Tokenizer(
@@ -58,6 +62,7 @@ def tokenizer_from_directory(path: Path, d_vocab: int) -> Tokenizer | None:
             pad_id=pad_id,
             prepends_bos=prepends_bos,
             chat_template=chat_template,
+            special_tokens=_special_tokens(settings, path),
         )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -66,16 +71,20 @@ def tokenizer_from_directory(path: Path, d_vocab: int) -> Tokenizer | None:
 def _token_id(
     backend: tokenizers.Tokenizer, settings: Mapping[str, Any], name: str, path: Path
 ) -> int | None:
-    """The id of a named special token; the name holds a string or an object with "content"."""
-    token = settings.get(name)
-    if isinstance(token, Mapping):
-        token = token.get("content")
+    """Returns the id of a named special token."""
+    token = _named(settings, name)
     if token is None:
         return None
     token_id = backend.token_to_id(token) if _is_text(token) else None
     if token_id is None:
         raise CheckpointError(f"{path}: {name} {token!r} is not in tokenizer.json")
     return int(token_id)
+
+
+def _named(settings: Mapping[str, Any], name: str) -> Any:
+    """Returns what a name stands for: it holds a string or an object with "content"."""
+    token = settings.get(name)
+    return token.get("content") if isinstance(token, Mapping) else token
 
 
 def _eos_ids(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path) -> list[int]:
@@ -92,17 +101,43 @@ def _eos_ids(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: P
     return [] if token_id is None else [token_id]
 
 
-def _prepends_bos(
-    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], bos_id: int | None, path: Path
-) -> bool:
-    """What tokenizer_config.json says, else what tokenizer.json's post-processor does."""
-    said = settings.get("add_bos_token")
-    if isinstance(said, bool):
-        return said and bos_id is not None
-    if bos_id is None:
-        return False
+def _beginning(
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path
+) -> tuple[int | None, bool]:
+    """Returns the token that begins a text, and whether it is put there unasked.
+
+    As in transformers, tokenizer.json's post-processor decides, with a token of its own if need be,
+    and `add_bos_token` in tokenizer_config.json does not.
+    """
+    bos_id = _token_id(backend, settings, "bos_token", path)
     with library_errors(lambda problem: CheckpointError(f"{path}: tokenizer.json: {problem}")):
-        return bool(backend.encode("", add_special_tokens=True).ids[:1] == [bos_id])
+        backend.no_padding()
+        backend.no_truncation()
+        encoding = backend.encode("a", add_special_tokens=True)
+    added = [i for i, mask in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if mask]
+    first = added[0] if added and encoding.special_tokens_mask[0] else None
+    said = settings.get("add_bos_token")
+    if isinstance(said, bool) and said != (first is not None) and bos_id is not None:
+        warnings.warn(
+            f"{path}: add_bos_token is {str(said).lower()}, but the post-processor of "
+            f"tokenizer.json {'adds one' if first is not None else 'adds none'}, which decides, "
+            "as in transformers; pass prepend_bos to say it yourself",
+            stacklevel=2,
+        )
+    return (bos_id, False) if first is None else (first, True)
+
+
+def _special_tokens(settings: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Returns the tokens that tokenizer_config.json names, as a chat template is given them."""
+    named: dict[str, str] = {}
+    for name in SPECIAL_TOKENS:
+        token = _named(settings, name)
+        if token is None:
+            continue
+        if not _is_text(token):
+            raise CheckpointError(f"{path}: {name} {token!r} is no text")
+        named[name] = token
+    return named
 
 
 def _chat_template(settings: Mapping[str, Any], path: Path) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..config import ModelConfig
@@ -14,6 +15,7 @@ from ..config_error import ConfigError
 from ..weights.architectures import huggingface_name
 from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, Format, StoredMatrix
 from .huggingface_config import config_from_huggingface
+from .huggingface_names import meaningless, plain_names, settle_head
 from .json_file import read_object
 from .match_tensors import match_tensors
 
@@ -24,8 +26,9 @@ CONVERT = (
     "AutoModelForCausalLM.from_pretrained(source).save_pretrained(new_path)"
 )
 INDEX = "model.safetensors.index.json"
-_SINGLE_FILE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 _SUFFIX = ".safetensors"
+_ROWS = 1024  # of two matrices that are compared, at a time
 
 
 def open_directory(path: Path) -> Checkpoint:
@@ -38,7 +41,8 @@ def open_directory(path: Path) -> Checkpoint:
     from .huggingface_tokenizer import tokenizer_from_directory
 
     config = read_config(path)
-    found = _find_tensors(path)
+    found = plain_names(_find_tensors(path), config, str(path))
+    found, config = settle_head(found, config, _equal, str(path))
     names = match_tensors(
         str(path),
         config,
@@ -67,14 +71,16 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def weight_files(path: Path) -> list[str]:
-    """Names of the files that hold the weights: those the index lists, or the single one.
+    """Returns the names of the files that hold the weights: the single one, or the index's.
+
+    Where a directory has both, the single one is the model, as in transformers.
 
     Raises:
         CheckpointError: the index is damaged, or names a file outside the directory or a pickle.
     """
     index_file = path / INDEX
-    if not index_file.exists():
-        return [_SINGLE_FILE]
+    if (path / SINGLE_FILE).is_file() or not index_file.exists():
+        return [SINGLE_FILE]
     return _shards(index_file, _weight_map(index_file))
 
 
@@ -112,9 +118,9 @@ class SafetensorsReader:
 
 
 def _find_tensors(path: Path) -> dict[str, TensorPlace]:
-    """Every tensor of the directory, from the index where there is one."""
+    """Returns every tensor of the directory, from the single file or else by the index."""
     index_file = path / INDEX
-    if not index_file.exists():
+    if (path / SINGLE_FILE).is_file() or not index_file.exists():
         return _tensors_of(_single_file(path))
     weight_map = _weight_map(index_file)
     files = [_shard_path(index_file, shard) for shard in _shards(index_file, weight_map)]
@@ -129,6 +135,20 @@ def _find_tensors(path: Path) -> dict[str, TensorPlace]:
         if unlisted:
             raise CheckpointError(f"{index_file}: does not list {unlisted[0]!r} of {shard}")
     return places
+
+
+def _equal(a: TensorPlace, b: TensorPlace) -> bool:
+    """Says whether two matrices hold the same values, reading some rows of each at a time."""
+    if a.shape != b.shape or len(a.shape) != 2:
+        return False
+    try:
+        with safe_open(a.file, framework="pt") as first, safe_open(b.file, framework="pt") as other:
+            x, y = first.get_slice(a.name), other.get_slice(b.name)
+            starts = range(0, a.shape[0], _ROWS)
+            parts = ((x[i : i + _ROWS].float(), y[i : i + _ROWS].float()) for i in starts)
+            return all(torch.equal(left, right) for left, right in parts)
+    except SafetensorError as error:
+        raise CheckpointError(f"{a.file}: tensor {a.name!r}: {error}") from error
 
 
 def _weight_map(index_file: Path) -> dict[str, Any]:
@@ -162,7 +182,7 @@ def _shard_path(index_file: Path, shard: str) -> Path:
 
 
 def _single_file(path: Path) -> Path:
-    file = path / _SINGLE_FILE
+    file = path / SINGLE_FILE
     if file.is_file():
         return file
     pickles = sorted(match.name for pattern in PICKLES for match in path.glob(pattern))
@@ -172,7 +192,7 @@ def _single_file(path: Path) -> Path:
         )
     ggufs = sorted(match.name for match in path.glob("*.gguf"))
     hint = f"; to load {ggufs[0]}, pass its own path" if ggufs else ""
-    raise CheckpointError(f"{path}: no {_SINGLE_FILE} or {INDEX}{hint}")
+    raise CheckpointError(f"{path}: no {SINGLE_FILE} or {INDEX}{hint}")
 
 
 def _tensors_of(file: Path) -> dict[str, TensorPlace]:
@@ -191,9 +211,3 @@ def _tensors_of(file: Path) -> dict[str, TensorPlace]:
     except SafetensorError as error:
         raise CheckpointError(f"{file}: {error}") from error
     return places
-
-
-def meaningless(config: ModelConfig) -> set[str]:
-    """Tensors that may be stored and that transformers ignores too."""
-    names = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.n_layers)}
-    return names | {"lm_head.weight"} if config.tie_embeddings else names

@@ -22,8 +22,8 @@ from ..config_error import ConfigError
 from ..weights.architectures import huggingface_name
 from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, CheckpointError, StoredMatrix
 from .huggingface_config import config_from_huggingface
+from .huggingface_names import meaningless, settle_head
 from .match_tensors import match_tensors
-from .safetensors_dir import meaningless
 
 if TYPE_CHECKING:
     from ..text.tokenizer import Tokenizer
@@ -58,8 +58,7 @@ def open_transformers_model(model: Any, tokenizer: Any = None) -> Checkpoint:
     _require_own_modules(model, name)
     tensors = {key: x for key, x in model.state_dict().items() if isinstance(x, torch.Tensor)}
     _require_readable(tensors, name)
-    if config.tie_embeddings:
-        _require_tied(tensors, name)
+    tensors, config = settle_head(tensors, config, _same, name)
     names = match_tensors(
         name,
         config,
@@ -92,6 +91,11 @@ class StateDictReader:
         # A copy: training on must not move a model that is loaded.
         data = x.detach().clone(memory_format=torch.contiguous_format).view(n, k)
         return StoredMatrix(_FORMATS[x.dtype], n, k, data)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Says whether two weights are one, or hold the same values."""
+    return a.data_ptr() == b.data_ptr() or (a.dtype is b.dtype and torch.equal(a, b))
 
 
 def _require_plain_weights(model: Any, name: str) -> None:
@@ -156,15 +160,6 @@ def _require_readable(tensors: Mapping[str, torch.Tensor], name: str) -> None:
             raise CheckpointError(
                 f"{name}: {key} is {x.dtype}; supported are {known}: pass model.float()"
             )
-
-
-def _require_tied(tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    embedding, unembedding = tensors["model.embed_tokens.weight"], tensors.get("lm_head.weight")
-    if unembedding is not None and unembedding.data_ptr() != embedding.data_ptr():
-        raise CheckpointError(
-            f"{name}: lm_head has weights of its own, but config.tie_word_embeddings is true: call "
-            "model.tie_weights(), or set it to false"
-        )
 
 
 def _tokenizer(tokenizer: Any, model: Any, config: ModelConfig) -> Tokenizer | None:

@@ -77,13 +77,15 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool,
         special_tokens: Mapping[str, str],
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The conversation as one string.
+        """Returns the conversation as one string.
 
         Args:
             messages: Dicts with "role" and "content", oldest first; what JSON can hold.
             add_generation_prompt: Whether to open the assistant's turn.
             special_tokens: What the template may use, such as `bos_token` and `eos_token`.
+            variables: What else it is given, such as `tools` or `enable_thinking`; these win.
 
         Raises:
             ChatTemplateError: with the template's own message where it has one; or it took more
@@ -94,17 +96,23 @@ class ChatTemplate:
                 raise ChatTemplateError(
                     f"a message is a dict with 'role' and 'content': {message!r}"
                 )
-        variables = {
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
+        # A field of None is one that is not there: what APIs return for a message without tools.
+        known = [{k: v for k, v in message.items() if v is not None} for message in messages]
+        given = {
             "tools": None,
             "documents": None,
             **special_tokens,
+            **(variables or {}),
+            "messages": known,
+            "add_generation_prompt": add_generation_prompt,
         }
+        _check_tools(given["tools"])
         try:
-            request = json.dumps(variables)
+            request = json.dumps(given)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ChatTemplateError(f"a message holds what JSON cannot: {error}") from error
+            raise ChatTemplateError(
+                f"a message or a template variable holds what JSON cannot: {error}"
+            ) from error
         with self._lock:
             answer = self._ask(request)
         if "text" not in answer:
@@ -122,6 +130,17 @@ class ChatTemplate:
             self._renderer.stop()
             self._renderer = None
             raise
+
+
+def _check_tools(tools: object) -> None:
+    if tools is None or (
+        isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)
+    ):
+        return
+    raise ChatTemplateError(
+        "tools: expected a list of JSON schemas; "
+        "transformers.utils.get_json_schema makes one of a function"
+    )
 
 
 class _Renderer:

@@ -28,9 +28,13 @@ class TextInterface:
         rows = encode(text, self.tokenizer, prepend_bos)
         return left_pad(rows, padding_id(self.tokenizer))[0].to(self.ops.device)
 
-    def to_string(self, tokens: torch.Tensor | Sequence[int]) -> Any:
-        """The text of ids [P], or a list of texts for [B, P]; special tokens are spelled out."""
-        ids: list[Any] = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
+    def to_string(self, tokens: torch.Tensor | Sequence[int] | int) -> Any:
+        """Returns the text of ids [P] or of one id, or a list of texts for ids [B, P].
+
+        Special tokens are spelled out.
+        """
+        found: Any = tokens.tolist() if isinstance(tokens, torch.Tensor) else tokens
+        ids: list[Any] = [found] if isinstance(found, int) else list(found)
         tokenizer = require_tokenizer(self.tokenizer)
         if ids and isinstance(ids[0], list):
             return [tokenizer.decode(row, skip_special=False) for row in ids]
@@ -50,7 +54,7 @@ class TextInterface:
         elif not isinstance(text, torch.Tensor) and text and isinstance(text[0], str):
             return [self.to_str_tokens(each, prepend_bos) for each in text]  # type: ignore[arg-type]
         else:
-            ids = torch.as_tensor(text).squeeze(0).tolist()
+            ids = _one_row(torch.as_tensor(text))
         return require_tokenizer(self.tokenizer).token_strings(ids)
 
     def to_single_token(self, text: str) -> int:
@@ -89,8 +93,23 @@ class TextInterface:
         return int(found[0 if mode == "first" else -1])
 
     def apply_chat_template(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True
-    ) -> str:
-        """The conversation as text; run it with `prepend_bos=False`."""
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> Any:
+        """Returns the conversation as text, or a list of them as texts.
+
+        Run it with `prepend_bos=False`. `variables` are the template's: `tools=`, `documents=`,
+        `enable_thinking=` and so on.
+        """
         tokenizer = require_tokenizer(self.tokenizer)
-        return tokenizer.apply_chat_template(messages, add_generation_prompt)
+        return tokenizer.apply_chat_template(messages, add_generation_prompt, **variables)
+
+
+def _one_row(tokens: torch.Tensor) -> list[int]:
+    """Returns the ids of one sequence [P] or [1, P], or of one token []."""
+    if tokens.ndim > 2 or (tokens.ndim == 2 and tokens.shape[0] != 1):
+        raise ValueError(f"text: expected ids [P] or [1, P], got {list(tokens.shape)}")
+    ids: list[int] = tokens.flatten().tolist()
+    return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from .tokenizer import Tokenizer
 
 Text = str | Sequence[str]
 Tokens = torch.Tensor | Text
-Prompt = torch.Tensor | Text | Sequence[int] | Sequence[Sequence[int]] | Sequence[Message]
+Conversations = Sequence[Message] | Sequence[Sequence[Message]]
+Prompt = torch.Tensor | Text | Sequence[int] | Sequence[Sequence[int]] | Conversations
 
 
 def as_batch(
@@ -80,7 +82,23 @@ def token_batch(
             raise ValueError("attention_mask: texts are masked here, pass none with them")
         rows = encode(tokens, tokenizer, prepend_bos)
         tokens, attention_mask = left_pad(rows, padding_id(tokenizer))
+    elif attention_mask is None and tokenizer is not None:
+        _warn_of_padding(tokens, padding_id(tokenizer))
     return as_batch(tokens, attention_mask)
+
+
+def _warn_of_padding(tokens: torch.Tensor, pad_id: int) -> None:
+    """Warns where rows look padded as `to_tokens` pads them, and nothing says so."""
+    if tokens.ndim != 2 or min(tokens.shape) < 2 or not bool((tokens[:, 0] == pad_id).any()):
+        return
+    widths = (tokens == pad_id).long().cumprod(1).sum(1).tolist()
+    if len(set(widths)) > 1:
+        warnings.warn(
+            f"tokens: rows begin with {min(widths)} to {max(widths)} tokens of id {pad_id}, which "
+            "fills up shorter texts, and no attention_mask leaves them out: they are read as text. "
+            "Pass the texts themselves, or an attention_mask",
+            stacklevel=2,
+        )
 
 
 def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
@@ -106,12 +124,23 @@ def prompt_rows(
     tokenizer: Tokenizer | None,
     attention_mask: torch.Tensor | None,
     prepend_bos: bool | None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> list[list[int]]:
-    """The ids of each prompt, without padding.
+    """Returns the ids of each prompt, without padding.
 
     Raises TypeError for a form that is none of `Prompt`, and ValueError for tensors and masks
-    that do not fit and for a mask beside anything but a tensor.
+    that do not fit, for a mask beside anything but a tensor, and for variables of a chat template
+    beside anything but conversations.
     """
+    if _is_conversation(prompt) or _is_batch(prompt):
+        if attention_mask is not None:
+            raise ValueError("attention_mask: only goes with a tensor of tokens")
+        conversations: Any = [prompt] if _is_conversation(prompt) else prompt
+        template = require_tokenizer(tokenizer).apply_chat_template
+        texts = [template(each, **(template_variables or {})) for each in conversations]
+        return encode(texts, tokenizer, prepend_bos=False)
+    if template_variables:
+        raise ValueError("template_variables: only go with conversations, which have a template")
     if isinstance(prompt, torch.Tensor):
         tokens_BP, mask_BP = as_batch(prompt, attention_mask)
         batch = RaggedBatch.from_tokens(tokens_BP, mask_BP)
@@ -121,17 +150,23 @@ def prompt_rows(
         raise ValueError("attention_mask: only goes with a tensor of tokens")
     if isinstance(prompt, str) or _all(prompt, str):
         return encode(prompt, tokenizer, prepend_bos)  # type: ignore[arg-type]
-    if _all(prompt, Mapping):
-        text = require_tokenizer(tokenizer).apply_chat_template(prompt)  # type: ignore[arg-type]
-        return encode(text, tokenizer, prepend_bos=False)
     if _all(prompt, int):
         return [list(prompt)]  # type: ignore[arg-type]
     if isinstance(prompt, Sequence) and all(row == [] or _all(row, int) for row in prompt):
         return [list(row) for row in prompt]  # type: ignore[arg-type]
     raise TypeError(
         "prompt: expected text, a list of texts, token ids, a list of those, a tensor, or a "
-        f"conversation (dicts with role and content), got {type(prompt).__name__}"
+        "conversation or a list of them (dicts with role and content), got "
+        f"{type(prompt).__name__}"
     )
+
+
+def _is_conversation(prompt: Any) -> bool:
+    return _all(prompt, Mapping)
+
+
+def _is_batch(prompt: Any) -> bool:
+    return _all(prompt, Sequence) and all(map(_is_conversation, prompt))
 
 
 def _all(items: Any, kind: type) -> bool:

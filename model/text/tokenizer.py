@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 from .chat_template import ChatTemplate, ChatTemplateError, Message
 
@@ -37,6 +38,7 @@ class Tokenizer:
         eos_ids: Any of these ends a generation.
         pad_id: Fills up a batch; None where the model has no such token.
         prepends_bos: Whether the model was trained on texts that begin with `bos_id`.
+        special_tokens: What a chat template may call by name ("eos_token"), as text.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Tokenizer:
         pad_id: int | None = None,
         prepends_bos: bool = False,
         chat_template: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
     ) -> None:
         # A tokenizer.json may carry its training's truncation, which would cut prompts silently.
         backend.no_truncation()
@@ -61,11 +64,19 @@ class Tokenizer:
         for token_id in (bos_id, pad_id, *self.eos_ids):
             if token_id is not None and self.token(token_id) is None:
                 raise ValueError(f"special token id {token_id} is not in the vocabulary")
+        named = self._named_by_id() if special_tokens is None else special_tokens
+        self.special_tokens = dict(named)
 
     @property
     def n_tokens(self) -> int:
         """Size of the vocabulary, added tokens included. The model's may be padded beyond it."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def special_ids(self) -> Mapping[str, int]:
+        """Returns the ids of the special tokens by text; `decode` leaves them out."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special and token.content}
 
     @property
     def chat_template(self) -> str | None:
@@ -113,10 +124,31 @@ class Tokenizer:
         """Each id decoded alone; a part of a UTF-8 character shows as U+FFFD."""
         return [self.decode([token_id], skip_special=False) for token_id in ids]
 
+    @overload
     def apply_chat_template(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True
-    ) -> str:
-        """The conversation as the model was trained to see it; encode it with add_bos=False.
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
+    ) -> str: ...
+
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Sequence[Message]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[str]: ...
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str | list[str]:
+        """Returns the conversation as the model was trained to see it, for add_bos=False.
+
+        Args:
+            messages: A conversation, or a list of conversations, which gives a list of texts.
+            add_generation_prompt: Whether to open the assistant's turn.
+            variables: What else the template reads: `tools=`, `documents=`, `enable_thinking=` ...
 
         Raises:
             ChatTemplateError: no template, or it fails or refuses the messages.
@@ -126,13 +158,25 @@ class Tokenizer:
                 "this model has no chat template: it is a base model, or its files lack one; "
                 "pass plain text"
             )
+        if not messages:
+            raise ChatTemplateError("an empty conversation; pass at least one message")
+        if isinstance(messages[0], list | tuple):
+            return [self._render(each, add_generation_prompt, variables) for each in messages]  # type: ignore[arg-type]
+        return self._render(messages, add_generation_prompt, variables)  # type: ignore[arg-type]
+
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, variables: dict[str, Any]
+    ) -> str:
+        assert self._template is not None
         return self._template.render(
             messages,
             add_generation_prompt=add_generation_prompt,
-            special_tokens=self._special_tokens(),
+            special_tokens=self.special_tokens,
+            variables=variables,
         )
 
-    def _special_tokens(self) -> Mapping[str, str]:
+    def _named_by_id(self) -> Mapping[str, str]:
+        """Returns names for the special ids, where a source has none of its own."""
         ids = {
             "bos_token": self.bos_id,
             "eos_token": self.eos_ids[0] if self.eos_ids else None,

@@ -245,6 +245,10 @@ class Checkpoint:
     reader: TensorReader
     volatile: bool = False
 
+    def __deepcopy__(self, memo: object) -> Checkpoint:
+        """Returns itself: it only reads."""
+        return self
+
     def names(self) -> Iterator[str]:
         return iter(self.reader.shapes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -52,6 +53,21 @@ def test_batch_mates_padding_and_draws_change_nothing(model: HookedTransformer) 
     padded = torch.tensor([[5, 0, 0], [1, 2, 3]])
     right = model.generate(padded, attention_mask=torch.tensor([[1, 0, 0], [1, 1, 1]]), **options)  # type: ignore[arg-type]
     assert torch.equal(right.tokens[0, 3:], together.tokens[0, 4:])
+
+
+def test_conversations_in_a_batch_are_each_alone() -> None:
+    template = TEMPLATE + "{{ '/think' if enable_thinking else '' }}"
+    model = random_model("mistral", tokenizer=byte_tokenizer(template))
+    batch = [[{"role": "u", "content": "ab"}], [{"role": "u", "content": "c"}] * 2]
+    options = {"max_new_tokens": 4, "min_new_tokens": 4}
+    together = model.generate(batch, template_variables={"enable_thinking": True}, **options)  # type: ignore[arg-type]
+    for row, each in enumerate(batch):
+        text = model.apply_chat_template(each, enable_thinking=True)
+        assert text.endswith("/think")
+        alone = model.generate(text, prepend_bos=False, **options)  # type: ignore[arg-type]
+        assert torch.equal(together.tokens[row, -alone.tokens.shape[1] :], alone.tokens[0])
+    with pytest.raises(ValueError, match="template_variables: only go with conversations"):
+        model.generate("ab", template_variables={"enable_thinking": True})
 
 
 def test_no_seed_is_fresh_entropy(model: HookedTransformer) -> None:
@@ -108,7 +124,7 @@ def test_hooks_fire_in_every_pass(model: HookedTransformer) -> None:
     assert out.text == ["AAA"]
 
 
-def forced(model: HookedTransformer, text: bytes) -> HookedTransformer:
+def forced(model: HookedTransformer, text: Sequence[int]) -> HookedTransformer:
     """Makes the model write `text`, then <eos>."""
     script = iter([*text, EOS])
 
@@ -133,6 +149,17 @@ def test_ends_at_eos_unless_min_new_tokens_forbids(scripted: HookedTransformer) 
     assert out.tokens[0].tolist() == [ord("x"), *b"ab", EOS]
     out = forced(scripted, b"").generate("x", max_new_tokens=1, min_new_tokens=1)
     assert out.tokens[0, 1] == 0  # all other logits are equal
+
+
+def test_a_special_token_as_text_is_a_stop(scripted: HookedTransformer) -> None:
+    for stop in ("<pad>", ["never", "<pad>"], PAD):
+        out = forced(scripted, [*b"ab", PAD, *b"cd"]).generate("x", max_new_tokens=9, stop=stop)
+        assert (out.n_new, out.text) == ([3], ["ab"])
+        assert out.tokens[0].tolist() == [ord("x"), *b"ab", PAD]
+    out = forced(scripted, [*b"ab", PAD, *b"cd"]).generate("x", max_new_tokens=9)
+    assert out.text == ["abcd"]
+    with pytest.raises(ValueError, match=r"holds the special token '<pad>'.*alone"):
+        scripted.generate("x", stop="a<pad>")
 
 
 def test_stop_strings_across_tokens(scripted: HookedTransformer) -> None:

@@ -147,12 +147,29 @@ def test_shards_come_from_the_index(hub: LocalHub, tmp_path: Path) -> None:
     hub.repositories["org/sharded"] = repository_of(tmp_path / "sharded")
     shards = [name for name in files(hub, "org/sharded") if name.endswith(".safetensors")]
     assert len(shards) > 2
-    files(hub, "org/sharded")["model.safetensors"] = b"not in the index"
+    files(hub, "org/sharded")["other.safetensors"] = b"not in the index"
     hub.requests.clear()
     found = bitlens.load("org/sharded")(TOKENS)
     assert torch.equal(found, bitlens.load("org/tiny")(TOKENS))
     assert set(shards) <= set(hub.downloads())
-    assert "model.safetensors" not in hub.downloads()
+    assert "other.safetensors" not in hub.downloads()
+
+
+def test_a_single_file_wins_over_an_index(hub: LocalHub, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(locate("org/tiny").path)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(2)
+    model.save_pretrained(tmp_path / "both", max_shard_size="40KB")
+    hub.repositories["org/both"] = repository_of(tmp_path / "both")
+    shards = [name for name in files(hub, "org/both") if name.endswith(".safetensors")]
+    files(hub, "org/both")["model.safetensors"] = files(hub)["model.safetensors"]
+    hub.requests.clear()
+    found = bitlens.load("org/both")(TOKENS)
+    assert torch.equal(found, bitlens.load("org/tiny")(TOKENS))
+    assert not set(shards) & set(hub.downloads())
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("org/both")
+    ours = model.model.embed_tokens.weight / 2
+    assert torch.equal(theirs.model.embed_tokens.weight, ours)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +181,7 @@ def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(
     index = {"weight_map": {"model.norm.weight": shard}}
     files(hub)["model.safetensors.index.json"] = json.dumps(index).encode()
     files(hub)["pytorch_model.bin"] = b"pickle"
+    del files(hub)["model.safetensors"]
     with pytest.raises(CheckpointError, match=r"is not a plain file name ending in \.safetensors"):
         bitlens.load("org/tiny")
     assert not {"model.safetensors", "pytorch_model.bin"} & set(hub.downloads())

@@ -101,6 +101,18 @@ def test_weights_that_are_not_finite_are_named(llama: Any) -> None:
         bitlens.load(llama)
 
 
+def test_a_head_of_its_own_is_the_head_whatever_the_config_says(llama: Any) -> None:
+    expected = bitlens.load(llama)(TOKENS)
+    llama.config.tie_word_embeddings = True
+    with pytest.warns(UserWarning, match="LlamaForCausalLM: tie_word_embeddings is true, but"):
+        model = bitlens.load(llama)
+    assert not model.config.tie_embeddings
+    assert n_different(model(TOKENS), expected) == 0
+    torch.testing.assert_close(model(TOKENS), llama(TOKENS).logits.detach())
+    llama.tie_weights()
+    assert bitlens.load(llama).config.tie_embeddings
+
+
 # What is not the class's own
 
 
@@ -150,10 +162,6 @@ def _wrapped_weight(model: Any) -> None:
     up.weight = nn.Parameter(Wrapped.of(up.weight.detach()), requires_grad=False)
 
 
-def _untied(model: Any) -> None:
-    model.config.tie_word_embeddings = True
-
-
 def _one_in_fp64(model: Any) -> None:
     model.model.norm.double()
 
@@ -176,7 +184,6 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "shape": (lambda m: _linear(m, nn.Linear(40, 71, bias=False)), r"up_proj\.weight has shape"),
     "bias": (lambda m: _linear(m, nn.Linear(40, 72)), r"no use for: model\.layers\.1\.mlp\.up"),
     "forward": (_replaced_forward, r"forward of model\.layers\.0\.mlp was replaced"),
-    "lm_head": (_untied, "lm_head has weights of its own"),
     "fp64": (_one_in_fp64, r"norm\.weight is torch\.float64.*model\.float\(\)"),
     "wrapped": (_wrapped_weight, r"mlp\.up_proj\.weight is a .*Wrapped"),
     "meta": (lambda m: m.to("meta"), "no data"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,22 @@ def test_bos_and_ends_of_turn_from_metadata(metadata: dict[str, Any]) -> None:
         without.encode("a", add_bos=True)
 
 
+TURN_ENDS = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eom_id|>"]
+
+
+@pytest.mark.parametrize("end", TURN_ENDS)
+def test_ends_of_turn_are_known_by_name(metadata: dict[str, Any], end: str) -> None:
+    """SmolLM2's layout: the key names the end of the text, none the end of a turn."""
+    tokens = [end if t == "<|im_end|>" else t for t in metadata["tokenizer.ggml.tokens"]]
+    file = metadata | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": 0}
+    assert rebuild(file).eos_ids == (0,)  # a base model has no turns
+    file["tokenizer.chat_template"] = "{{ messages[0].content }}"
+    assert rebuild(file).eos_ids == (0, 2)
+    assert rebuild(file | {"tokenizer.ggml.eot_token_id": 1}).eos_ids == (0, 1)
+    named = rebuild(file | {"tokenizer.ggml.unknown_token_id": 1}).special_tokens
+    assert (named["eos_token"], named["unk_token"]) == ("<|endoftext|>", "<|im_start|>")
+
+
 def test_user_defined_tokens_match_whole_but_are_not_special(metadata: dict[str, Any]) -> None:
     types = metadata["tokenizer.ggml.token_type"].copy()
     types[1] = 4
@@ -442,17 +459,61 @@ def test_directory_tokenizer(directory: Path) -> None:
     assert load_tokenizer(directory).eos_ids == (2, 0)
 
 
-def test_directory_tokenizer_adds_bos_where_the_model_does(directory: Path) -> None:
+@pytest.mark.parametrize("said", [None, True, False])
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("name", ["<|im_start|>", None])
+def test_directory_tokenizer_adds_bos_where_transformers_does(
+    directory: Path, adds: bool, said: bool | None, name: str | None
+) -> None:
+    """The post-processor decides, even against `add_bos_token`; a contradiction warns."""
     file = directory / "tokenizer.json"
     backend = tokenizers.Tokenizer.from_file(str(file))
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
-    )
+    if adds:
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+        )
     backend.save(str(file))
-    assert load_tokenizer(directory).prepends_bos
-    settings = {"bos_token": "<|im_start|>", "add_bos_token": False}
+    flags = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": name}
+    settings = flags | ({} if said is None else {"add_bos_token": said})
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    expected = transformers.AutoTokenizer.from_pretrained(directory)("the").input_ids
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokenizer = load_tokenizer(directory)
+    assert tokenizer.encode("the", add_bos=tokenizer.prepends_bos) == expected
+    assert tokenizer.prepends_bos == adds
+    messages = [str(each.message) for each in caught if "add_bos_token" in str(each.message)]
+    assert bool(messages) == (said is not None and said != adds and name is not None)
+
+
+def test_a_tokenizer_that_pads_begins_with_no_padding(directory: Path) -> None:
+    file = directory / "tokenizer.json"
+    backend = tokenizers.Tokenizer.from_file(str(file))
+    backend.enable_padding(direction="left", length=8, pad_id=0, pad_token="<|endoftext|>")
+    backend.save(str(file))
     assert not load_tokenizer(directory).prepends_bos
+
+
+def test_a_template_names_the_tokens_of_the_tokenizer(directory: Path) -> None:
+    """Ids of generation_config.json end a generation; they are no names."""
+    template = "{{ bos_token }}|{{ eos_token }}|{{ unk_token }}|{{ pad_token }}|{{ sep_token }}"
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": {"content": "<|im_start|>", "__type": "AddedToken"},
+        "eos_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|im_end|>",
+        "chat_template": template,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    (directory / "generation_config.json").write_text('{"eos_token_id": [0, 1, 2]}')
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    tokenizer = load_tokenizer(directory)
+    messages = [{"role": "user", "content": "Hi"}]
+    found = tokenizer.apply_chat_template(messages)
+    assert found == theirs.apply_chat_template(messages, tokenize=False)
+    assert found == "<|im_start|>|<|im_end|>|<|endoftext|>|<|im_end|>|"
+    assert tokenizer.eos_ids == (0, 1, 2)
 
 
 def test_chat_templates_are_found(directory: Path) -> None:

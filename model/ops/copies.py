@@ -1,0 +1,93 @@
+"""A model as an object: what `nn.Module` and pickle promise, or why it cannot be had."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol, Self
+
+import torch
+from torch import nn
+
+from ..parallel import Group
+from .interface import Ops
+
+_TORCH = 'load it with backend="torch"'
+
+
+class Origin(Protocol):
+    """Where a model came from: opens it again, with the same weights or not at all."""
+
+    def reopen(self, fingerprint: str) -> Any: ...
+
+
+class ModelCopies(nn.Module):
+    """A model's methods that convert, copy, pickle and list it.
+
+    Native weights are packed once, from a file: they are no parameters that a conversion reaches.
+    """
+
+    ops: Ops
+    group: Group | None
+    origin: Origin | None = None
+
+    def fingerprint(self) -> str:
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Converts weights, or raises ValueError where native ones would stay as they are."""
+        if self.ops.differentiable:
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+        policy = self.ops.policy
+        found = fn(torch.empty(0, dtype=policy.compute, device="cpu"))
+        if found.device.type != "cpu":
+            raise ValueError(
+                f"to: native weights stay on the CPU, {found.device} is asked for; {_TORCH}"
+            )
+        if found.dtype not in (policy.compute, policy.weight):
+            raise ValueError(
+                f'to: native weights keep the precision of dtype="{policy.name}", {found.dtype} is '
+                f'asked for; load the model with another dtype, such as "bf16", or {_TORCH}'
+            )
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Works like `nn.Module`'s. Raises ValueError on the native backend: it packs weights."""
+        if not self.ops.differentiable:
+            _refuse_state("state_dict")
+        return super().state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Works like `nn.Module`'s. Raises ValueError on the native backend: it packs weights."""
+        if not self.ops.differentiable:
+            _refuse_state("load_state_dict")
+        return super().load_state_dict(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copies hooks and state; packed weights, which nothing changes, are shared."""
+        if self.group is not None:
+            raise TypeError("deepcopy: this model is spread over ranks; load it on each again")
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update({name: copy.deepcopy(x, memo) for name, x in vars(self).items()})
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickles where native weights came from and their hash; hooks stay behind.
+
+        A model of the torch backend, whose weights may have been trained, pickles whole.
+        """
+        if self.ops.differentiable:
+            return super().__reduce_ex__(protocol)
+        if self.group is not None:
+            raise TypeError("pickle: this model is spread over ranks; load it on each again")
+        if self.origin is None:
+            raise TypeError(
+                "pickle: this model was made in memory, so there is no source to load it from "
+                "again; save it with transformers' save_pretrained and load that"
+            )
+        return self.origin.reopen, (self.fingerprint(),)
+
+
+def _refuse_state(name: str) -> NoReturn:
+    raise ValueError(f"{name}: native weights are packed, not parameters; {_TORCH}")
