@@ -110,10 +110,13 @@ def _beginning(
     and `add_bos_token` in tokenizer_config.json does not.
     """
     bos_id = _token_id(backend, settings, "bos_token", path)
-    with library_errors(lambda problem: CheckpointError(f"{path}: tokenizer.json: {problem}")):
-        backend.no_padding()
-        backend.no_truncation()
-        encoding = backend.encode("a", add_special_tokens=True)
+    backend.no_padding()
+    backend.no_truncation()
+    try:
+        with library_errors(ValueError):
+            encoding = backend.encode("a", add_special_tokens=True)
+    except ValueError:  # one that fails on a text says so again where there is one to encode
+        return bos_id, False
     added = [i for i, mask in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if mask]
     first = added[0] if added and encoding.special_tokens_mask[0] else None
     said = settings.get("add_bos_token")
