@@ -35,6 +35,20 @@ def test_examples_run(document: str, smollm2_path: Path) -> None:
         assert not torch.equal(namespace["logits"], namespace["ablated"])
 
 
+@pytest.mark.parametrize("document", ["docs/dictionaries.md", "docs/splicing.md"])
+def test_examples_with_dictionaries_run(
+    document: str, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of their own, since they train."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for block in _python_blocks(document):
+        exec(compile(block, document, "exec"), namespace)
+    if document == "docs/dictionaries.md":
+        assert namespace["judged"].explained_variance > 0.3
+        assert (tmp_path / "runs" / "first" / "dictionary" / "cfg.json").exists()
+
+
 def test_the_activation_example(smollm2_path: Path) -> None:
     script = ROOT / "docs" / "examples" / "read_activation.py"
     run = subprocess.run(
