@@ -38,11 +38,12 @@ $(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: $(VEN
 build: $(VENV)/install.stamp ## compile bitlens._core in place
 	$(PY) setup.py -q build_ext --inplace
 
-demo: build ## install, fetch SmolLM2, answer, show an activation, prove the bits did not move
+demo: build ## install, fetch SmolLM2, answer, show activations and features, prove the bits did not move
 	bitlens fetch $(MODEL)
 	bitlens generate $(MODEL) --chat --max-new-tokens 48 --prompt "Why is the sky blue?"
 	$(PY) docs/examples/read_activation.py $(MODEL)
 	bitlens verify $(MODEL) --quick
+	bitlens features "The Eiffel Tower stands in the city of Paris"
 	bitlens audit $(MODEL) --n-prompts 6 --tokens 48 --checked 2 --output report.html
 
 test: $(VENV)/test.stamp build ## run the tests

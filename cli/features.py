@@ -185,8 +185,12 @@ def _prompt(view: _View, prompt: str, top: int, as_json: bool) -> None:
         typer.echo(json.dumps({"tokens": found}, indent=2, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("token", "feature", "activation", "promotes", "fires elsewhere"):
-        table.add_column(name, justify="right" if name == "activation" else "left", no_wrap=True)
+    # What says which feature it is keeps its width on a narrow terminal.
+    table.add_column("token", no_wrap=True, min_width=max(5, *(len(row.token) for row in rows)))
+    table.add_column("feature", no_wrap=True, min_width=7, justify="right")
+    table.add_column("activation", no_wrap=True, min_width=10, justify="right")
+    table.add_column("promotes", no_wrap=True, min_width=12)
+    table.add_column("fires elsewhere", no_wrap=True, min_width=16)
     for row in rows:
         token = Text(row.token.replace("\n", "⏎"), style="bold")
         if row.is_outlier:
