@@ -113,7 +113,7 @@ class _View:
         else:
             best, least = promoted_tokens(self.model, self.dictionary, [feature])
             ids = best[0], least[0]
-        return self._strings(ids[0].tolist()), self._strings(ids[1].tolist())
+        return self.token_strings(ids[0].tolist()), self.token_strings(ids[1].tolist())
 
     def card(self, feature: int) -> dict[str, Any]:
         """Returns what is known of a feature."""
@@ -129,7 +129,7 @@ class _View:
             card["largest"] = float(self.examples.largest[feature])
             card["examples"] = [
                 {
-                    "tokens": self._strings(example.tokens),
+                    "tokens": self.token_strings(example.tokens),
                     "activations": [round(a, 3) for a in example.activations],
                     "peak": example.peak,
                 }
@@ -146,7 +146,7 @@ class _View:
         for example in card["examples"]:
             self.out.print("  ", coloured(example["tokens"], example["activations"]))
 
-    def _strings(self, ids: list[int]) -> list[str]:
+    def token_strings(self, ids: list[int]) -> list[str]:
         tokenizer = self.model.tokenizer
         return [str(i) for i in ids] if tokenizer is None else tokenizer.token_strings(ids)
 
@@ -185,26 +185,36 @@ def _prompt(view: _View, prompt: str, top: int, as_json: bool) -> None:
         typer.echo(json.dumps({"tokens": found}, indent=2, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False)
-    # What says which feature it is keeps its width on a narrow terminal.
-    table.add_column("token", no_wrap=True, min_width=max(5, *(len(row.token) for row in rows)))
-    table.add_column("feature", no_wrap=True, min_width=7, justify="right")
-    table.add_column("activation", no_wrap=True, min_width=10, justify="right")
-    table.add_column("promotes", no_wrap=True, min_width=12)
-    table.add_column("fires elsewhere", no_wrap=True, min_width=16)
+    # What says which feature it is keeps its width; the rest shares what a terminal has left.
+    width = max(5, *(len(row.token) for row in rows))
+    left = max(24, view.out.width - width - 25)
+    table.add_column("token", no_wrap=True)
+    table.add_column("feature", no_wrap=True, justify="right")
+    table.add_column("activation", no_wrap=True, justify="right")
+    table.add_column("promotes", no_wrap=True)
+    table.add_column("fires elsewhere", no_wrap=True)
     for row in rows:
         token = Text(row.token.replace("\n", "⏎"), style="bold")
         if row.is_outlier:
-            table.add_row(token, "", "", Text("norm far above the others: not read", "dim"), "")
+            table.add_row(token, "", "", *_cells("norm too large", Text(), left))
             continue
         for i, (feature, activation) in enumerate(row.features):
             example = view.example(feature)
             where = Text()
             if example is not None:
                 low, high = max(0, example.peak - 6), example.peak + 4
-                tokens = view._strings(example.tokens)[low:high]
+                tokens = view.token_strings(example.tokens)[low:high]
                 where = coloured(tokens, example.activations[low:high])
-            promotes = Text(" ".join(t.strip() for t in view.promoted(feature)[0][:4]))
-            table.add_row(
-                token if i == 0 else "", str(feature), f"{activation:.1f}", promotes, where
-            )
+            promotes = " ".join(t.strip() for t in view.promoted(feature)[0][:4])
+            first = token if i == 0 else ""
+            cells = _cells(promotes, where, left)
+            table.add_row(first, str(feature), f"{activation:.1f}", *cells)
     view.out.print(table)
+
+
+def _cells(promotes: str, where: Text, width: int) -> tuple[Text, Text]:
+    """The last two cells of a row, cut to a width together."""
+    shown = Text(promotes)
+    shown.truncate(max(10, width * 2 // 5), overflow="ellipsis")
+    where.truncate(max(10, width - width * 2 // 5), overflow="ellipsis")
+    return shown, where

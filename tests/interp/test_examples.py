@@ -141,6 +141,15 @@ def test_the_command(
     assert code == 0, err
     assert "promotes" in out
     examples.save(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run("the cat sat", *options)
+    assert code == 0
+    shown = dict(
+        prompt_features(speaking_model(model_folder), dictionary, "the cat sat")[5].features
+    )
+    for f, activation in list(shown.items())[:3]:
+        assert f" {f} " in out
+        assert f" {activation:.1f} " in out
     code, out, _ = run("the cat sat", *options, "--json", "--top", 1)
     assert code == 0
     tokens = json.loads(out)["tokens"]
