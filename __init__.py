@@ -10,6 +10,7 @@ promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16 forces an instr
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -80,5 +81,12 @@ def isa() -> str:
 
 
 if "torch" in sys.modules:
-    # Whoever has torch finds torch.ops.bitlens as well: importing the model registers it.
-    importlib.import_module(".model", __name__)
+    # Whoever has torch finds torch.ops.bitlens as well: importing the model registers it. An import
+    # makes no garbage, and a collection would walk all of torch in the middle of it.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        importlib.import_module(".model", __name__)
+    finally:
+        if collects:
+            gc.enable()

@@ -33,8 +33,8 @@ inline Activation activation_of(int code) {
   return static_cast<Activation>(code);
 }
 
-void bind_backward(py::module_& m);  // bindings_backward.cpp
+void bind_backward(py::module_& m);    // bindings_backward.cpp
 void bind_dictionary(py::module_& m);  // bindings_dictionary.cpp
-void bind_sampling(py::module_& m);  // bindings_sampling.cpp
+void bind_sampling(py::module_& m);    // bindings_sampling.cpp
 
 }  // namespace bitlens

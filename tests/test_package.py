@@ -204,22 +204,26 @@ def test_torch_is_pinned_in_the_constraints_only() -> None:
 # What an import costs.
 
 _TIMED = """
-import sys, time, torch
+import sys, time
+begun = time.perf_counter()
+import torch
 before = set(sys.modules)
 started = time.perf_counter()
 import bitlens
-print(time.perf_counter() - started, *sorted(set(sys.modules) - before))
+ratio = (time.perf_counter() - started) / (started - begun)
+print(ratio, *sorted(set(sys.modules) - before))
 """
 
 
 def _import_bitlens() -> tuple[float, set[str]]:
-    seconds, *modules = _run(sys.executable, "-c", _TIMED, cwd=ROOT.parent).split()
-    return float(seconds), set(modules)
+    """Returns the time of `import bitlens` over that of `import torch`, and what it imports."""
+    ratio, *modules = _run(sys.executable, "-c", _TIMED, cwd=ROOT.parent).split()
+    return float(ratio), set(modules)
 
 
 def test_import_is_quick_and_light() -> None:
     runs = [_import_bitlens() for _ in range(3)]
-    assert min(seconds for seconds, _ in runs) < 0.3
+    assert min(ratio for ratio, _ in runs) < 0.25
     assert not {name.split(".")[0] for name in runs[0][1]} & HEAVY
 
 

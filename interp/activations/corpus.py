@@ -103,7 +103,7 @@ def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[tuple[str, str]]:
     except ImportError as error:
         raise RuntimeError(
             "the default text is compressed with zstandard, which is not installed: "
-            'pip install "bitlens[sae]", or give a text of your own'
+            "give a text of your own, or pip install 'bitlens[sae]'"
         ) from error
     csv.field_size_limit(_LONGEST_FIELD)
     with archive.open(member) as raw, zstandard.ZstdDecompressor().stream_reader(raw) as data:
