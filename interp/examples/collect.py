@@ -14,11 +14,10 @@ from ...model.transformer import HookedTransformer
 from ..activations.read import OUTLIER_FACTOR, read_rows, row_norms
 from ..activations.sequences import Batch, Packing, batches
 from ..dictionaries import Dictionary
-from .examples import Examples
+from .examples import STEPS, Examples
 from .promoted import promoted_tokens
 
 BATCH_TOKENS = 2048
-_STEPS = 255
 
 
 @dataclass
@@ -139,8 +138,8 @@ def _finished(
     source: str,
 ) -> Examples:
     largest = best.values[:, 0]
-    scale = (largest / _STEPS).where(largest > 0, 1.0)
-    steps = (best.acts / scale[:, None, None]).round().clamp(0, _STEPS)
+    scale = (largest / STEPS).where(largest > 0, 1.0)
+    steps = (best.acts / scale[:, None, None]).round().clamp(0, STEPS)
     promoted, suppressed = promoted_tokens(model, dictionary)
     return Examples(
         tokens=best.tokens,

@@ -18,7 +18,7 @@ from ..activations.atomic import write_tensors
 from ..dictionaries import DictionaryError
 
 EXAMPLES = "examples.safetensors"
-_STEPS = 255
+STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Examples:
         for i, length in enumerate(self.lengths[feature].tolist()):
             if length:
                 steps = self.steps[feature, i, :length].tolist()
-                scale = float(self.largest[feature]) / _STEPS
+                scale = float(self.largest[feature]) / STEPS
                 found.append(
                     Example(
                         self.tokens[feature, i, :length].tolist(),
