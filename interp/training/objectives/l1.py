@@ -21,6 +21,7 @@ from .parts import (
     decoder_gradients,
     encoder_gradients,
     fired,
+    l1_pull,
     predicted,
     squared_sum,
 )
@@ -44,9 +45,7 @@ class StandardObjective:
         g = error * (2 / error.numel())
         gradients: dict[str, torch.Tensor] = {}
         decoder_gradients(entries, values, g, x, p, gradients)
-        # W_dec's rows have norm 1, so an activation is what its feature adds.
-        pull = self.config.l1_coefficient / error.numel() * math.sqrt(y.shape[1])
-        dpre = entries.dots(g, p["W_dec"]) + pull
+        dpre = entries.dots(g, p["W_dec"]) + l1_pull(self.config, y)
         encoder_gradients(self.config, p, entries, dpre, x_c, gradients)
         return Outcome(
             gradients,
@@ -92,8 +91,7 @@ class GatedObjective:
 
         via_gate = entries.decode(gate, p["W_dec"], p["b_dec"]) - y
         g_gate = via_gate * (2 / via_gate.numel())
-        pull = self.config.l1_coefficient / error.numel() * math.sqrt(y.shape[1])
-        dgate = entries.dots(g_gate, p["W_dec"]) + pull
+        dgate = entries.dots(g_gate, p["W_dec"]) + l1_pull(self.config, y)
         gradients["b_gate"] = entries.sums(dgate, columns)
         encoder_gradients(self.config, p, entries, dproduct + dgate, x_c, gradients, bias=None)
         active = int((values > 0).sum())

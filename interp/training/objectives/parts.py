@@ -98,6 +98,12 @@ def decoder_gradients(
         add_gradient(gradients, "W_skip", kernels.dense(g.T, x.T, None))
 
 
+def l1_pull(config: TrainConfig, y: torch.Tensor) -> float:
+    """Returns the gradient of the L1 term by an activation: W_dec's rows have norm 1, so an
+    activation is what its feature adds."""
+    return config.l1_coefficient / y.numel() * math.sqrt(y.shape[1])
+
+
 def fired(entries: Entries, values: torch.Tensor) -> torch.Tensor:
     """Returns a bool [F]: the features with a value above 0."""
     out = torch.zeros(entries.n_features, dtype=torch.bool)
