@@ -37,6 +37,7 @@ class Dictionary(nn.Module):
         b_dec: [d_out].
         threshold: [F], of JumpReLU architectures.
         W_skip: [d_out, d_in], of skip transcoders.
+        encoder: Decides which features are active, in two steps: scores, then a selection.
     """
 
     W_enc: nn.Parameter
@@ -67,7 +68,7 @@ class Dictionary(nn.Module):
             if name not in MATRICES or x.dtype not in (torch.bfloat16, torch.float16):
                 x = x.float()
             setattr(self, name, nn.Parameter(x, requires_grad=False))
-        self._encoder = Encoder(self)
+        self.encoder = Encoder(self)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,7 +87,7 @@ class Dictionary(nn.Module):
 
     def encoded_by(self) -> list[nn.Parameter]:
         """Returns the parameters that `encode` depends on."""
-        return self._encoder.parameters()
+        return self.encoder.parameters()
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the features' activations, fp32 [..., F], of rows x [..., d_in].
@@ -112,7 +113,7 @@ class Dictionary(nn.Module):
         rows = x.detach().reshape(-1, self.cfg.d_in).float()
         if bool(torch.isnan(rows).any()):
             raise ValueError("encode: the activations hold NaN")
-        return self._encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
+        return self.encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
 
     def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what 0, a threshold or the k-th largest is compared with, fp32 [..., F].
@@ -122,7 +123,7 @@ class Dictionary(nn.Module):
         if self.cfg.architecture == "gated":
             raise ValueError("pre_activations: a gated SAE has two of them, gate and magnitude")
         rows = x.detach().reshape(-1, self.cfg.d_in).float()
-        pre = self._encoder.pre_activations(self._encoder.centred(rows))
+        pre = self.encoder.pre_activations(self.encoder.centred(rows))
         return pre.view(*x.shape[:-1], self.cfg.d_sae)
 
     def decode(self, acts: torch.Tensor | Features, x: torch.Tensor | None = None) -> torch.Tensor:
@@ -170,7 +171,7 @@ class Dictionary(nn.Module):
         save_folder(self.cfg, dict(self.named_parameters()), Path(path))
 
     def _decoder(self) -> torch.Tensor:
-        table = self._encoder.widened(self.W_dec)
+        table = self.encoder.widened(self.W_dec)
         if self.cfg.rescale_acts_by_decoder_norm:
             table = table.clone()
             kernels.unit_rows_(table)
@@ -181,7 +182,7 @@ class Dictionary(nn.Module):
         if needs_graph(x, self.W_skip):
             y: torch.Tensor = Skip.apply(rows, self.W_skip)  # type: ignore[no-untyped-call]
         else:
-            y = kernels.dense(rows.float(), self._encoder.widened(self.W_skip), None)
+            y = kernels.dense(rows.float(), self.encoder.widened(self.W_skip), None)
         return y.view(*x.shape[:-1], self.cfg.d_out)
 
     def extra_repr(self) -> str:

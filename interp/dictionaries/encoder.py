@@ -50,16 +50,25 @@ class Encoder:
 
     def __call__(self, rows: torch.Tensor, shape: tuple[int, ...]) -> Features:
         """Returns the active features of fp32 rows [N, d], as Features of this shape."""
-        d, cfg = self._dictionary, self._dictionary.cfg
+        return self.select(self.scores(rows), shape)
+
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns what decides which features of fp32 rows [N, d] are active, fp32 [N, F]: their
+        pre-activations, or the product that a gated SAE makes both gate and magnitude of."""
         x = self.centred(rows)
+        gated = self._dictionary.cfg.architecture == "gated"
+        return self._product(x, None) if gated else self.pre_activations(x)
+
+    def select(self, scores: torch.Tensor, shape: tuple[int, ...]) -> Features:
+        """Returns the features that are active by their scores, as Features of this shape."""
+        d, cfg = self._dictionary, self._dictionary.cfg
         if cfg.architecture == "gated":
-            return Features.from_dense(self._gated(x)).reshaped(shape)
-        pre = self.pre_activations(x)
+            return Features.from_dense(self._gated(scores)).reshaped(shape)
         if cfg.selects_top_k:
             assert cfg.k is not None
-            return Features.from_top_k(kernels.top_k(pre, cfg.k), shape)
-        active = pre > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
-        return Features.from_dense(pre.where(active, 0.0)).reshaped(shape)
+            return Features.from_top_k(kernels.top_k(scores, cfg.k), shape)
+        active = scores > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
+        return Features.from_dense(scores.where(active, 0.0)).reshaped(shape)
 
     def centred(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns the rows that the encoder's product reads."""
@@ -71,8 +80,12 @@ class Encoder:
         d = self._dictionary
         pre = self._product(x, d.b_enc.detach())
         if d.cfg.rescale_acts_by_decoder_norm:
-            pre = pre * kernels.sums_of_squares(self.widened(d.W_dec)).sqrt()
+            pre = pre * self.decoder_norms()
         return pre
+
+    def decoder_norms(self) -> torch.Tensor:
+        """Returns the norm of each feature's decoder row, fp32 [F]."""
+        return kernels.sums_of_squares(self.widened(self._dictionary.W_dec)).sqrt()
 
     def widened(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         """Returns a matrix in fp32, kept until it changes."""
@@ -80,9 +93,8 @@ class Encoder:
             return parameter.detach()
         return self._keep(f"fp32 {id(parameter)}", parameter, lambda: parameter.detach().float())
 
-    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+    def _gated(self, product: torch.Tensor) -> torch.Tensor:
         d = self._dictionary
-        product = self._product(x, None)
         magnitude = product * exp(d.r_mag.detach()) + d.b_mag.detach()
         active = (product + d.b_gate.detach() > 0) & (magnitude > 0)
         return magnitude.where(active, 0.0)

@@ -100,15 +100,8 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
     Hooks and widths must be the model's. So must the fingerprint, if the dictionary carries one:
     with `strict` another one raises, without it warns.
     """
+    check_hooks(dictionary, model)
     cfg = dictionary.cfg
-    for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
-        if name not in model.hook_dict:
-            raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
-        found = hook_width(model.config, name)
-        if found != width:
-            raise DictionaryError(
-                f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
-            )
     expected = cfg.metadata.get("model_fingerprint")
     if expected is not None and expected != model.fingerprint():
         message = (
@@ -119,6 +112,20 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
         if strict:
             raise DictionaryError(message + " (strict=False loads it all the same)")
         warnings.warn(message, stacklevel=3)
+
+
+def check_hooks(dictionary: Dictionary, model: HookedTransformer) -> None:
+    """Raises DictionaryError where a model lacks a hook of a dictionary, or has it in another
+    width."""
+    cfg = dictionary.cfg
+    for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
+        if name not in model.hook_dict:
+            raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
+        found = hook_width(model.config, name)
+        if found != width:
+            raise DictionaryError(
+                f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
+            )
 
 
 def _shipped(name: str) -> Path:
