@@ -16,7 +16,9 @@ from .config import DictionaryConfig, DictionaryError
 from .differentiable import Decode, Encode, Skip, needs_graph
 from .encoder import Encoder
 from .features import Features
-from .folder import save_folder
+from .formats import WRITERS
+
+Format = Literal["sae_lens", "sparsify", "circuit_tracer"]
 
 MATRICES = ("W_enc", "W_dec", "W_skip")
 """The tensors that may be narrower than fp32."""
@@ -95,6 +97,11 @@ class Dictionary(nn.Module):
         Raises ValueError for rows of another width or that hold NaN.
         """
         if needs_graph(x, *self.parameters()):
+            if self.cfg.normalize_activations != "none":
+                raise ValueError(
+                    "encode: no gradients flow through "
+                    f"{self.cfg.normalize_activations}: call it under torch.no_grad()"
+                )
             rows = x.reshape(-1, self.cfg.d_in)
             acts: torch.Tensor = Encode.apply(rows, self, *self.encoded_by())  # type: ignore[no-untyped-call]
             return acts.view(*x.shape[:-1], self.cfg.d_sae)
@@ -131,13 +138,15 @@ class Dictionary(nn.Module):
 
         Args:
             acts: Dense [..., F], or the Features of `encode_sparse`.
-            x: The rows that were encoded, which a skip transcoder adds a map of.
+            x: The rows that were encoded: a skip transcoder adds a map of them, and a dictionary
+                that normalises rows has to undo it.
 
         Raises:
-            ValueError: acts of another width, or a skip transcoder without `x`.
+            ValueError: acts of another width, or a dictionary of these kinds without `x`.
         """
-        if self.cfg.has_skip and x is None:
-            raise ValueError("decode: a skip transcoder needs x, the rows that were encoded")
+        if self.cfg.decodes_with_input and x is None:
+            kind = "a skip transcoder" if self.cfg.has_skip else "a dictionary of normalised rows"
+            raise ValueError(f"decode: {kind} needs x, the rows that were encoded")
         width = acts.shape[-1]
         if width != self.cfg.d_sae:
             raise ValueError(f"decode: {width} features; this dictionary has {self.cfg.d_sae}")
@@ -153,7 +162,12 @@ class Dictionary(nn.Module):
             y = kernels.weighted_sums(
                 features.values, features.indices, features.indptr, self._decoder(), self.b_dec
             ).view(*features.shape[:-1], self.cfg.d_out)
-        return y if x is None or not self.cfg.has_skip else y + self._skip(x)
+        if x is None or not self.cfg.decodes_with_input:
+            return y
+        if self.cfg.has_skip:
+            return y + self._skip(x)
+        scaling = self.encoder.row_scaling(x.detach().reshape(-1, self.cfg.d_in).float())
+        return scaling.undone(y.view(-1, self.cfg.d_out)).view(y.shape)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `decode(encode(x))`."""
@@ -161,14 +175,18 @@ class Dictionary(nn.Module):
             return self.decode(self.encode(x), x)
         return self.decode(self.encode_sparse(x), x)
 
-    def save_model(self, path: str | Path, format: Literal["sae_lens"] = "sae_lens") -> None:
-        """Writes a folder that SAELens and `load_dictionary` read.
+    def save_model(self, path: str | Path, format: Format = "sae_lens") -> None:
+        """Writes a folder that `load_dictionary` and the format's own library read.
 
-        Raises ValueError for a format that is none, and OSError where it cannot be written.
+        "circuit_tracer" adds a transcoder's layer to the set in the folder; sparsify takes the hook
+        from the folder's name.
+
+        Raises ValueError for a format that is none or cannot hold this dictionary, and OSError
+        where it cannot be written.
         """
-        if format != "sae_lens":
-            raise ValueError(f"format = {format!r}: expected 'sae_lens'")
-        save_folder(self.cfg, dict(self.named_parameters()), Path(path))
+        if format not in WRITERS:
+            raise ValueError(f"format = {format!r}: expected one of {', '.join(WRITERS)}")
+        WRITERS[format](self.cfg, dict(self.named_parameters()), Path(path))
 
     def _decoder(self) -> torch.Tensor:
         table = self.encoder.widened(self.W_dec)

@@ -16,6 +16,7 @@ from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
 from . import kernels
 from .config import DictionaryConfig
 from .features import Features
+from .row_scaling import RowScaling, row_scaling
 
 T = TypeVar("T")
 
@@ -66,14 +67,22 @@ class Encoder:
             return Features.from_dense(self._gated(scores)).reshaped(shape)
         if cfg.selects_top_k:
             assert cfg.k is not None
+            if cfg.is_signed:
+                return Features.from_magnitudes(kernels.top_k(scores.abs(), cfg.k), scores, shape)
             return Features.from_top_k(kernels.top_k(scores, cfg.k), shape)
         active = scores > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
         return Features.from_dense(scores.where(active, 0.0)).reshaped(shape)
 
     def centred(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns the rows that the encoder's product reads."""
+        """Returns the rows that the encoder's product reads: normalised, and less b_dec."""
         d = self._dictionary
+        if d.cfg.normalize_activations != "none":
+            rows = self.row_scaling(rows).applied(rows)
         return rows - d.b_dec.detach() if d.cfg.apply_b_dec_to_input else rows
+
+    def row_scaling(self, rows: torch.Tensor) -> RowScaling:
+        """Returns how each row is normalised, by the kind that the dictionary has."""
+        return row_scaling(self._dictionary.cfg.normalize_activations, rows)
 
     def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what is compared with 0, a threshold or the k-th largest, fp32 [N, F]."""

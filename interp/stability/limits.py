@@ -51,17 +51,23 @@ class Limit(Protocol):
 
 @dataclass(frozen=True)
 class Rank:
-    """A feature is active if its score is positive and among the k largest of its row."""
+    """A feature is active if its score is positive and among the k largest of its row.
+
+    Attributes:
+        by_size: Whether scores count by their size, whatever their sign.
+    """
 
     k: int
+    by_size: bool = False
 
     def order(self, scores: torch.Tensor) -> torch.Tensor:
-        return scores
+        return scores.abs() if self.by_size else scores
 
     def n_next(self, n_active_N: torch.Tensor) -> torch.Tensor:
         return torch.full_like(n_active_N, self.k)
 
     def margins(self, scores: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        scores = self.order(scores)
         last, next_ = self._largest(scores)
         return torch.where(active, scores - next_.clamp(min=0), last.clamp(min=0) - scores)
 
@@ -69,6 +75,7 @@ class Rank:
         """A feature stays if fewer than k others can come to its lowest score, which is below the
         (k + 1)-th largest of all highest scores; it stays out if k others cannot fall to its
         highest."""
+        scores = self.order(scores)
         low, high = scores - bound, scores + bound
         active = low > self._largest(high)[1].clamp(min=0)
         inactive = (high < self._largest(low)[0]) | (high <= 0)
@@ -112,7 +119,7 @@ def limit_of(dictionary: Dictionary) -> Limit:
     cfg = dictionary.cfg
     if cfg.selects_top_k:
         assert cfg.k is not None
-        return Rank(cfg.k)
+        return Rank(cfg.k, cfg.is_signed)
     if cfg.architecture == "gated":
         return _gated(dictionary)
     level = torch.zeros(cfg.d_sae, dtype=torch.float64)

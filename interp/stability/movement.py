@@ -1,8 +1,9 @@
 """How far a dictionary's scores can move between two runs, from how far its rows moved.
 
-With s = W x_c + b for a centred row x_c, exact arithmetic moves the score of feature f by
-w_f . (x_b - x_a), which |w_f| . |x_b - x_a| bounds whatever the signs are. Each run's kernels add
-what their contract permits.
+With s = W x + b, where x is the row as the encoder's product reads it (less b_dec, and normalised
+where the dictionary does that), exact arithmetic moves the score of feature f by w_f . (x_b - x_a),
+which |w_f| . |x_b - x_a| bounds whatever the signs are. Each run's kernels add what their contract
+permits.
 
 Shapes: N rows, F features, d width.
 """
@@ -36,14 +37,15 @@ class Movement:
         self._scale_F = torch.ones_like(norms_F)
         if cfg.rescale_acts_by_decoder_norm:
             self._scale_F = self._encoder.decoder_norms().double()
-        # The bias is one more term; centring the row and scaling the sum round once each.
+        # The bias is one more term; scaling the sum rounds once.
         growth = contract_growth(bitlens_contract("matmul", "fp32"), cfg.d_in + 1)
-        self._relative = growth.relative + 4 * _U
+        self._relative = growth.relative + 2 * _U
         self._absolute = growth.absolute + 4 * _TINY
 
     def __call__(self, x_a: torch.Tensor, x_b: torch.Tensor) -> torch.Tensor:
         """Returns fp64 [N, F]: more than any score differs between rows x_a and x_b, fp32 [N, d],
         as the encoder computes both."""
+        x_a, x_b = (self._encoder.centred(x) for x in (x_a, x_b))
         away_Nd = (x_b.double() - x_a.double()).abs()
         # Rounded to fp32 upwards; the product of sizes is then off by its growth alone.
         away_Nd = (away_Nd * _UPWARDS).float()
@@ -57,7 +59,6 @@ class Movement:
         return bound
 
     def _size(self, rows: torch.Tensor) -> torch.Tensor:
-        """The norm of a centred row with a one for the bias, rounded upwards, [N, 1]."""
-        centred = self._encoder.centred(rows)
-        norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True, dtype=torch.float64)
+        """The norm of a row with a one for the bias, rounded upwards, [N, 1]."""
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
         return torch.hypot(norm, torch.ones_like(norm)) * _UPWARDS
