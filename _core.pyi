@@ -436,6 +436,26 @@ def gated_act_backward(
 
 # Sparse dictionaries and their training (csrc/cpu/dictionary.h).
 
+class ActiveFeatures:
+    @property
+    def entries(self) -> int: ...
+    def write(self, starts: int, indices: int, values: int) -> None: ...
+
+def encode_above(
+    x: int, m: int, weight: int, format: int, n: int, k: int, bias: int, thresholds: int
+) -> ActiveFeatures: ...
+def encode_top_k(
+    x: int,
+    m: int,
+    weight: int,
+    format: int,
+    n: int,
+    k: int,
+    bias: int,
+    selected: int,
+    values: int,
+    indices: int,
+) -> None: ...
 def top_k(x: int, rows: int, n: int, k: int, values: int, indices: int) -> None: ...
 def weighted_sums(
     coefs: int,
@@ -465,6 +485,7 @@ def adam(
     step: float,
     v_scale: float,
     eps: float,
+    clip: float,
     p: int,
     first: int,
     second: int,

@@ -11,7 +11,7 @@ from bitlens import _core
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
 from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
-from golden import gradients
+from golden import dictionaries, gradients
 from golden.cases import DTYPES, FILE, FORMATS, Case, checksum, load, samples, specials, words_of
 
 PAGE = 64
@@ -324,6 +324,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "stepwise_gated_act": _gated_act,
     "stepwise_score": _stepwise_score,
     **gradients.CHECKS,
+    **dictionaries.CHECKS,
 }
 
 

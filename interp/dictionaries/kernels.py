@@ -13,7 +13,7 @@ import torch
 
 from ... import _core
 from ...model.ops.kernels import empty, linear
-from ...model.ops.packed import pack
+from ...model.ops.packed import PackedWeight, pack
 from ...model.weights.checkpoint import Format, StoredMatrix
 
 
@@ -67,6 +67,54 @@ def top_k(x: torch.Tensor, k: int) -> TopK:
     return TopK(values, indices)
 
 
+class Active(NamedTuple):
+    """The entries of each row that are above a threshold, row after row by ascending index.
+
+    Attributes:
+        starts: int64 [N + 1]: row r has entries starts[r] to starts[r + 1].
+        indices: int32 [E].
+        values: fp32 [E].
+    """
+
+    starts: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+
+
+def encode_top_k(x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, k: int) -> TopK:
+    """Returns the k largest outputs of each row of x [N, d] times a packed weight [F, d] plus bias
+    [F]: `top_k` of `linear`, bit for bit, without N x F outputs in memory.
+
+    Raises ValueError for a k that is no number of outputs.
+    """
+    if not 1 <= k <= weight.n:
+        raise ValueError(f"encode_top_k: k = {k} of {weight.n} outputs")
+    x, bias = x.detach().contiguous(), bias.detach().contiguous()
+    values, indices = empty((len(x), k)), empty((len(x), k), torch.int32)
+    _core.encode_top_k(
+        x.data_ptr(), len(x), weight.data.data_ptr(), weight.format, weight.n, weight.k,
+        bias.data_ptr(), k, values.data_ptr(), indices.data_ptr(),
+    )  # fmt: skip
+    return TopK(values, indices)
+
+
+def encode_above(
+    x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, thresholds: torch.Tensor
+) -> Active:
+    """Returns the outputs of each row of x [N, d] times a packed weight [F, d] plus bias [F] that
+    are strictly above thresholds [F], without N x F outputs in memory. NaN never is."""
+    x, bias, thresholds = (t.detach().contiguous() for t in (x, bias, thresholds))
+    found = _core.encode_above(
+        x.data_ptr(), len(x), weight.data.data_ptr(), weight.format, weight.n, weight.k,
+        bias.data_ptr(), thresholds.data_ptr(),
+    )  # fmt: skip
+    starts = torch.empty(len(x) + 1, dtype=torch.int64)
+    indices = torch.empty(found.entries, dtype=torch.int32)
+    values = torch.empty(found.entries)
+    found.write(starts.data_ptr(), indices.data_ptr(), values.data_ptr())
+    return Active(starts, indices, values)
+
+
 def row_starts(n_rows: int, per_row: int) -> torch.Tensor:
     """Returns where each row's entries begin if all have as many, int64 [N + 1]."""
     return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64)[: n_rows + 1]
@@ -118,6 +166,15 @@ def by_column(indices: torch.Tensor, n_columns: int) -> Columns:
         indices.data_ptr(), indices.numel(), n_columns, starts.data_ptr(), order.data_ptr()
     )
     return Columns(starts, order[: int(starts[-1])])
+
+
+def column_sums(x: torch.Tensor, coefs: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns [d]: the sum over rows of x [N, d], each times its coefficient, in the order of
+    `weighted_sums`."""
+    n = len(x)
+    starts = torch.tensor([0, n])
+    coefs = torch.ones(n) if coefs is None else coefs
+    return weighted_sums(coefs, torch.arange(n, dtype=torch.int32), starts, x)[0]
 
 
 def sums_of_squares(x: torch.Tensor) -> torch.Tensor:
