@@ -12,6 +12,7 @@ import torch
 
 from ..batch import RaggedBatch
 from ..config import ModelConfig
+from .generation_step import GenerationStep, generation_step
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -162,6 +163,14 @@ class HookPoint:
         if self.batch is None:
             raise ValueError(f"{self.name}: no pass is calling this hook, so it has no positions")
         return self.batch.positions_BP
+
+    @property
+    def generation(self) -> GenerationStep | None:
+        """The step of the generation that calls: its index, and each row's tokens so far.
+
+        None outside of `generate`.
+        """
+        return generation_step()
 
     def layer(self) -> int:
         """The block's index. Raises ValueError outside the blocks."""
