@@ -16,7 +16,14 @@ from .config import ModelConfig
 from .gradients import check_differentiable, gradient_ops
 from .hooks.captures import Captures
 from .hooks.overrides import OverrideRegistry, op_addresses
-from .hooks.registry import FINAL_NAMES, HookRegistry, hook_names, layer_of
+from .hooks.registry import (
+    FINAL_NAMES,
+    NO_HOOKS,
+    HookRegistry,
+    InstalledHooks,
+    hook_names,
+    layer_of,
+)
 from .kv_cache import KVCache
 from .layers import SoftCap
 from .loss import next_token_loss, next_token_losses
@@ -30,6 +37,9 @@ from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 
 ReturnType = Literal["logits", "loss", "both"] | None
+
+Watched = tuple[Captures, InstalledHooks]
+"""What one call keeps, and its own hooks."""
 
 
 class ForwardPass:
@@ -68,22 +78,29 @@ class ForwardPass:
     def run(
         self,
         tokens: Tokens,
-        attention_mask: torch.Tensor | None,
-        kv_cache: KVCache | None,
-        return_type: ReturnType,
-        stop_at_layer: int | None,
-        captures: Captures,
+        attention_mask: torch.Tensor | None = None,
+        kv_cache: KVCache | None = None,
+        return_type: ReturnType = "logits",
+        stop_at_layer: int | None = None,
         *,
+        captures: Captures | None = None,
+        hooks: InstalledHooks = NO_HOOKS,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
-        """What `HookedTransformer.forward` returns; `captures` are filled on the way."""
+        """What `HookedTransformer.forward` returns.
+
+        `captures`, filled on the way, and `hooks` are this call's own.
+        """
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
         stop = self.stop(stop_at_layer)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")
         arguments = (return_type, stop, loss_per_token)
+        watched = captures or Captures(), hooks
         tokens_T, run = self._start(
-            tokens, attention_mask, kv_cache, captures, arguments, prepend_bos
+            tokens, attention_mask, kv_cache, watched, arguments, prepend_bos
         )
         for name in run.watch.names if stop_at_layer is not None else ():
             if self.is_beyond(name, stop):
@@ -147,8 +164,8 @@ class ForwardPass:
         unembed: Callable[[torch.Tensor, Run], torch.Tensor],
     ) -> torch.Tensor:
         """What `unembed` makes of each sequence's last row of the residual stream."""
-        captures = captures or Captures()
-        tokens_T, run = self._start(tokens, attention_mask, kv_cache, captures, (unembed.__name__,))
+        watched = captures or Captures(), NO_HOOKS
+        tokens_T, run = self._start(tokens, attention_mask, kv_cache, watched, (unembed.__name__,))
         resid_Td = self._residual(tokens_T, run, self.config.n_layers)
         batch = run.batch
         if batch.n_rows == batch.size:  # a token each: every row is a last one
@@ -165,16 +182,16 @@ class ForwardPass:
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
         kv_cache: KVCache | None,
-        captures: Captures,
+        watched: Watched,
         arguments: tuple[Any, ...],
         prepend_bos: bool | None = None,
     ) -> tuple[torch.Tensor, Run]:
         """Prepares the pass once all ranks agree on it, its other `arguments` included."""
         if self.group is None:
-            return self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
+            return self._prepare(tokens, attention_mask, kv_cache, watched, prepend_bos)
         topics = ("the tokens", "the hooks and overrides", "the arguments")
         with agreement(self.group, "a forward pass", *topics) as statement:
-            tokens_T, run = self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
+            tokens_T, run = self._prepare(tokens, attention_mask, kv_cache, watched, prepend_bos)
             batch, watch = run.batch, run.watch
             statement.say(topics[0], tokens_T, batch.lengths, batch.offsets)
             statement.say(topics[1], sorted(watch.names), sorted(watch.overrides))
@@ -186,7 +203,7 @@ class ForwardPass:
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
         kv_cache: KVCache | None,
-        captures: Captures,
+        watched: Watched,
         prepend_bos: bool | None,
     ) -> tuple[torch.Tensor, Run]:
         """Checks the input; returns its real tokens and the pass's context."""
@@ -216,22 +233,21 @@ class ForwardPass:
                 one_layer=True,
             )
         kv_cache.reserve(batch)
-        ops, watch = self._watched(captures, batch)
+        ops, watch = self._watched(*watched, batch)
         return tokens_T, Run(ops, batch, kv_cache, watch, self.group)
 
-    def _watched(self, captures: Captures, batch: RaggedBatch) -> tuple[Ops, Watch]:
-        """What is installed for a pass, and operations that record where that may ask for it."""
-        registry, overrides = self.registry, self.overrides.installed
-        ops, backward = self.ops, {}
-        if torch.is_grad_enabled() and (registry.installed or registry.backward or overrides):
-            # As of now: the hooks may be gone when backward() comes.
-            backward = {name: tuple(fns) for name, fns in registry.backward.items()}
-            ops = gradient_ops(ops)
+    def _watched(
+        self, captures: Captures, of_call: InstalledHooks, batch: RaggedBatch
+    ) -> tuple[Ops, Watch]:
+        """What is in place for a pass, and operations that record where that may ask for it."""
+        hooks, overrides = self.registry.now(of_call), self.overrides.installed
+        ops, backward = self.ops, NO_HOOKS.backward
+        if torch.is_grad_enabled() and (hooks or overrides):
+            backward, ops = hooks.backward, gradient_ops(ops)
         if backward:
             check_differentiable(ops, batch)
-        taps = self.runner.taps
-        watch = Watch(registry.installed, registry.points, overrides, captures, taps, backward)
-        return ops, watch
+        points, taps = self.registry.points, self.runner.taps
+        return ops, Watch(hooks.forward, points, overrides, captures, taps, backward)
 
     def _residual(self, tokens_T: torch.Tensor, run: Run, stop: int) -> torch.Tensor:
         """The residual stream before block `stop`: embedding, then blocks fused where unwatched."""

@@ -99,9 +99,10 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Backend, policy and ranks do not change it. Computed once, from the files the model was
         loaded from: about a second for 135 million weights.
         """
-        if self._fingerprint is None:
-            assert self._checkpoint is not None
-            self._fingerprint, self._checkpoint = fingerprint(self._checkpoint), None
+        checkpoint = self._checkpoint  # another thread may be here, too
+        if checkpoint is not None:
+            self._fingerprint, self._checkpoint = fingerprint(checkpoint), None
+        assert self._fingerprint is not None
         return self._fingerprint
 
     def storage(self) -> dict[str, int]:
@@ -145,15 +146,12 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Raises:
             ValueError: naming the argument that is wrong.
         """
-        if return_type not in ("logits", "loss", "both", None):
-            raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
         return self.forward_pass.run(
             tokens,
             attention_mask,
             kv_cache,
             return_type,
             stop_at_layer,
-            Captures(),
             loss_per_token=loss_per_token,
             prepend_bos=prepend_bos,
         )
@@ -232,17 +230,17 @@ class HookedTransformer(ModelWeights, ModelCopies):
         kept = CapturedGradients(names if incl_bwd else (), pos_slice)
         if incl_bwd:
             kept.check_loss(return_type, loss_per_token, stop_at_layer)
-        with self.hooks(bwd_hooks=kept.hooks):
-            result = self.forward_pass.run(
-                tokens,
-                attention_mask,
-                kv_cache,
-                return_type,
-                stop_at_layer,
-                captures,
-                loss_per_token=loss_per_token,
-                prepend_bos=prepend_bos,
-            )
+        result = self.forward_pass.run(
+            tokens,
+            attention_mask,
+            kv_cache,
+            return_type,
+            stop_at_layer,
+            captures=captures,
+            hooks=self.forward_pass.registry.resolve(bwd_hooks=kept.hooks),
+            loss_per_token=loss_per_token,
+            prepend_bos=prepend_bos,
+        )
         if incl_bwd:
             result.backward()
         cache = ActivationCache({**captures.found, **kept.take()}, self)
@@ -259,26 +257,22 @@ class HookedTransformer(ModelWeights, ModelCopies):
         reset_hooks_end: bool = True,
         **options: Any,
     ) -> Any:
-        """`forward` with hooks installed for this call; `options` are its other arguments.
+        """`forward` with hooks of this call alone; `options` are its other arguments.
 
-        `bwd_hooks` are called with gradients, when backward() comes to them, after this call as
-        well. `reset_hooks_end=False` leaves the hooks installed.
+        No other pass sees them, in this thread or another. `bwd_hooks` are called with gradients,
+        when backward() comes to them, after this call as well. `reset_hooks_end=False` installs
+        the hooks on the model instead, as `add_hook` does.
 
         Raises:
             ValueError: `bwd_hooks` where no gradients are computed.
         """
         if bwd_hooks and not torch.is_grad_enabled():
             raise ValueError("bwd_hooks: gradients are switched off here (torch.no_grad)")
-        if not reset_hooks_end:
-            with self.hooks(fwd_hooks, bwd_hooks):
-                pass  # a name that is none raises here, before any is left installed
-            for name, fn in fwd_hooks:
-                self.add_hook(name, fn)
-            for name, fn in bwd_hooks:
-                self.add_hook(name, fn, "bwd")
-            return self(tokens, **options)
-        with self.hooks(fwd_hooks, bwd_hooks):
-            return self(tokens, **options)
+        hooks = self.forward_pass.registry.resolve(fwd_hooks, bwd_hooks)
+        if reset_hooks_end:
+            return self.forward_pass.run(tokens, hooks=hooks, **options)
+        self.forward_pass.registry.install(hooks)
+        return self(tokens, **options)
 
     def generate(
         self,
@@ -414,19 +408,25 @@ class HookedTransformer(ModelWeights, ModelCopies):
     ) -> None:
         """Installs `fn(tensor, hook)` until `reset_hooks`, on a name or all a predicate accepts.
 
-        With `dir="bwd"` it is called with the gradient, and may edit it as it may an activation.
+        It runs in every pass that begins from now on, in any thread, before hooks of `with` blocks
+        and of calls. With `dir="bwd"` it is called with the gradient, and may edit it as it may an
+        activation.
         """
         self.forward_pass.registry.add(name, fn, dir)
 
     def reset_hooks(self, direction: Direction | Literal["both"] = "both") -> None:
-        """Removes every hook function of a direction; with both, clears every `hook.ctx`, too."""
+        """Removes what `add_hook` installed, of a direction; with both, clears every `hook.ctx`.
+
+        Hooks of `with` blocks leave with their block.
+        """
         self.forward_pass.registry.clear(direction)
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
-        """Installs hooks for the length of a `with` block, on top of those there are.
+        """Installs hooks for the passes that begin inside a `with` block, after those there are.
 
-        Backward hooks belong to the passes begun inside it, wherever backward() is called.
+        They are this thread's, or asyncio task's: others run without them. Backward hooks belong
+        to the passes begun inside it, wherever backward() is called.
         """
         with self.forward_pass.registry.added(fwd_hooks, bwd_hooks):
             yield self
@@ -439,7 +439,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
     def override(self, address: str, fn: Override) -> AbstractContextManager[None]:
         """Calls `fn(original, *args, **kwargs)` in place of one operation in a `with` block.
 
-        A later override of the same address wraps the earlier one. Where a hook is edited,
+        It is this thread's, or asyncio task's. A later override of the same address wraps the
+        earlier one. Where a hook is edited,
         `original` is the part of the operation that follows the edit (`norm_weight`,
         `attention_values`).
         """

@@ -19,6 +19,7 @@ from ..transformer import HookedTransformer
 from .activation_cache import ActivationCache
 from .captured_gradients import CapturedGradients
 from .captures import PosSlice, select_columns
+from .here import here, put_here
 from .registry import HookFunction, HookPoint, Hooks, NamesFilter, has_gradient, select_names
 
 Named = list[tuple[str, HookFunction]]
@@ -32,7 +33,6 @@ class SplicedModel(ABC):
 
     def __init__(self, model: HookedTransformer) -> None:
         self.model = model
-        self._standing: list[tuple[Hooks, Hooks]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "model":
@@ -67,18 +67,22 @@ class SplicedModel(ABC):
 
     @contextmanager
     def _stand(self, fwd_hooks: Hooks, bwd_hooks: Hooks) -> Iterator[None]:
-        """Has every run in a block install functions at inner hook points."""
+        """Has every run that begins in a block install functions at inner hook points."""
         standing = fwd_hooks, bwd_hooks
-        self._standing = [*self._standing, standing]
+        put_here(self, (*self._standing(), standing))
         try:
             yield
         finally:
-            self._standing = [each for each in self._standing if each is not standing]
+            left = tuple(each for each in self._standing() if each is not standing)
+            put_here(self, left or None)
+
+    def _standing(self) -> tuple[tuple[Hooks, Hooks], ...]:
+        return here(self, ())
 
     def _run(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> AbstractContextManager[None]:
         """`spliced`, with what stands at inner hook points already."""
-        forward = [each for fwd, _ in self._standing for each in fwd]
-        backward = [each for _, bwd in self._standing for each in bwd]
+        forward = [each for fwd, _ in self._standing() for each in fwd]
+        backward = [each for _, bwd in self._standing() for each in bwd]
         return self.spliced([*forward, *fwd_hooks], [*backward, *bwd_hooks])
 
     # Running

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ from ..hooks.spliced_model import SplicedModel
 from ..text.prompts import Text
 from ..text.tokenizer import Tokenizer
 from ..transformer import HookedTransformer
+
+_ONE_RUN = RLock()
+"""Held by a run with SAEs in: SAELens's objects keep the hooks inside them, whoever asked."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class SAELensModel(SplicedModel):
 
     Hook points inside a spliced SAE are called `<the hook it writes>.hook_sae_input`,
     `hook_sae_acts_pre`, `hook_sae_acts_post`, `hook_sae_recons`, `hook_sae_error` (which fires with
-    an error term only) and `hook_sae_output`. Everything not defined here is the model's own.
+    an error term only) and `hook_sae_output`. Everything not defined here is the model's own. Runs
+    in several threads wait for each other; `add_sae` and `saes` change the adapter for all of them.
 
     Attributes:
         acts_to_saes: SAEs and transcoders by the hook that they read.
@@ -160,7 +165,7 @@ class SAELensModel(SplicedModel):
             for name in ("reset_saes_end", "use_error_term")
             if name in options
         }
-        with self.saes(saes, **attach):
+        with _ONE_RUN, self.saes(saes, **attach):
             return run(tokens, **options)
 
     @contextmanager
@@ -170,7 +175,7 @@ class SAELensModel(SplicedModel):
         inner = [(str(name), fn) for name, fn in fwd_hooks]
         # Behind the others, so that the gradient is that of what goes on.
         inner += [(str(name), _gradient_of(str(name), fn)) for name, fn in bwd_hooks]
-        with ExitStack() as stack:
+        with _ONE_RUN, ExitStack() as stack:
             for name, fn in inner:
                 at, _, end = name.rpartition(".")
                 stack.enter_context(of_hook[at].hooks([(end, fn)]))

@@ -18,6 +18,7 @@ from ..hooks.registry import has_key_axis, in_graph, masked_value
 from ..layers import Linear, RMSNorm
 from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
 from ..ops.native import NativeOps
+from ..rope import RopeTable
 from ..run import Run
 
 TAPS = frozenset(_core.TAPS)
@@ -68,7 +69,8 @@ class FusedRunner:
         out_Td = empty(resid_Td.shape, resid_Td.dtype)
         page_table = run.cache.layer(start).page_table
         rotaries = self._rotary_of[start:stop]
-        rotary = {i: self._rotary(i, batch.n_keys) for i in set(rotaries)}
+        # Held until the call returns: another thread may put longer tables in their place.
+        tables = {i: self._table(i, batch.n_keys) for i in set(rotaries)}
         self._in_core.run(
             start,
             stop,
@@ -84,7 +86,7 @@ class FusedRunner:
             page_table.data_ptr(),
             page_table.shape[1],
             run.cache.addresses(start, stop),
-            [rotary[i] for i in rotaries],
+            [_addresses(tables[i]) for i in rotaries],
             [(_TAP_INDEX[name], tap.data_ptr()) for name, tap in taps.items()],
             batch.n_keys,
         )
@@ -96,11 +98,9 @@ class FusedRunner:
                 run.capture(full_name, tap)
         return out_Td
 
-    def _rotary(self, index: int, n_positions: int) -> tuple[int, int, int]:
-        """Addresses of cos and sin, and how many positions they hold."""
+    def _table(self, index: int, n_positions: int) -> RopeTable:
         theta, scaling = self._rotaries[index]
-        table = self._rope.upto(theta, self._config.d_head, n_positions, scaling)
-        return table.cos.data_ptr(), table.sin.data_ptr(), table.n_positions
+        return self._rope.upto(theta, self._config.d_head, n_positions, scaling)
 
     def _taps(
         self, layer: int, resid_dtype: torch.dtype, dtype: torch.dtype, run: Run
@@ -136,6 +136,11 @@ def _tap_shape(config: ModelConfig, name: str, n_keys: int) -> tuple[int, ...]:
     if name.startswith("attn."):
         return config.n_key_value_heads, width
     return (1,) if name.endswith("hook_scale") else (config.d_model,)
+
+
+def _addresses(table: RopeTable) -> tuple[int, int, int]:
+    """Those of cos and sin, and how many positions they hold."""
+    return table.cos.data_ptr(), table.sin.data_ptr(), table.n_positions
 
 
 def _norm(norm: RMSNorm | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -42,7 +43,8 @@ def never(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], y: torch.Te
 
 
 class Stream:
-    """A pass in a thread of its own, which goes on only while its user waits for a step.
+    """A pass in a thread of its own, which goes on only while its user waits for a step. It runs in
+    the context that its user entered it in, with all that `with` blocks have installed there.
 
     At any time one thread computes, so passes neither race nor compete for cores. Held are only
     steps that nobody has taken yet: a few that it runs ahead, since handing over costs more than a
@@ -68,7 +70,7 @@ class Stream:
         self._go, self._ready = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._ready.acquire()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread()
         self._overrides = ExitStack()
         self._abandoned = False
         self._done = False
@@ -81,6 +83,9 @@ class Stream:
                 visit = partial(self._visit, site)
                 installing.enter_context(self._model.override(address, visit))
             self._overrides = installing.pop_all()
+        # A thread begins with an empty context, in which a model finds no override.
+        run = partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, daemon=True)
         return self
 
     def __exit__(
