@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..precision.contract import PrecisionContract
+from ..precision.meaning import MeaningDifference
 
 SCHEMA = "bitlens.audit/1"
 
@@ -245,11 +246,14 @@ class AuditResult:
     """An audit of B against A.
 
     Attributes:
+        meaning: Quantities that B derives otherwise than A, such as a RoPE base: B computes another
+            function there, however well it rounds.
         ops: Every operation in the order of a pass.
         certificate: The `EquivalenceCertificate` as JSON-ready data.
     """
 
     setting: Setting
+    meaning: tuple[MeaningDifference, ...]
     ops: tuple[OpFinding, ...]
     histograms: tuple[UlpHistogram, ...]
     divergence: Divergence
@@ -265,8 +269,9 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether B kept every contract and no certified token flipped."""
-        return not self.violated and self.flips.broken_certificates == 0
+        """Whether B means what A means, kept every contract, and no certified token flipped."""
+        kept = not self.violated and self.flips.broken_certificates == 0
+        return kept and not self.meaning
 
     @property
     def judged(self) -> tuple[OpFinding, ...]:

@@ -9,7 +9,9 @@ from pathlib import PurePath
 
 import torch
 
+from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
+from ..precision.meaning import meaning_differences
 from .certify import certificate
 from .localise import localise
 from .lockstep import Lockstep
@@ -96,13 +98,20 @@ def audit(
     plan: Plan = DEFAULT_PLAN,
     progress: Progress | None = None,
 ) -> AuditResult:
-    """Runs the audit on paths and texts that are there already."""
+    """Runs the audit on paths and texts that are there already.
+
+    Raises UnobservedError for a path that two plain runs, or watching it, give other logits, or
+    whose operations do not each run once.
+    """
     tell = progress or _silent
     tokens_NP = written.tokens_NP
     n_prompts = len(tokens_NP)
     if n_prompts < 2:
         raise ValueError(f"{n_prompts} prompts: intervals need at least two")
     clock = _Clock()
+    for path in (a, b):
+        plain_logits(path.model, tokens_NP[0], path.name)
+    meaning = meaning_differences(a.model, b.model, tokens_NP[0])
     flips = _count_tokens(a, b, tokens_NP, plan, tell)
     clock.lap("tokens")
     lockstep = _lockstep(a, b, tokens_NP, plan, tell)
@@ -133,6 +142,7 @@ def audit(
     )
     return AuditResult(
         setting=setting,
+        meaning=meaning,
         ops=ops,
         histograms=lockstep.histograms(),
         divergence=divergence,

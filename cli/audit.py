@@ -156,7 +156,10 @@ def _print(result: AuditResult, output: Path) -> None:
     if found.first is not None:
         words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
         out.print(f"{words} {found.first}")
+    for difference in result.meaning:
+        out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
         out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
-    verdict = "[green]contract kept[/]" if result.ok else "[red]contract broken[/]"
+    broken = "contract broken" if result.violated else "not the same function"
+    verdict = "[green]contract kept[/]" if result.ok else f"[red]{broken}[/]"
     out.print(f"{verdict}, report in {output}")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..precision.addresses import Site
+from ..precision.meaning import Quantities
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
 from .generation import GenerateOutput, Stop, Stream, generate
@@ -34,6 +35,7 @@ from .kv_cache import KVCache
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
+from .ops.meaning import config_quantities
 from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
@@ -445,6 +447,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
         `attention_values`).
         """
         return self.forward_pass.overrides.added(address, fn)
+
+    def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
+        """What this model takes from its config and another might take otherwise, by name and
+        address (precision/meaning.py)."""
+        return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:
         """One operation in terms of its precision contract (docs/precision.md).
