@@ -72,22 +72,83 @@ def generate(
     model: Decoder,
     prompt: Prompt,
     *,
-    max_new_tokens: int,
-    min_new_tokens: int,
-    sampling: Mapping[str, Any],
-    no_repeat_ngram_size: int,
-    n: int,
-    stop: Stop,
-    stream: Stream,
-    capture: Sequences[str] | str,
-    attention_mask: torch.Tensor | None,
-    prepend_bos: bool | None,
-    template_variables: Mapping[str, Any] | None,
+    max_new_tokens: int = 64,
+    min_new_tokens: int = 0,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    no_repeat_ngram_size: int = 0,
+    logit_bias: Mapping[int, float] | None = None,
+    allowed_token_ids: Sequences[int] | None = None,
+    logprobs: int | None = None,
+    seed: int | None = None,
+    n: int = 1,
+    stop: Stop = None,
+    stream: Stream = None,
+    capture: Sequences[str] | str = (),
+    attention_mask: torch.Tensor | None = None,
+    prepend_bos: bool | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> GenerateOutput:
-    """`HookedTransformer.generate`, which says what the arguments mean; `sampling` holds those of
-    SamplingParams."""
+    """Continues each prompt until a token that ends texts, a stop, or `max_new_tokens`.
+
+    Where anything raises on the way, such as a hook function or Ctrl-C, the error carries what
+    was written until then as `error.generated`, a GenerateOutput without captures. Hook
+    functions find the step, the rows and the tokens so far in `hook.generation`.
+
+    Args:
+        prompt: Text, a list of texts, ids [P], a list of lists of ids, a tensor [P] or [B, P]
+            (with `attention_mask`, if padded), or a conversation, a list of dicts with role and
+            content that goes through the chat template, or a list of conversations.
+        min_new_tokens: No end before so many.
+        temperature: 0, the default, is greedy. Filters narrow the choice in the order min_p,
+            top_k, top_p, typical_p.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens in the
+            prompt or the new text, as in transformers.
+        frequency_penalty, presence_penalty: Subtracted from tokens of the new text, once for
+            each time and once, as in OpenAI's API.
+        no_repeat_ngram_size: No n-gram of this size appears twice, the prompt's included, as in
+            transformers; 0 permits all.
+        logit_bias: Added to the logits of these ids.
+        allowed_token_ids: All other ids are masked; None allows all.
+        logprobs: Keep the log-probability of each new token, and of the best so many; None
+            keeps none.
+        seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
+        n: Samples a prompt; they differ by a draw counter.
+        stop: Strings, token ids and functions that end a sequence, besides the tokenizer's
+            `eos_ids`. A special token as text is that token. A function is called after every
+            token with a row's new ids and its text so far, and ends the row by returning True.
+        stream: True prints the text of one sequence as it arrives. A function is called with
+            each piece, and with the row before it if there are several.
+        capture: Names of hooks whose activations to keep, without another pass.
+        prepend_bos: None does as the model was trained; conversations bring their own.
+        template_variables: For the chat template, such as {"enable_thinking": False}.
+
+    Raises:
+        ValueError: naming the argument, or if prompt and new tokens exceed the context.
+        KeyError: a name in `capture` that is no hook, with near matches.
+    """
+    sampling: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "logit_bias": dict(logit_bias or {}),
+        "allowed_token_ids": allowed_token_ids,
+        "logprobs": logprobs,
+        "seed": seed,
+    }
     _agree(model.group, sampling, no_repeat_ngram_size, max_new_tokens, min_new_tokens, n, stop)
-    _check_counts(sampling["top_k"], n, max_new_tokens, min_new_tokens, no_repeat_ngram_size)
+    _check_counts(top_k, n, max_new_tokens, min_new_tokens, no_repeat_ngram_size)
     params = SamplingParams(**sampling)
     prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos, template_variables)
     _check_length(prompts, max_new_tokens, model.config.n_ctx)
@@ -106,7 +167,7 @@ def generate(
 
     def output(captured: dict[str, torch.Tensor]) -> GenerateOutput:
         pad_id = padding_id(model.tokenizer)
-        return output_of(sequences, pad_id, captured, passes.n, params.logprobs, max_new_tokens)
+        return output_of(sequences, pad_id, captured, passes.n, logprobs, max_new_tokens)
 
     try:
         _decode(model, sequences, chooser, max_new_tokens, passes, emit)
