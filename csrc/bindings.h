@@ -35,6 +35,7 @@ inline Activation activation_of(int code) {
 
 void bind_backward(py::module_& m);    // bindings_backward.cpp
 void bind_dictionary(py::module_& m);  // bindings_dictionary.cpp
+void bind_probes(py::module_& m);      // bindings_probes.cpp
 void bind_sampling(py::module_& m);    // bindings_sampling.cpp
 
 }  // namespace bitlens

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..result import AuditResult, OpFinding, UlpHistogram
-from .svg import Canvas, Scale, axes, log_scale
+from ...interp.charts import Canvas, Scale, axes, log_scale
 
 WIDE, NARROW = 960.0, 340.0
 

@@ -97,6 +97,12 @@ def task_of(member: str) -> str | None:
     return PurePosixPath(member).name.removesuffix(".csv.zst")
 
 
+def rows_of_task(archive: zipfile.ZipFile, task: str) -> Iterator[tuple[str, str]]:
+    """Yields text and target of each row of a task's file. Raises RuntimeError where zstandard,
+    which it is compressed with, is not installed."""
+    return _rows(archive, f"{_FOLDER}{task}.csv.zst")
+
+
 def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[tuple[str, str]]:
     try:
         import zstandard
