@@ -74,7 +74,7 @@ sanitize: ## the C++ core under ASan and UBSan, then TSan
 		cmake --build $$tree --parallel 2 && $$tree/stress || exit 1; \
 	done
 
-fuzz: $(VENV)/test.stamp build ## 200,000 more damaged files for the readers of models and tokenizers
+fuzz: $(VENV)/test.stamp build ## 250,000 more damaged files for the readers of models, tokenizers and dictionaries
 	$(PY) -m pytest -q --nightly tests/fuzz
 
 packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in clean environments of PYTHONS

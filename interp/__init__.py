@@ -20,6 +20,7 @@ from .evaluation import EvalResult, compare, evaluate
 from .examples import collect_examples, load_examples
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
+from .stability import StabilityResult, stability
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Edit",
     "EvalResult",
     "Features",
+    "StabilityResult",
     "TrainConfig",
     "TrainResult",
     "TrainingDiverged",
@@ -40,6 +42,7 @@ __all__ = [
     "load_examples",
     "prompt_features",
     "splice",
+    "stability",
     "train",
     "train_all",
 ]

@@ -57,7 +57,7 @@ def _headline(result: AuditResult) -> str:
     if result.violated:
         return f"{result.setting.b} broke its contract"
     if not result.ok:
-        return "A certified token flipped"
+        return "What was certified flipped"
     return f"{result.setting.b} kept its contract" if result.judged else "Nothing was judged"
 
 
@@ -77,7 +77,10 @@ def _verdict(result: AuditResult) -> str:
             f"{reason or first.reason}."
         )
     if not result.ok:
-        return "The certificate is wrong: a position it covers has another token. Report this."
+        return (
+            "The certificate is wrong: a position it covers has another token or feature. "
+            "Report this."
+        )
     return (
         f"All {values:,} values checked, in {len(result.judged)} operations each fed A's own "
         "inputs, lie within what their contracts permit. That bounds rounding, operation by "
@@ -101,6 +104,15 @@ def _tiles(result: AuditResult) -> list[Tile]:
             "by their margin, cannot have flipped",
         ),
     ]
+    if (changes := result.features) is not None:
+        tiles.append(
+            Tile(
+                percent(changes.changed_share),
+                "of active features differ",
+                f"at {changes.hook_name}; {changes.lost:,} lost, {changes.gained:,} gained",
+                "warn" if changes.changed_share else "good",
+            )
+        )
     if worst is not None:
         tiles.append(
             Tile(
