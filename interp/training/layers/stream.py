@@ -67,13 +67,14 @@ class RowStream:
             assert self.model.tokenizer is not None
             documents = self.source.documents(self.split)
             sequences = self.config.packing.sequences(documents, self.model.tokenizer)
-            n = 0
-            for n, batch in enumerate(batches(sequences, self.config.batch_tokens), 1):
+            found = False
+            for batch in batches(sequences, self.config.batch_tokens):
+                found = True
                 if start:
                     start -= 1
                     continue
                 yield batch
-            if first and n == 0:
+            if first and not found:
                 raise ValueError(f"text {self.source.name!r}: no document is long enough")
             first = False
 
