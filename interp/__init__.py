@@ -8,6 +8,7 @@
 Imports model and precision, never the reverse.
 """
 
+from .circuits import Graph, trace
 from .dictionaries import (
     Dictionary,
     DictionaryConfig,
@@ -22,6 +23,7 @@ from .prompt_features import prompt_features
 from .splicing import Edit, splice
 from .stability import StabilityResult, stability
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
+from .training.layers import LayersTrainConfig, LayersTrainResult, train_layers
 
 __all__ = [
     "Dictionary",
@@ -30,6 +32,9 @@ __all__ = [
     "Edit",
     "EvalResult",
     "Features",
+    "Graph",
+    "LayersTrainConfig",
+    "LayersTrainResult",
     "StabilityResult",
     "TrainConfig",
     "TrainResult",
@@ -43,6 +48,8 @@ __all__ = [
     "prompt_features",
     "splice",
     "stability",
+    "trace",
     "train",
     "train_all",
+    "train_layers",
 ]

@@ -27,9 +27,7 @@ def highest(running: Sequence[torch.Tensor]) -> Array:
     return np.array([float(r.max()) for r in running])
 
 
-def alarm_figures(
-    running: Sequence[torch.Tensor], y: Array, threshold: float
-) -> dict[str, Any]:
+def alarm_figures(running: Sequence[torch.Tensor], y: Array, threshold: float) -> dict[str, Any]:
     """Returns what a threshold does while conversations stream.
 
     Alarms of conversations and of tokens on each side, per million benign tokens, the tokens until

@@ -69,9 +69,7 @@ def _naive_bayes(texts: list[str], y: Array, others: list[str]) -> Array:
     return np.asarray(log_p[:, 1] - log_p[:, 0], dtype=np.float64)
 
 
-def _regression(
-    x: Array, others: Array, y: Array, train: Indices, groups: Sequence[Any]
-) -> Array:
+def _regression(x: Array, others: Array, y: Array, train: Indices, groups: Sequence[Any]) -> Array:
     own = [groups[int(i)] for i in train]
     target = y[train]
     c = best_of(

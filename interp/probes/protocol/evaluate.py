@@ -10,11 +10,11 @@ import numpy as np
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, LeakError
+from ..page import write_report
 from ..probe import Probe
 from ..reading import MAX_TOKENS, Progress
 from .alarms import alarm_figures
 from .judging import judge
-from ..page import write_report
 from .scoring import score_texts
 
 

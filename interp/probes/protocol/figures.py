@@ -119,9 +119,7 @@ def recall_at(scores: Array, y: Array, rate: float) -> Operating:
 def roc(scores: Array, y: Array) -> list[tuple[float, float]]:
     """Returns true-positive rates at `ROC_RATES`, as pairs (false-positive rate, recall)."""
     negative, positive = scores[y == 0], scores[y == 1]
-    return [
-        (rate, float((positive > threshold_at(negative, rate)).mean())) for rate in ROC_RATES
-    ]
+    return [(rate, float((positive > threshold_at(negative, rate)).mean())) for rate in ROC_RATES]
 
 
 def brier(p: Array, y: Array) -> float:
@@ -165,4 +163,6 @@ def resampled(
 def percentile_interval(draws: Array, confidence: float = 0.95) -> Interval:
     """Returns the percentile interval of bootstrap draws."""
     tail = (1 - confidence) / 2
-    return Interval(float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail)), confidence)
+    return Interval(
+        float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail)), confidence
+    )

@@ -15,6 +15,7 @@ from .... import _core
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, check_no_leak
+from ..page import write_report
 from ..probe import Probe
 from ..reading import Progress, read, tokenize
 from .baselines import surface_baselines
@@ -22,7 +23,6 @@ from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
 from .figures import auroc
 from .judging import judge
-from ..page import write_report
 from .scoring import score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
 
