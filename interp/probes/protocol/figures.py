@@ -143,8 +143,10 @@ def calibration_error(p: Array, y: Array, n_bins: int = N_BINS) -> float:
 def resampled(
     scores: Sequence[Array], y: Array, groups: Sequence[str], seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Returns the AUROC of each list of scores on `N_RESAMPLES` draws of whole groups, [len(scores),
-    draws]: the draws are paired. Those without both classes are drawn again."""
+    """Returns the AUROC of each list of scores on `N_RESAMPLES` draws of whole groups.
+
+    The result is [len(scores), draws]: the draws are paired. Those without both classes are drawn
+    again."""
     names = {g: i for i, g in enumerate(dict.fromkeys(groups))}
     codes = np.array([names[g] for g in groups])
     members = [np.flatnonzero(codes == i) for i in range(len(names))]
