@@ -115,7 +115,7 @@ def read(
     parts: dict[str, dict[int, torch.Tensor | Features]] = {name: {} for name in hook_names}
     for held, found in read_passes(model, tokens, hook_names, progress, stage):
         for name, rows in found.items():
-            split = rows.split([len(tokens.ids[i]) for i in held])
+            split = torch.split_with_sizes(rows, [len(tokens.ids[i]) for i in held])
             for i, part in zip(held, split, strict=True):
                 kept = part.clone() if dictionary is None else dictionary.encode_sparse(part)
                 parts[name][i] = kept
