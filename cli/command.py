@@ -25,6 +25,7 @@ from . import (
     generate,
     info,
     postmortem,
+    probe,
     sae,
     trace,
     verify,
@@ -52,6 +53,7 @@ for group in (
     sae,
     clt,
     trace,
+    probe,
 ):
     group.register(app)
 
