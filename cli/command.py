@@ -29,6 +29,7 @@ from . import (
     sae,
     trace,
     verify,
+    watch,
 )
 from .console import BAD_INPUT, INTERNAL_ERROR
 
@@ -54,6 +55,7 @@ for group in (
     clt,
     trace,
     probe,
+    watch,
 ):
     group.register(app)
 

@@ -11,7 +11,7 @@ from ...model.transformer import HookedTransformer
 from ..dictionaries import Dictionary, check_fits
 from ..probes import Probe, ProbeFileError
 from ..probes.aggregate import Aggregate
-from .watched import OnAlarm
+from .watched import OnAlarm, OnScore
 from .watching import Watching
 
 
@@ -35,6 +35,7 @@ class Monitor:
         dictionary: Dictionary | None = None,
         fp32_model: HookedTransformer | None = None,
         hold: int = 1,
+        on_score: OnScore | None = None,
     ) -> None:
         """Makes a monitor; `generate(monitors=[...])` puts it on watch.
 
@@ -52,6 +53,7 @@ class Monitor:
             dictionary: Explains alarms; it must read the probe's hook.
             fp32_model: Scores an undecided sequence once more, which decides.
             hold: Tokens whose text waits until they are scored; 0 streams them at once.
+            on_score: Called with row, position, token id and score of each token, before an alarm.
 
         Raises ValueError naming the argument.
         """
@@ -79,6 +81,7 @@ class Monitor:
         self.name = probe.hook_names[0] if name is None else name
         self.rows = None if rows is None else frozenset(rows)
         self.dictionary, self.fp32_model = dictionary, fp32_model
+        self.on_score = on_score
 
     @property
     def reads_features(self) -> bool:

@@ -15,12 +15,17 @@ OnAlarm = Literal["stop", "flag"] | Callable[[Alarm], object]
 or "stop"."""
 
 
+OnScore = Callable[[int, int, int, float], object]
+"""Called with row, position in the sequence, token id and score."""
+
+
 class Watched(Protocol):
     """A monitor's fields; `Monitor` says what they mean."""
 
     name: str
     probe: Probe
     on_alarm: OnAlarm
+    on_score: OnScore | None
     threshold: float
     margin: float
     rows: frozenset[int] | None

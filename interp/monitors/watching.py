@@ -82,10 +82,14 @@ class Watching:
         scored = [c for c, score in enumerate(columns) if not math.isnan(score)]
         real = [c for c, r in enumerate(seen.real[seen.rows.index(row)].tolist()) if r]
         for c in scored:
+            # Tokens behind this one in the pass; the last stands at the end of the sequence.
+            behind = len(real) - 1 - real.index(c)
+            if monitor.on_score is not None:
+                tokens = seen.step.tokens(row)
+                at = len(tokens) - 1 - behind
+                monitor.on_score(row, at, tokens[at], columns[c])
             is_above = columns[c] > monitor.threshold - (0.0 if self._exact else monitor.margin)
             if is_above and not was_above:
-                # Tokens behind this one in the pass; the last stands at the end of the sequence.
-                behind = len(real) - 1 - real.index(c)
                 self._raise(index, row, columns[c], behind, seen, ended)
             was_above = is_above
         self._above[index][row] = was_above
