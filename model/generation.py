@@ -270,7 +270,7 @@ def _decode(
             return steps
         # Rows that have ended run on as padding; nothing of theirs is shown.
         last = [pad_id if sequence.done else sequence.new[-1] for sequence in sequences]
-        tokens_BP, mask = torch.tensor(last, dtype=torch.int64)[:, None], None
+        tokens_BP, mask = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None], None
 
 
 def _output(
@@ -279,10 +279,10 @@ def _output(
     n_new = [len(sequence.new) for sequence in sequences]
     pad_id = padding_id(model.tokenizer)
     prompt_BP, mask_BP = left_pad([sequence.prompt for sequence in sequences], pad_id)
-    new_BN = torch.full((len(sequences), max(n_new)), pad_id, dtype=torch.int64)
+    new_BN = torch.full((len(sequences), max(n_new)), pad_id, dtype=torch.int64, device="cpu")
     for b, sequence in enumerate(sequences):
-        new_BN[b, : n_new[b]] = torch.tensor(sequence.new, dtype=torch.int64)
-    real_BN = torch.arange(max(n_new)) < torch.tensor(n_new)[:, None]
+        new_BN[b, : n_new[b]] = torch.tensor(sequence.new, dtype=torch.int64, device="cpu")
+    real_BN = torch.arange(max(n_new), device="cpu") < torch.tensor(n_new, device="cpu")[:, None]
     return GenerateOutput(
         tokens=torch.cat([prompt_BP, new_BN], dim=1),
         attention_mask=torch.cat([mask_BP, real_BN.long()], dim=1),

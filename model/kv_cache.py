@@ -46,9 +46,9 @@ class LayerCache:
     @torch.no_grad()
     def write(self, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor) -> None:
         """Stores the batch's keys and values at the positions after `batch.past`."""
-        counts = torch.tensor(batch.lengths)
+        counts = torch.tensor(batch.lengths, device="cpu")
         positions_T = batch.positions_T.cpu()
-        row_T = torch.repeat_interleave(torch.arange(batch.size), counts)
+        row_T = torch.repeat_interleave(torch.arange(batch.size, device="cpu"), counts)
         page_T = self.page_table[row_T, positions_T // PAGE].long().to(self.k_pages.device)
         slot_T = (positions_T % PAGE).to(self.k_pages.device)
         self.k_pages[page_T, :, :, slot_T] = k_TGh.detach()
@@ -83,7 +83,7 @@ class KVCache:
         self.lengths = [0] * batch_size
         self.key_offsets = [0] * batch_size
         self.n_pages = 0
-        table = torch.zeros(batch_size, 0, dtype=torch.int32)
+        table = torch.zeros(batch_size, 0, dtype=torch.int32, device="cpu")
         shape = (0, config.n_key_value_heads, config.d_head)
         layers = [
             LayerCache(
@@ -117,9 +117,9 @@ class KVCache:
         """The pages of one layer."""
         return self._layers[index]
 
-    def addresses(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the key and value pages of layers start .. stop - 1 lie in memory."""
-        return self._addresses[start:stop]
+    def pages(self, start: int, stop: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The key and value pages of layers start .. stop - 1."""
+        return [(x.k_pages, x.v_pages) for x in self._layers[start:stop]]
 
     def reserve(self, batch: RaggedBatch) -> None:
         """Makes room for the batch's tokens. Raises ValueError if it does not go on from here."""
@@ -138,13 +138,14 @@ class KVCache:
         table = torch.nn.functional.pad(table, (0, width - table.shape[1]))
         page = self.n_pages
         for b, (have, need) in enumerate(zip(held, needed, strict=True)):
-            table[b, have:need] = torch.arange(page, page + need - have, dtype=torch.int32)
+            table[b, have:need] = torch.arange(
+                page, page + need - have, dtype=torch.int32, device="cpu"
+            )
             page += need - have
         for pool in self._pools:
             pool.page_table = table
             pool.k_pages = _with_capacity(pool.k_pages, n_pages)
             pool.v_pages = _with_capacity(pool.v_pages, n_pages)
-        self._addresses = [(x.k_pages.data_ptr(), x.v_pages.data_ptr()) for x in self._layers]
 
     def advance(self, batch: RaggedBatch) -> None:
         """Counts the batch's tokens as cached, once every layer has written them."""

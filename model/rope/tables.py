@@ -51,17 +51,15 @@ def rope_table(
     Raises ConfigError for a scaling whose frequencies follow the length: it has no one table.
     """
     require_fixed(scaling)
+    with torch.inference_mode(False):  # a table made now serves gradients later
+        return _table(theta, d_head, n_positions, scaling)
+
+
+def _table(theta: float, d_head: int, n_positions: int, scaling: RopeScaling | None) -> RopeTable:
     found = rotary_frequencies(theta, d_head, scaling)
     half = d_head // 2
-    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64)
-    cos, sin = torch.empty(n_positions, half), torch.empty(n_positions, half)
-    _core.rope_table(
-        inv_freq.data_ptr(),
-        half,
-        0,
-        n_positions,
-        cos.data_ptr(),
-        sin.data_ptr(),
-        found.attention_factor,
-    )
+    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64, device="cpu")
+    shape = (n_positions, half)
+    cos, sin = (torch.empty(shape, dtype=torch.float32, device="cpu") for _ in range(2))
+    _core.rope_table(inv_freq, half, 0, n_positions, cos, sin, found.attention_factor)
     return RopeTable(cos, sin)
