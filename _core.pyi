@@ -505,3 +505,21 @@ def adam(
     first: Array,
     second: Array,
 ) -> None: ...
+
+# Probes (csrc/cpu/fold.h). Aggregates are 0 mean, 1 last, 2 max, 3 rolling, 4 ema, 5 softmax.
+
+def fold_state_floats(aggregate: int, window: int) -> int: ...
+def fold_scores(
+    aggregate: int,
+    window: int,
+    weight: float,
+    values: Array,
+    logits: Array,
+    starts: Array,
+    sequences: int,
+    heads: int,
+    intercept: float,
+    seen: Array,
+    state: Array,
+    out: Array,
+) -> None: ...

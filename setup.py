@@ -106,6 +106,7 @@ setup(
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
         "bitlens.audit.page": ["report.html.j2", "report.css"],
+        "bitlens.interp.probes.page": ["report.html.j2", "report.css"],
         "bitlens.audit.postmortem": ["prompts.txt"],
         "bitlens.precision": ["equivalence_certificate.schema.json"],
         "bitlens.precision.pytest_plugin": ["report.html.j2"],

@@ -12,7 +12,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..interp.stability.result import FeatureFlip
 from ..precision.contract import PrecisionContract
+from ..precision.meaning import MeaningDifference
 
 SCHEMA = "bitlens.audit/1"
 
@@ -241,15 +243,52 @@ class TokenFlips:
 
 
 @dataclass(frozen=True)
+class FeatureChanges:
+    """What B does to the features of a dictionary, over the audit's positions.
+
+    Attributes:
+        dictionary: Its name.
+        hook_name: Where both paths are read.
+        active: Features that are active under A, over all positions.
+        gained, lost: Features that are active under B alone, and under A alone.
+        changed_share: Their part of the features that are active under either.
+        changed_positions: Positions with such a feature.
+        pairs: Positions with an active feature or one of the next k.
+        certified: Pairs that cannot have flipped, by their margin and the distance of both paths.
+        wrong: Certified pairs that flipped: must be 0.
+        features: The features with most flips: feature, active, gained, lost, smallest margin.
+        examples: Flips, widest margin first.
+    """
+
+    dictionary: str
+    hook_name: str
+    active: int
+    gained: int
+    lost: int
+    changed_share: float
+    positions: int
+    changed_positions: int
+    pairs: int
+    certified: int
+    wrong: int
+    features: tuple[tuple[int, int, int, int, float], ...]
+    examples: tuple[FeatureFlip, ...]
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """An audit of B against A.
 
     Attributes:
+        meaning: Quantities that B derives otherwise than A, such as a RoPE base: B computes another
+            function there, however well it rounds.
         ops: Every operation in the order of a pass.
         certificate: The `EquivalenceCertificate` as JSON-ready data.
+        features: Where a dictionary was given.
     """
 
     setting: Setting
+    meaning: tuple[MeaningDifference, ...]
     ops: tuple[OpFinding, ...]
     histograms: tuple[UlpHistogram, ...]
     divergence: Divergence
@@ -257,6 +296,7 @@ class AuditResult:
     flips: TokenFlips
     certificate: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    features: FeatureChanges | None = None
 
     @property
     def violated(self) -> tuple[OpFinding, ...]:
@@ -265,8 +305,14 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether B kept every contract and no certified token flipped."""
-        return not self.violated and self.flips.broken_certificates == 0
+        """Whether B means what A means, kept every contract, and nothing certified flipped."""
+        return not self.meaning and not self.violated and not self.broken_certificates
+
+    @property
+    def broken_certificates(self) -> int:
+        """Certified tokens and features that flipped: must be 0."""
+        features = 0 if self.features is None else self.features.wrong
+        return self.flips.broken_certificates + features
 
     @property
     def judged(self) -> tuple[OpFinding, ...]:

@@ -18,6 +18,7 @@ from ..version import __version__
 from . import (
     audit,
     bench,
+    clt,
     context_cost,
     features,
     fetch,
@@ -25,6 +26,7 @@ from . import (
     info,
     postmortem,
     sae,
+    trace,
     verify,
 )
 from .console import BAD_INPUT, INTERNAL_ERROR
@@ -48,6 +50,8 @@ for group in (
     postmortem,
     features,
     sae,
+    clt,
+    trace,
 ):
     group.register(app)
 

@@ -118,7 +118,7 @@ def evaluate(
         judged[CONTROL] = random_dictionary(judged[dictionary], control)
     loaded = load_model(model, dtype, threads=threads)
     found: dict[str, EvalResult] = {}
-    with _progress() as advance:
+    with progress() as advance:
         for name, each in judged.items():
             found[name] = run(
                 loaded,
@@ -164,7 +164,7 @@ def compare(
         raise ValueError("sae compare: name at least two dictionaries, each of them once")
     read = {name: load_dictionary(name) for name in dictionaries}
     loaded = None if weights_only else load_model(model, dtype, threads=threads)
-    with _progress() as advance:
+    with progress() as advance:
         found = run(
             read,
             model=loaded,
@@ -185,7 +185,7 @@ def compare(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar a stage, on stderr."""
     columns = (
         TextColumn("{task.description}"),

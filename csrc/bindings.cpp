@@ -294,5 +294,6 @@ PYBIND11_MODULE(_core, m) {
   bind_blocks(m);
   bind_backward(m);
   bind_dictionary(m);
+  bind_probes(m);
   bind_sampling(m);
 }

@@ -36,10 +36,25 @@ inline PackedMatrix matrix_of(const Array& panels, int format, int64_t n, int64_
   return {bytes_at(panels, packed_bytes(kind, n, k), "panels"), kind, n, k};
 }
 
+// Where rows begin in a list of entries, ascending.
+struct Ranges {
+  const int64_t* starts;
+  int64_t entries;
+};
+
+inline Ranges ranges_of(const Array& array, int64_t rows) {
+  const auto* starts = at<int64_t>(array, {rows + 1}, "starts");
+  for (int64_t r = 0; r < rows; ++r)
+    if (starts[r] < 0 || starts[r] > starts[r + 1])
+      throw std::invalid_argument("starts: expected ascending numbers from 0 on");
+  return {starts, starts[rows]};
+}
+
 void bind_attention(py::module_& m);   // bindings_attention.cpp
 void bind_blocks(py::module_& m);      // bindings_blocks.cpp
 void bind_backward(py::module_& m);    // bindings_backward.cpp
 void bind_dictionary(py::module_& m);  // bindings_dictionary.cpp
+void bind_probes(py::module_& m);      // bindings_probes.cpp
 void bind_sampling(py::module_& m);    // bindings_sampling.cpp
 
 }  // namespace bitlens

@@ -3,24 +3,6 @@
 #include "cpu/dictionary.h"
 
 namespace bitlens {
-namespace {
-
-// Where rows begin in a list of entries, ascending.
-struct Ranges {
-  const int64_t* starts;
-  int64_t entries;
-};
-
-Ranges ranges_of(const Array& array, int64_t rows) {
-  const auto* starts = at<int64_t>(array, {rows + 1}, "starts");
-  for (int64_t r = 0; r < rows; ++r)
-    if (starts[r] < 0 || starts[r] > starts[r + 1])
-      throw std::invalid_argument("starts: expected ascending numbers from 0 on");
-  return {starts, starts[rows]};
-}
-
-}  // namespace
-
 void bind_dictionary(py::module_& m) {
   m.def(
       "top_k",

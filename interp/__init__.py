@@ -8,6 +8,7 @@
 Imports model and precision, never the reverse.
 """
 
+from .circuits import Graph, trace
 from .dictionaries import (
     Dictionary,
     DictionaryConfig,
@@ -20,7 +21,9 @@ from .evaluation import EvalResult, compare, evaluate
 from .examples import collect_examples, load_examples
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
+from .stability import StabilityResult, stability
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
+from .training.layers import LayersTrainConfig, LayersTrainResult, train_layers
 
 __all__ = [
     "Dictionary",
@@ -29,6 +32,10 @@ __all__ = [
     "Edit",
     "EvalResult",
     "Features",
+    "Graph",
+    "LayersTrainConfig",
+    "LayersTrainResult",
+    "StabilityResult",
     "TrainConfig",
     "TrainResult",
     "TrainingDiverged",
@@ -40,6 +47,9 @@ __all__ = [
     "load_examples",
     "prompt_features",
     "splice",
+    "stability",
+    "trace",
     "train",
     "train_all",
+    "train_layers",
 ]

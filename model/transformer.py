@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ..precision.addresses import Site
+from ..precision.meaning import Quantities
+from . import generation
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
-from .generation import GenerateOutput, Stop, Stream, generate
 from .hooks.activation_cache import ActivationCache
 from .hooks.captured_gradients import CapturedGradients
 from .hooks.captures import Captures, PosSlice
@@ -34,11 +35,12 @@ from .kv_cache import KVCache
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
+from .ops.meaning import config_quantities
 from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
-from .text.prompts import Prompt, Tokens
+from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
@@ -274,42 +276,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         self.forward_pass.registry.install(hooks)
         return self(tokens, **options)
 
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 64,
-        min_new_tokens: int = 0,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        n: int = 1,
-        stop: Stop = None,
-        stream: Stream = None,
-        capture: Sequence[str] | str = (),
-        attention_mask: torch.Tensor | None = None,
-        prepend_bos: bool | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-    ) -> GenerateOutput:
-        """Continues prompts. See `bitlens.model.generation.generate` for the arguments."""
-        return generate(
-            self,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            n=n,
-            stop=stop,
-            stream=stream,
-            capture=capture,
-            attention_mask=attention_mask,
-            prepend_bos=prepend_bos,
-            template_variables=template_variables,
-        )
+    generate = generation.generate
 
     # Gradients
 
@@ -388,6 +355,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
         `attention_values`).
         """
         return self.forward_pass.overrides.added(address, fn)
+
+    def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
+        """What this model takes from its config and another might take otherwise, by name and
+        address (precision/meaning.py)."""
+        return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:
         """One operation in terms of its precision contract (docs/precision.md).

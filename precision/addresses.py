@@ -20,6 +20,10 @@ Replacement = Callable[..., Any]
 """Called as fn(original, *args, **kwargs) in place of original(*args, **kwargs)."""
 
 
+class UnobservedError(RuntimeError):
+    """A pass whose operations cannot all be seen, or that seeing changes: nothing is concluded."""
+
+
 @dataclass(frozen=True)
 class Site:
     """How one operation of a model is put in terms of its contract.

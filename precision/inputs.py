@@ -156,8 +156,9 @@ def _rope(op: str, inputs: dict[str, Any]) -> None:
         raise InputsError(f"rope: x {list(x.shape)} has an odd last axis; it is rotated in pairs")
     tables = [inputs[name] is not None for name in ("cos", "sin")]
     if any(tables):
-        if not all(tables) or inputs["positions"] is not None:
-            raise InputsError("rope: give either cos and sin, or positions and theta")
+        others = ("positions", "theta", "inv_freq", "attention_factor")
+        if not all(tables) or any(inputs[name] is not None for name in others):
+            raise InputsError("rope: give either cos and sin, or positions and theta or inv_freq")
         for name in ("cos", "sin"):
             inputs[name] = _half_table(op, inputs, name, x)
         return
@@ -168,7 +169,23 @@ def _rope(op: str, inputs: dict[str, Any]) -> None:
         raise _mismatch(op, inputs, "x", "positions")
     if positions.numel() and (int(positions.min()) < 0 or int(positions.max()) >= 2**31):
         raise InputsError("rope: positions must lie in [0, 2^31)")
-    _number(op, inputs, "theta", 10000.0, above=1.0)
+    _number(op, inputs, "attention_factor", 1.0, above=0.0)
+    if inputs["inv_freq"] is None:
+        _number(op, inputs, "theta", 10000.0, above=1.0)
+    else:
+        inputs["inv_freq"] = _frequencies(op, inputs, x.shape[-1] // 2)
+
+
+def _frequencies(op: str, inputs: Inputs, half: int) -> tuple[float, ...]:
+    """Radians a position, one for each pair; parameters like theta, not data."""
+    if inputs["theta"] is not None:
+        raise InputsError("rope: give either theta or inv_freq")
+    given = inputs["inv_freq"]
+    found = tuple(given.tolist() if isinstance(given, Tensor) else given)
+    numbers = all(isinstance(f, int | float) and math.isfinite(f) and f >= 0 for f in found)
+    if len(found) != half or not numbers:
+        raise InputsError(f"rope: inv_freq must hold {half} finite numbers from 0 up, got {given}")
+    return tuple(map(float, found))
 
 
 def _half_table(op: str, inputs: Inputs, name: str, x: Tensor) -> Tensor:

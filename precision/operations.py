@@ -104,7 +104,7 @@ OPERATIONS: dict[str, Operation] = {
         Operation(
             "rope",
             ("x",),
-            ("positions", "theta", "cos", "sin"),
+            ("positions", "theta", "inv_freq", "attention_factor", "cos", "sin"),
             ("tables", "products", "output"),
             (),
             programs.rope,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from bitlens import _core
+from bitlens.interp.probes.aggregate import KINDS, Aggregate
+from bitlens.interp.probes.fold import ScoreFold
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
 from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
@@ -296,6 +298,23 @@ def _typical(case: Case) -> Outputs:
     return (torch.from_numpy(found.view(np.float64)),)  # raw words
 
 
+def _fold(case: Case) -> Outputs:
+    """In two calls, the second from the first one's state."""
+    rule = Aggregate(KINDS[case.flag], case.window, case.real)
+    values = case.centered(0, case.n, case.rows)
+    logits = case.centered(1, case.n, case.rows) * 20 if rule.kind == "softmax" else None
+    fold = ScoreFold(rule, case.rows, float(case.centered(2, 1)), 1)
+    cut = case.n // 3
+    return tuple(
+        fold.push(
+            values[begin:end],
+            torch.tensor([0, end - begin]),
+            None if logits is None else logits[begin:end],
+        )
+        for begin, end in ((0, cut), (cut, case.n))
+    )
+
+
 CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "widen": _widen,
     "round": _round,
@@ -318,6 +337,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "stepwise_rope": _rope,
     "stepwise_gated_act": _gated_act,
     "stepwise_score": _stepwise_score,
+    "fold": _fold,
     **gradients.CHECKS,
 }
 

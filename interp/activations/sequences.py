@@ -93,13 +93,14 @@ def batches(sequences: Iterable[list[int]], n_tokens: int) -> Iterator[Batch]:
         rows.append(sequence)
         size += len(sequence)
         if size >= n_tokens:
-            yield _padded(rows)
+            yield padded(rows)
             rows, size = [], 0
     if rows:
-        yield _padded(rows)
+        yield padded(rows)
 
 
-def _padded(rows: list[list[int]]) -> Batch:
+def padded(rows: list[list[int]]) -> Batch:
+    """Returns one batch of these sequences, padded on the right."""
     width = max(map(len, rows))
     tokens = torch.zeros(len(rows), width, dtype=torch.int64, device="cpu")
     mask = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")

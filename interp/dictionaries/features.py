@@ -32,6 +32,13 @@ class Features:
         return cls._kept(top.values > 0, top.indices, top.values, shape)
 
     @classmethod
+    def from_magnitudes(cls, top: TopK, signed: torch.Tensor, shape: tuple[int, ...]) -> Features:
+        """Returns the entries of a top-k selection of magnitudes that are not 0, with their
+        signs."""
+        values = signed.gather(1, top.indices.long().clamp(min=0))
+        return cls._kept(top.values > 0, top.indices, values, shape)
+
+    @classmethod
     def from_dense(cls, acts: torch.Tensor) -> Features:
         """Returns the entries of dense activations [..., F] that are not 0."""
         rows = acts.reshape(-1, acts.shape[-1])

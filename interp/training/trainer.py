@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -178,7 +178,20 @@ class Trainer:
         self._first_loss = state["first_loss"]
 
 
-def schedule(config: TrainConfig, step: int) -> float:
+class Scheduled(Protocol):
+    """What a learning rate's course depends on."""
+
+    @property
+    def n_steps(self) -> int: ...
+
+    @property
+    def warm_up(self) -> float: ...
+
+    @property
+    def decay(self) -> float: ...
+
+
+def schedule(config: Scheduled, step: int) -> float:
     """Returns the part of the learning rate at a step: a linear rise, level, a linear fall."""
     n = config.n_steps
     rise = max(1, round(config.warm_up * n))

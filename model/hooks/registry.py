@@ -14,6 +14,7 @@ import torch
 
 from ..batch import RaggedBatch
 from ..config import ModelConfig
+from .generation_step import GenerationStep, generation_step
 from .here import here, put_here
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
@@ -166,6 +167,14 @@ class HookPoint:
         if self.batch is None:
             raise ValueError(f"{self.name}: no pass is calling this hook, so it has no positions")
         return self.batch.positions_BP
+
+    @property
+    def generation(self) -> GenerationStep | None:
+        """The step of the generation that calls: its index, and each row's tokens so far.
+
+        None outside of `generate`.
+        """
+        return generation_step()
 
     def layer(self) -> int:
         """The block's index. Raises ValueError outside the blocks."""

@@ -219,15 +219,10 @@ def _bind_rope(
 ) -> dict[str, Any]:
     if scaling is None:
         return {"x": _heads(x_THh), "positions": positions_T, "theta": theta}
-    # The contract knows angles of a base alone; of a scaling it takes the tables as given.
     n_positions = int(positions_T.max()) + 1
     found = rotary_frequencies(theta, x_THh.shape[-1], scaling, n_positions)
-    angle_Th = positions_T.double()[:, None] * torch.tensor(
-        found.inv_freq, dtype=torch.float64, device=positions_T.device
-    )
-    cos_Th, sin_Th = (f(angle_Th) * found.attention_factor for f in (torch.cos, torch.sin))
-    tables = {"cos": cos_Th.to(policy.compute), "sin": sin_Th.to(policy.compute)}
-    return {"x": _heads(x_THh), **tables}
+    given = {"inv_freq": found.inv_freq, "attention_factor": found.attention_factor}
+    return {"x": _heads(x_THh), "positions": positions_T, **given}
 
 
 def _bind_attention(

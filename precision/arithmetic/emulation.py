@@ -29,6 +29,8 @@ class Execution:
         via: A format that casts round to first.
         operands: A format that the operands of dot products are rounded to first.
         fused: Sums of products are chains of fused multiply-adds.
+        wide_sums: A sum stays in the accumulator's format until the step that uses it rounds, as in
+            a kernel that divides by n before it stores a mean.
         flush: Subnormals of compute and storage become zeros, coming in and going out.
     """
 
@@ -43,6 +45,7 @@ class Execution:
     via: Format | None = None
     operands: Format | None = None
     fused: bool = False
+    wide_sums: bool = False
     flush: bool = False
 
     @classmethod
@@ -160,7 +163,8 @@ class Emulation(Arithmetic[Tensor]):
 
     def sum(self, v: Tensor, *, updates: int = 0, rescaled: bool = False) -> Tensor:
         e = self.execution
-        return self._rounded(sum_in_order(v, e.order, e.accumulate, flush=e.flush))
+        total = sum_in_order(v, e.order, e.accumulate, flush=e.flush)
+        return total if e.wide_sums else self._rounded(total)
 
     def dot(
         self,

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..meaning import MeaningDifference
 from .difference import Difference
 
 Mode = Literal["free", "lockstep", "swap"]
@@ -87,6 +88,8 @@ class Divergence:
         position: Whose token is compared (swap).
         token_a, token_b: The most likely tokens there (swap).
         replacement: What stood in for each operation (swap).
+        meaning: Quantities that the models derive otherwise, such as a RoPE base: they compute
+            other functions there, whatever the table says.
     """
 
     mode: Mode
@@ -97,6 +100,7 @@ class Divergence:
     token_a: int | None = None
     token_b: int | None = None
     replacement: str | None = None
+    meaning: tuple[MeaningDifference, ...] = ()
 
     @property
     def first(self) -> str | None:
@@ -148,7 +152,8 @@ class Divergence:
 
     def __str__(self) -> str:
         """The finding, and a line for each operation that differs."""
-        return "\n".join([self._headline(), *_lines(self)])
+        meaning = [f"meaning: {difference}" for difference in self.meaning]
+        return "\n".join([*meaning, self._headline(), *_lines(self)])
 
     def _headline(self) -> str:
         if self.mode == "swap":

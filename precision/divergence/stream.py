@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..addresses import Addressable, Site
+from ..addresses import Addressable, Site, UnobservedError
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Stream:
         self._sites = sites
         self._judge = judge
         self._arrived: dict[str, Step] = {}
+        self._ran: set[str] = set()
         self._go, self._ready = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._ready.acquire()
@@ -103,11 +104,11 @@ class Stream:
     def take(self, address: str) -> Step:
         """The step at an address; runs the pass up to it. Every step can be taken once.
 
-        Raises RuntimeError if the pass ends without it, and whatever the pass itself raises.
+        Raises UnobservedError if the pass ends without it, and whatever the pass itself raises.
         """
         while address not in self._arrived:
             if self._done:
-                raise RuntimeError(f"the pass ended and never ran {address}, or it was taken")
+                raise UnobservedError(f"the pass ended and never ran {address}, or it was taken")
             self._proceed()
         return self._arrived.pop(address)
 
@@ -145,8 +146,9 @@ class Stream:
         # Another pass of the same model, side by side with this one.
         if threading.current_thread() is not self._thread:
             return result
-        if site.address in self._arrived:
-            raise RuntimeError(f"{site.address} ran twice in one pass")
+        if site.address in self._ran:
+            raise UnobservedError(f"{site.address} ran twice in one pass: which one is judged?")
+        self._ran.add(site.address)
         value = site.view(result).detach()
         operands = None if site.operands is None else site.operands(*args, **kwargs)
         violation = self._judge(site, args, kwargs, value)

@@ -41,6 +41,8 @@ def record_of(
             "violations": verdict.violations,
             "utilisation": finite(verdict.utilisation),
             "ulp": finite(verdict.max_ulp_error),
+            "explanation": None,
+            "faults": None,
         }
     if score is not None:
         record["faults"] = {

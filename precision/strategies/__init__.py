@@ -1,7 +1,7 @@
 """Hypothesis strategies for finite-precision arithmetic, by bit patterns.
 
 They shrink toward few significand bits, then exponent 0. Scalars are Python floats; tensors are
-`Recipe`s, which build the same bits everywhere and print as the code that does so.
+recipes: they build the same bits everywhere and print as code (`Recipe`).
 """
 
 from ..extra import missing

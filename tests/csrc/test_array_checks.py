@@ -79,6 +79,7 @@ def _map(*count: int, out: tuple[int, ...] | None = None) -> Call:
     return Call((f32(*count), *count, f32(*(out or count))))
 
 
+_SOFTMAX = 5  # the aggregate that takes logits
 _ZERO = (0x80000000 << 32) | 0xFFFFFFFF  # the key of a logit of 0
 
 
@@ -164,6 +165,12 @@ CALLS: dict[str, Call] = {
     "unit_rows": Call((f32(ROWS, D), ROWS, D)),
     "project_rows": Call((f32(ROWS, D), f32(ROWS, D), ROWS, D)),
     "adam": Call((f32(D), D, 0.9, 0.1, 0.99, 0.01, 1e-3, 1.0, 1e-8, f32(D), f32(D), f32(D))),
+    "fold_scores": Call(
+        (
+            *(_SOFTMAX, 1, 0.0, f32(3, HEADS), f32(3, HEADS), i64(0, 1, 3), 2, HEADS, 0.0),
+            *(i64(0, 0), f32(2, HEADS, _core.fold_state_floats(_SOFTMAX, 1)), f32(3)),
+        )
+    ),
     "sampling_prepare": Call(
         (
             *(f32(ROWS, N), 0, ROWS, N, N, np.ones(ROWS, FLOAT), f32(ROWS, N)),

@@ -1,0 +1,7 @@
+"""How probes are chosen, fitted and judged: one protocol, fixed before anything is looked at."""
+
+from .choice import Choice, ProbeConfig
+from .evaluate import evaluate_probe
+from .train import TrainedProbe, train_probe
+
+__all__ = ["Choice", "ProbeConfig", "TrainedProbe", "evaluate_probe", "train_probe"]
