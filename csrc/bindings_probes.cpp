@@ -20,12 +20,21 @@ void bind_probes(py::module_& m) {
   });
   m.def(
       "fold_scores",
-      [](int aggregate, int64_t window, float weight, Address values, Address logits,
-         Address starts, int64_t sequences, int64_t heads, float intercept, Address seen,
-         Address state, Address out) {
-        fold_scores(rule_of(aggregate, window, weight),
-                    {at<float>(values), at<float>(logits), at<int64_t>(starts), sequences, heads},
-                    intercept, at<int64_t>(seen), at<float>(state), at<float>(out));
+      [](int aggregate, int64_t window, float weight, const Array& values, const Array& logits,
+         const Array& starts, int64_t sequences, int64_t heads, float intercept, const Array& seen,
+         const Array& state, const Array& out) {
+        const spec::FoldRule rule = rule_of(aggregate, window, weight);
+        const Ranges tokens = ranges_of(starts, sequences);
+        const int64_t floats = spec::fold_state_floats(rule);
+        const bool attends = rule.aggregate == spec::Aggregate::kSoftmax;
+        const Array& weights = attends ? given(logits, "logits") : logits;
+        fold_scores(rule,
+                    {at<float>(values, {tokens.entries, heads}, "values"),
+                     maybe<float>(weights, {tokens.entries, heads}, "logits"), tokens.starts,
+                     sequences, heads},
+                    intercept, at<int64_t>(seen, {sequences}, "seen"),
+                    at<float>(state, {sequences, heads, floats}, "state"),
+                    at<float>(out, {tokens.entries}, "out"));
       },
       NoGil());
 }

@@ -92,12 +92,14 @@ class RaggedBatch:
     @cached_property
     def starts_B1(self) -> torch.Tensor:
         """`starts` as int64 [B + 1] on the CPU."""
-        return torch.arange(self.size + 1) if self._is_step else torch.tensor(self.starts)
+        if self._is_step:
+            return torch.arange(self.size + 1, device="cpu")
+        return torch.tensor(self.starts, dtype=torch.int64, device="cpu")
 
     @cached_property
     def past_B(self) -> torch.Tensor:
         """`past` as int64 [B] on the CPU."""
-        return torch.tensor(self.past, dtype=torch.int64)
+        return torch.tensor(self.past, dtype=torch.int64, device="cpu")
 
     @property
     def _is_step(self) -> bool:
@@ -152,10 +154,14 @@ class RaggedBatch:
     def cells_T(self) -> torch.Tensor:
         """Index of each row in the flattened padded batch, int64 [T]."""
         spans = [
-            torch.arange(b * self.n_columns + offset, b * self.n_columns + offset + length)
+            torch.arange(
+                b * self.n_columns + offset,
+                b * self.n_columns + offset + length,
+                device=self.device,
+            )
             for b, (offset, length) in enumerate(zip(self.offsets, self.lengths, strict=True))
         ]
-        return torch.cat(spans).to(self.device)
+        return torch.cat(spans)
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """Ragged [T, ...] to padded [B, P, ...]; zeros on padding, a view where there is none."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from .autocast import without_autocast
 from .batch import RaggedBatch
 from .build import ModuleBuilder
 from .config import ModelConfig
@@ -94,11 +95,34 @@ class ForwardPass:
         """
         if return_type not in ("logits", "loss", "both", None):
             raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
+        watched = captures or Captures(), hooks
+        with without_autocast(self.ops.device):
+            return self._run(
+                tokens,
+                attention_mask,
+                kv_cache,
+                return_type,
+                stop_at_layer,
+                watched,
+                loss_per_token,
+                prepend_bos,
+            )
+
+    def _run(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        return_type: ReturnType,
+        stop_at_layer: int | None,
+        watched: Watched,
+        loss_per_token: bool,
+        prepend_bos: bool | None,
+    ) -> Any:
         stop = self.stop(stop_at_layer)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")
         arguments = (return_type, stop, loss_per_token)
-        watched = captures or Captures(), hooks
         tokens_T, run = self._start(
             tokens, attention_mask, kv_cache, watched, arguments, prepend_bos
         )
@@ -164,6 +188,17 @@ class ForwardPass:
         unembed: Callable[[torch.Tensor, Run], torch.Tensor],
     ) -> torch.Tensor:
         """What `unembed` makes of each sequence's last row of the residual stream."""
+        with without_autocast(self.ops.device):
+            return self._last_rows(tokens, attention_mask, kv_cache, captures, unembed)
+
+    def _last_rows(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        captures: Captures | None,
+        unembed: Callable[[torch.Tensor, Run], torch.Tensor],
+    ) -> torch.Tensor:
         watched = captures or Captures(), NO_HOOKS
         tokens_T, run = self._start(tokens, attention_mask, kv_cache, watched, (unembed.__name__,))
         resid_Td = self._residual(tokens_T, run, self.config.n_layers)

@@ -48,9 +48,9 @@ class LayerCache:
     @torch.no_grad()
     def write(self, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor) -> None:
         """Stores the batch's keys and values at the positions after `batch.past`."""
-        counts = torch.tensor(batch.lengths)
+        counts = torch.tensor(batch.lengths, device="cpu")
         positions_T = batch.positions_T.cpu()
-        row_T = torch.repeat_interleave(torch.arange(batch.size), counts)
+        row_T = torch.repeat_interleave(torch.arange(batch.size, device="cpu"), counts)
         page_T = self.page_table[row_T, positions_T // PAGE].long().to(self.k_pages.device)
         slot_T = (positions_T % PAGE).to(self.k_pages.device)
         self.k_pages[page_T, :, :, slot_T] = k_TGh.detach()
@@ -86,7 +86,7 @@ class KVCache:
         self.key_offsets = [0] * batch_size
         self.n_pages = 0
         self._free: list[int] = []
-        table = torch.zeros(batch_size, 0, dtype=torch.int32)
+        table = torch.zeros(batch_size, 0, dtype=torch.int32, device="cpu")
         shape = (0, config.n_key_value_heads, config.d_head)
         layers = [
             LayerCache(
@@ -120,9 +120,9 @@ class KVCache:
         """The pages of one layer."""
         return self._layers[index]
 
-    def addresses(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the key and value pages of layers start .. stop - 1 lie in memory."""
-        return self._addresses[start:stop]
+    def pages(self, start: int, stop: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The key and value pages of layers start .. stop - 1."""
+        return [(x.k_pages, x.v_pages) for x in self._layers[start:stop]]
 
     def reserve(self, batch: RaggedBatch) -> None:
         """Makes room for the batch's tokens. Raises ValueError if it does not go on from here."""
@@ -143,12 +143,12 @@ class KVCache:
         table = torch.nn.functional.pad(table, (0, width - table.shape[1]))
         pages = iter([*reused, *range(self.n_pages, n_pages)])
         for b, (have, need) in enumerate(zip(held, needed, strict=True)):
-            table[b, have:need] = torch.tensor(list(islice(pages, need - have)), dtype=torch.int32)
+            taken = list(islice(pages, need - have))
+            table[b, have:need] = torch.tensor(taken, dtype=torch.int32, device="cpu")
         for pool in self._pools:
             pool.page_table = table
             pool.k_pages = _with_capacity(pool.k_pages, n_pages)
             pool.v_pages = _with_capacity(pool.v_pages, n_pages)
-        self._addresses = [(x.k_pages.data_ptr(), x.v_pages.data_ptr()) for x in self._layers]
 
     def advance(self, batch: RaggedBatch) -> None:
         """Counts the batch's tokens as cached, once every layer has written them."""

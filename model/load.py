@@ -97,7 +97,10 @@ def load(
         GroupError: ranks that loaded different models, or one that failed to load its own.
     """
     ranks = as_group(group)
-    with agreement(ranks, "bitlens.load", "settings", "weights") as statement:
+    with (
+        torch.inference_mode(False),  # weights made now serve gradients later
+        agreement(ranks, "bitlens.load", "settings", "weights") as statement,
+    ):
         ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
         if rope_scaling is not None:

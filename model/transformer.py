@@ -244,7 +244,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
             prepend_bos=prepend_bos,
         )
         if incl_bwd:
-            result.backward()
+            kept.backward(result)
         cache = ActivationCache({**captures.found, **kept.take()}, self)
         if remove_batch_dim:
             cache.remove_batch_dim()

@@ -104,11 +104,11 @@ def _own_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
     """The table holds only the positions asked for: a million others would take seconds."""
     tokens, d_head = x.shape
     frequencies = torch.empty(d_head // 2, dtype=torch.float64)
-    _core.rope_inv_freq(theta, d_head, frequencies.data_ptr())
+    _core.rope_inv_freq(theta, d_head, frequencies)
     cos, sin = torch.empty(tokens, d_head // 2), torch.empty(tokens, d_head // 2)
     for i, position in enumerate(positions.tolist()):
-        at = cos[i].data_ptr(), sin[i].data_ptr()
-        _core.rope_table(frequencies.data_ptr(), d_head // 2, position, 1, *at)
+        at = cos[i], sin[i]
+        _core.rope_table(frequencies, d_head // 2, position, 1, *at)
     return kernels.rope(x[:, None], torch.arange(tokens), cos, sin)[:, 0]
 
 

@@ -102,9 +102,9 @@ def batches(sequences: Iterable[list[int]], n_tokens: int) -> Iterator[Batch]:
 def padded(rows: list[list[int]]) -> Batch:
     """Returns one batch of these sequences, padded on the right."""
     width = max(map(len, rows))
-    tokens = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    tokens = torch.zeros(len(rows), width, dtype=torch.int64, device="cpu")
+    mask = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")
     for i, row in enumerate(rows):
-        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64, device="cpu")
         mask[i, : len(row)] = True
     return Batch(tokens, mask)

@@ -65,26 +65,28 @@ class Attribution:
     def of_directions(self, vectors_Bd: torch.Tensor) -> Rows:
         """Returns the edges into directions of what the unembedding reads at the last position."""
         r = self.replacement
-        last = torch.full((len(vectors_Bd),), r.n_positions - 1)
+        last = torch.full((len(vectors_Bd),), r.n_positions - 1, dtype=torch.int64, device="cpu")
         g = self._scattered(r.frozen.final_direction(vectors_Bd), last)
-        return self._from_post(r.n_layers - 1, g, torch.zeros(len(g), dtype=torch.float64))
+        return self._from_post(
+            r.n_layers - 1, g, torch.zeros(len(g), dtype=torch.float64, device="cpu")
+        )
 
     def _scattered(self, g_Bd: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[B, T', d] with each direction at its position; T' reaches the last of them."""
         n = int(positions.max()) + 1
-        g = torch.zeros(len(g_Bd), n, g_Bd.shape[1])
-        g[torch.arange(len(g_Bd)), positions] = g_Bd
+        g = torch.zeros(len(g_Bd), n, g_Bd.shape[1], dtype=torch.float32, device="cpu")
+        g[torch.arange(len(g_Bd), device="cpu"), positions] = g_Bd
         return g
 
     def _from_post(self, layer: int, g: torch.Tensor, bias: torch.Tensor) -> Rows:
         """Edges from the gradient of the residual stream after a block."""
-        weights = torch.zeros(len(g), self.n_sources)
+        weights = torch.zeros(len(g), self.n_sources, dtype=torch.float32, device="cpu")
         self._down(layer, g, weights, bias)
         return Rows(weights, bias)
 
     def _from_mid(self, layer: int, g: torch.Tensor, bias: torch.Tensor) -> Rows:
         """Edges from the gradient of the residual stream before a block's MLP."""
-        weights = torch.zeros(len(g), self.n_sources)
+        weights = torch.zeros(len(g), self.n_sources, dtype=torch.float32, device="cpu")
         g, added = self.replacement.frozen.through_attention(layer, g)
         self._down(layer - 1, g, weights, bias.add_(added))
         return Rows(weights, bias)
@@ -120,7 +122,7 @@ class Attribution:
         through = kernels.dense(written.reshape(-1, written.shape[2]), skip.T.contiguous(), None)
         through = through.view(g.shape)
         hook = r.transcoders.reads[layer]
-        return g + r.frozen.from_read(layer, hook, through, torch.arange(n))
+        return g + r.frozen.from_read(layer, hook, through, torch.arange(n, device="cpu"))
 
     def _from_features(
         self, source: int, layer: int, at: slice, written: torch.Tensor
@@ -130,7 +132,7 @@ class Attribution:
         n_batch, n, d = written.shape
         f = r.features
         table, rows = r.transcoders.decoder(source, layer, f.feature[at])
-        starts = torch.zeros(n_batch * n + 1, dtype=torch.int64)
+        starts = torch.zeros(n_batch * n + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(f.counts(source, n).repeat(n_batch), 0, out=starts[1:])
         x = written.reshape(n_batch * n, d)
         dots = kernels.gathered_dots(x, rows.repeat(n_batch), starts, table)
@@ -140,6 +142,6 @@ class Attribution:
 def _products(g_BTd: torch.Tensor, rows_Td: torch.Tensor) -> torch.Tensor:
     """[B, T]: each position's gradient times that position's row."""
     n_batch, n, d = g_BTd.shape
-    at = torch.arange(n, dtype=torch.int32).repeat(n_batch)
-    starts = torch.arange(n_batch * n + 1)
+    at = torch.arange(n, dtype=torch.int32, device="cpu").repeat(n_batch)
+    starts = torch.arange(n_batch * n + 1, device="cpu")
     return kernels.gathered_dots(g_BTd.reshape(-1, d), at, starts, rows_Td[:n]).view(n_batch, n)

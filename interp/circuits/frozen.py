@@ -166,7 +166,7 @@ class FrozenPass:
         dz = _times(g_out.reshape(-1, d), maps.out)
         dv = self._through_pattern(layer, dz.view(n_batch, n, -1))
         dx = _times(dv.reshape(n_batch * n, -1), maps.value).view(n_batch, n, d)
-        bias = torch.zeros(n_batch, dtype=torch.float64)
+        bias = torch.zeros(n_batch, dtype=torch.float64, device="cpu")
         for g, b in ((g_out, maps.b_O), (dv, maps.b_V)):
             if b is not None:
                 bias += (g.double() * b).sum((1, 2))

@@ -57,15 +57,17 @@ class Graph(GraphData):
     def influence(self) -> torch.Tensor:
         """Each node's part in what reaches the logits, fp64 [N]; logits have their probability,
         made to sum to 1."""
-        begin = torch.tensor([n.probability or 0.0 for n in self.nodes], dtype=torch.float64)
+        begin = torch.tensor(
+            [n.probability or 0.0 for n in self.nodes], dtype=torch.float64, device="cpu"
+        )
         total = float(begin.sum())
         return influence(self.levels(), begin / total if total else begin)
 
     @cached_property
     def completeness(self) -> float:
         """The part of all nodes' input that comes from no error, nodes weighted by influence."""
-        by_error = torch.zeros(len(self.nodes), dtype=torch.float64)
-        has_input = torch.zeros(len(self.nodes), dtype=torch.bool)
+        by_error = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
+        has_input = torch.zeros(len(self.nodes), dtype=torch.bool, device="cpu")
         is_error = self.of_kind("error").double()
         for level in self.levels():
             row = torch.repeat_interleave(level.targets, level.counts)
@@ -85,11 +87,11 @@ class Graph(GraphData):
 
     def of_kind(self, kind: Kind) -> torch.Tensor:
         """Returns which nodes are of a kind, bool [N]."""
-        return torch.tensor([node.kind == kind for node in self.nodes])
+        return torch.tensor([node.kind == kind for node in self.nodes], device="cpu")
 
     def levels(self) -> list[Level]:
         """Returns the edges by the layer of their targets, the logits' first."""
-        layers = torch.tensor([node.layer for node in self.nodes])
+        layers = torch.tensor([node.layer for node in self.nodes], device="cpu")
         of_edge = layers[self.targets]
         found = []
         for layer in sorted(set(of_edge.tolist()), reverse=True):
@@ -117,7 +119,7 @@ class Graph(GraphData):
         between = self.restricted(kept, kept[self.sources] & kept[self.targets])
         carried = between.carried()
         edges = largest(carried, edge_threshold)
-        used = torch.zeros(len(between.nodes), dtype=torch.bool)
+        used = torch.zeros(len(between.nodes), dtype=torch.bool, device="cpu")
         used[between.sources[edges]] = True
         used[between.targets[edges]] = True
         used |= between.of_kind("logit") | between.of_kind("error")
@@ -127,8 +129,8 @@ class Graph(GraphData):
 
     def carried(self) -> torch.Tensor:
         """Returns the influence that each edge carries, fp64 [E]."""
-        found = torch.empty(len(self.weights), dtype=torch.float64)
-        layers = torch.tensor([node.layer for node in self.nodes])[self.targets]
+        found = torch.empty(len(self.weights), dtype=torch.float64, device="cpu")
+        layers = torch.tensor([node.layer for node in self.nodes], device="cpu")[self.targets]
         for level in self.levels():
             layer = self.nodes[int(level.targets[0])].layer
             through = torch.repeat_interleave(self.influence[level.targets], level.counts)
@@ -214,7 +216,7 @@ class Graph(GraphData):
                 f"the graph is of a model with fingerprint {str(expected)[:12]}...; {model.name} "
                 f"has {model.fingerprint()[:12]}..."
             )
-        tokens = torch.tensor([self.input_tokens], dtype=torch.int64)
+        tokens = torch.tensor([self.input_tokens], dtype=torch.int64, device="cpu")
         traced = replacement_of(model, tokens, layer_transcoders(dictionaries, model))
         return replace(self, traced=traced)
 

@@ -18,7 +18,7 @@ class RowSums:
 
     def __init__(self, width: int) -> None:
         self.n_rows = 0
-        self._sum_d = torch.zeros(width, dtype=torch.float64)
+        self._sum_d = torch.zeros(width, dtype=torch.float64, device="cpu")
         self._squares = self._residuals = self._cosines = 0.0
 
     def add(self, x: torch.Tensor, x_hat: torch.Tensor) -> None:

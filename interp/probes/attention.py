@@ -105,7 +105,9 @@ class AttentionProbe(Probe):
     def own_scores(self, tokens: TokenRows) -> torch.Tensor:
         """Returns the score of a conversation that were this token alone, fp32 [N]."""
         values, logits = self.head_values(tokens)
-        return self.new_fold(len(values)).push(values, torch.arange(len(values) + 1), logits)
+        return self.new_fold(len(values)).push(
+            values, torch.arange(len(values) + 1, device="cpu"), logits
+        )
 
     def new_fold(self, batch: int) -> ScoreFold:
         """Returns the fold of `batch` conversations."""
@@ -119,14 +121,21 @@ class AttentionProbe(Probe):
         self, tokens: TokenRows, centre: torch.Tensor, scale: torch.Tensor, y: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         product = _standardised(tokens, centre, scale)
-        owner = torch.repeat_interleave(torch.arange(tokens.n_conversations), tokens.starts.diff())
+        owner = torch.repeat_interleave(
+            torch.arange(tokens.n_conversations, device="cpu"), tokens.starts.diff()
+        )
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.n_heads, tokens.width)
         coef, query = (
-            (1e-2 * torch.randn(shape, generator=generator)).requires_grad_() for _ in range(2)
+            (
+                1e-2 * torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+            ).requires_grad_()
+            for _ in range(2)
         )
         share = float(y.mean())
-        intercept = torch.tensor([math.log(share / (1 - share))], requires_grad=True)
+        intercept = torch.tensor(
+            [math.log(share / (1 - share))], dtype=torch.float32, device="cpu", requires_grad=True
+        )
         weights = [coef, query, intercept] if self._attends else [coef, intercept]
         optimizer = torch.optim.LBFGS(
             weights, max_iter=self.max_iter, line_search_fn="strong_wolfe", history_size=20
@@ -157,8 +166,11 @@ def _spread(tokens: TokenRows) -> tuple[torch.Tensor, torch.Tensor]:
     rows, n = tokens.rows, len(tokens.columns)
     if isinstance(rows, Features):
         at, squares = rows.indices.long(), rows.values.double().square()
-        deviation = torch.zeros(tokens.width, dtype=torch.float64).index_add_(0, at, squares) / n
-        centre = torch.zeros(tokens.width)
+        deviation = (
+            torch.zeros(tokens.width, dtype=torch.float64, device="cpu").index_add_(0, at, squares)
+            / n
+        )
+        centre = torch.zeros(tokens.width, dtype=torch.float32, device="cpu")
     else:
         centre = rows.double().mean(0).float()
         deviation = (rows.double() - centre.double()).square().mean(0)
@@ -184,15 +196,15 @@ def _attended(
     values: torch.Tensor, logits: torch.Tensor, owner: torch.Tensor, n: int
 ) -> torch.Tensor:
     index = owner[:, None].expand_as(logits)
-    largest = torch.full((n, logits.shape[1]), -math.inf).scatter_reduce(
-        0, index, logits.detach(), "amax"
-    )
+    largest = torch.full(
+        (n, logits.shape[1]), -math.inf, dtype=torch.float32, device="cpu"
+    ).scatter_reduce(0, index, logits.detach(), "amax")
     p = torch.exp(logits - largest[owner])
-    zeros = torch.zeros(n, logits.shape[1])
+    zeros = torch.zeros(n, logits.shape[1], dtype=torch.float32, device="cpu")
     return zeros.index_add(0, owner, p * values) / zeros.index_add(0, owner, p)
 
 
 def _largest(values: torch.Tensor, owner: torch.Tensor, n: int) -> torch.Tensor:
     index = owner[:, None].expand_as(values)
-    start = torch.full((n, values.shape[1]), -math.inf)
+    start = torch.full((n, values.shape[1]), -math.inf, dtype=torch.float32, device="cpu")
     return start.scatter_reduce(0, index, values, "amax")

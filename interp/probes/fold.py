@@ -23,11 +23,11 @@ class ScoreFold:
 
     def __init__(self, aggregate: Aggregate, n_heads: int, intercept: float, batch: int) -> None:
         self.aggregate = aggregate
-        self.seen = torch.zeros(batch, dtype=torch.int64)
+        self.seen = torch.zeros(batch, dtype=torch.int64, device="cpu")
         self._n_heads = n_heads
         self._intercept = intercept
         floats = _core.fold_state_floats(aggregate.code, aggregate.window)
-        self._state = torch.zeros(batch, n_heads * floats)
+        self._state = torch.zeros(batch, n_heads * floats, dtype=torch.float32, device="cpu")
 
     def push(
         self, values: torch.Tensor, starts: torch.Tensor, logits: torch.Tensor | None = None
@@ -58,9 +58,9 @@ class ScoreFold:
                 raise ValueError(f"fold: logits {list(logits.shape)} beside {list(values.shape)}")
         out = empty((n,))
         _core.fold_scores(
-            self.aggregate.code, self.aggregate.window, self.aggregate.weight, values.data_ptr(),
-            0 if logits is None else logits.data_ptr(), starts.data_ptr(), len(self.seen),
-            self._n_heads, self._intercept, self.seen.data_ptr(), self._state.data_ptr(),
-            out.data_ptr(),
+            self.aggregate.code, self.aggregate.window, self.aggregate.weight, values,
+            logits, starts, len(self.seen),
+            self._n_heads, self._intercept, self.seen, self._state,
+            out,
         )  # fmt: skip
         return out

@@ -94,7 +94,7 @@ class LinearProbe(Probe):
 
     def _set(self, w: Array, b: float) -> None:
         coef = torch.from_numpy(np.asarray(w, dtype=np.float32)).reshape(1, -1)
-        intercept = torch.tensor([b], dtype=torch.float32)
+        intercept = torch.tensor([b], dtype=torch.float32, device="cpu")
         finite_weights(coef, intercept)
         self.coef_, self.intercept_ = coef, intercept
 

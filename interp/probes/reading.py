@@ -150,7 +150,7 @@ def _joined(parts: Sequence[torch.Tensor | Features]) -> torch.Tensor | Features
         return torch.cat(dense)
     sparse = [p for p in parts if isinstance(p, Features)]
     counts = torch.cat([p.indptr.diff() for p in sparse])
-    indptr = torch.zeros(len(counts) + 1, dtype=torch.int64)
+    indptr = torch.zeros(len(counts) + 1, dtype=torch.int64, device="cpu")
     torch.cumsum(counts, 0, out=indptr[1:])
     return Features(
         indptr,

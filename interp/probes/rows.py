@@ -43,8 +43,11 @@ class TokenRows:
 
     def take(self, conversations: torch.Tensor) -> TokenRows:
         """Returns some conversations, in the order of their numbers, int64."""
-        kept = [torch.arange(*self.starts[b : b + 2].tolist()) for b in conversations.tolist()]
-        at = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.int64)
+        kept = [
+            torch.arange(*self.starts[b : b + 2].tolist(), device="cpu")
+            for b in conversations.tolist()
+        ]
+        at = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.int64, device="cpu")
         return _gathered(self.rows, at, [len(k) for k in kept])
 
     def without_first(self, n: int | torch.Tensor) -> TokenRows:
@@ -52,7 +55,7 @@ class TokenRows:
         first = torch.as_tensor(n).expand(self.n_conversations)
         if not bool(first.any()):
             return self
-        position = torch.arange(len(self.columns)) - torch.repeat_interleave(
+        position = torch.arange(len(self.columns), device="cpu") - torch.repeat_interleave(
             self.starts[:-1], self.starts.diff()
         )
         kept = position >= torch.repeat_interleave(first, self.starts.diff())
@@ -64,7 +67,7 @@ class TokenRows:
 
     def on_grid(self, values: torch.Tensor) -> torch.Tensor:
         """Returns values of the rows, [N], where they stood, [B, S]; NaN elsewhere."""
-        out = torch.full((math.prod(self.shape),), math.nan)
+        out = torch.full((math.prod(self.shape),), math.nan, dtype=torch.float32, device="cpu")
         out[self.columns] = values
         return out.view(self.shape)
 
@@ -75,8 +78,8 @@ class TokenRows:
         counts = self.starts.diff()
         if isinstance(self.rows, Features):
             return _sparse_means(self.rows, self.starts)
-        owner = torch.repeat_interleave(torch.arange(self.n_conversations), counts)
-        total = torch.zeros(self.n_conversations, self.width, dtype=torch.float64)
+        owner = torch.repeat_interleave(torch.arange(self.n_conversations, device="cpu"), counts)
+        total = torch.zeros(self.n_conversations, self.width, dtype=torch.float64, device="cpu")
         total.index_add_(0, owner, self.rows.double())
         return total / counts[:, None]
 
@@ -112,7 +115,7 @@ def token_rows(
     values = x.values if isinstance(x, Features) else x
     if not values.is_floating_point():
         raise ValueError(f"expected activations of a floating-point dtype, got {values.dtype}")
-    real = torch.ones(batch, positions, dtype=torch.bool)
+    real = torch.ones(batch, positions, dtype=torch.bool, device="cpu")
     if mask is not None:
         if tuple(mask.shape) != (batch, positions):
             raise ValueError(f"a mask {list(mask.shape)} beside {batch} x {positions} positions")
@@ -138,10 +141,12 @@ def ragged(rows: torch.Tensor | Features, lengths: Sequence[int]) -> TokenRows:
     if sum(lengths) != rows.shape[0]:
         raise ValueError(f"lengths add up to {sum(lengths)}, there are {rows.shape[0]} rows")
     longest = max(lengths, default=0)
-    counts = torch.tensor(list(lengths), dtype=torch.int64)
+    counts = torch.tensor(list(lengths), dtype=torch.int64, device="cpu")
     starts = _cumulated(counts)
-    position = torch.arange(rows.shape[0]) - torch.repeat_interleave(starts[:-1], counts)
-    owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    position = torch.arange(rows.shape[0], device="cpu") - torch.repeat_interleave(
+        starts[:-1], counts
+    )
+    owner = torch.repeat_interleave(torch.arange(len(counts), device="cpu"), counts)
     return TokenRows(rows, starts, owner * longest + position, (len(counts), longest))
 
 
@@ -155,7 +160,7 @@ def _select(rows: torch.Tensor | Features, at: torch.Tensor) -> torch.Tensor | F
     counts = rows.indptr.diff()[at]
     indptr = _cumulated(counts)
     first = torch.repeat_interleave(rows.indptr[:-1][at] - indptr[:-1], counts)
-    entries = first + torch.arange(int(indptr[-1]))
+    entries = first + torch.arange(int(indptr[-1]), device="cpu")
     shape = (len(at), rows.shape[-1])
     return Features(indptr, rows.indices[entries], rows.values[entries], shape)
 
@@ -175,6 +180,6 @@ def _sparse_means(features: Features, starts: torch.Tensor) -> Any:
 
 
 def _cumulated(counts: torch.Tensor) -> torch.Tensor:
-    starts = torch.zeros(len(counts) + 1, dtype=torch.int64)
+    starts = torch.zeros(len(counts) + 1, dtype=torch.int64, device="cpu")
     torch.cumsum(counts, 0, out=starts[1:])
     return starts

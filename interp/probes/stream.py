@@ -34,9 +34,9 @@ class ScoreStream:
 
     def __init__(self, probe: Streamed, batch: int) -> None:
         self.probe = probe
-        self.scores = torch.full((batch,), math.nan)
+        self.scores = torch.full((batch,), math.nan, dtype=torch.float32, device="cpu")
         self._fold = probe.new_fold(batch)
-        self._skipped = torch.zeros(batch, dtype=torch.int64)
+        self._skipped = torch.zeros(batch, dtype=torch.int64, device="cpu")
 
     def push(self, x: torch.Tensor | Features, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Takes the next tokens, [B, S, D] or one each, [B, D]; returns the score after each, fp32

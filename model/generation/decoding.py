@@ -100,8 +100,9 @@ class Decoding:
                 return
             self._leave(wanted, cache)
             last = [self._last(row) for row in self._rows]
-            tokens_bP, mask = torch.tensor(last, dtype=torch.int64)[:, None], None
-            real_bP = torch.tensor([row in wanted for row in self._rows])[:, None]
+            tokens_bP, mask = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None], None
+            real = [row in wanted for row in self._rows]
+            real_bP = torch.tensor(real, dtype=torch.bool, device="cpu")[:, None]
             column = n_columns + self.n_passes - 1
 
     def release(self) -> None:

@@ -72,10 +72,10 @@ def output_of(
     """Returns what the sequences hold, as one padded batch."""
     n_new = [len(sequence.new) for sequence in sequences]
     prompt_BP, mask_BP = left_pad([sequence.prompt for sequence in sequences], pad_id)
-    new_BN = torch.full((len(sequences), max(n_new)), pad_id, dtype=torch.int64)
+    new_BN = torch.full((len(sequences), max(n_new)), pad_id, dtype=torch.int64, device="cpu")
     for b, sequence in enumerate(sequences):
-        new_BN[b, : n_new[b]] = torch.tensor(sequence.new, dtype=torch.int64)
-    real_BN = torch.arange(max(n_new)) < torch.tensor(n_new)[:, None]
+        new_BN[b, : n_new[b]] = torch.tensor(sequence.new, dtype=torch.int64, device="cpu")
+    real_BN = torch.arange(max(n_new), device="cpu") < torch.tensor(n_new, device="cpu")[:, None]
     return GenerateOutput(
         tokens=torch.cat([prompt_BP, new_BN], dim=1),
         attention_mask=torch.cat([mask_BP, real_BN.long()], dim=1),
@@ -100,13 +100,15 @@ def _logprobs(sequences: Sequences[Sequence], n_logprobs: int | None, n_new: int
     if n_logprobs is None:
         return {}
     shape = len(sequences), n_new
-    chosen = torch.full(shape, math.nan)
-    ids = torch.full((*shape, n_logprobs), -1, dtype=torch.int64)
-    best = torch.full((*shape, n_logprobs), math.nan)
+    chosen = torch.full(shape, math.nan, dtype=torch.float32, device="cpu")
+    ids = torch.full((*shape, n_logprobs), -1, dtype=torch.int64, device="cpu")
+    best = torch.full((*shape, n_logprobs), math.nan, dtype=torch.float32, device="cpu")
     for b, sequence in enumerate(sequences):
         for i, (logprob, top_ids, top_logprobs) in enumerate(sequence.logprobs):
             chosen[b, i] = logprob
-            ids[b, i, : len(top_ids)] = torch.tensor(top_ids, dtype=torch.int64)
-            best[b, i, : len(top_logprobs)] = torch.tensor(top_logprobs)
+            ids[b, i, : len(top_ids)] = torch.tensor(top_ids, dtype=torch.int64, device="cpu")
+            best[b, i, : len(top_logprobs)] = torch.tensor(
+                top_logprobs, dtype=torch.float32, device="cpu"
+            )
     found = {"logprobs": chosen}
     return found | ({"top_ids": ids, "top_logprobs": best} if n_logprobs else {})

@@ -22,7 +22,7 @@ GradientFunction = Callable[[torch.Tensor], torch.Tensor]
 def hook_gradient(x: torch.Tensor, fn: GradientFunction) -> torch.Tensor:
     """x, from here on part of a graph; its gradient becomes fn of it, of like shape and dtype."""
     # Requires grad, so that the node is recorded even where x itself does not.
-    anchor = torch.empty(0, requires_grad=True)
+    anchor = torch.empty(0, dtype=torch.float32, device="cpu", requires_grad=True)
     return _GradientHook.apply(x, anchor, fn)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -164,7 +164,7 @@ class SplicedModel(ABC):
                 **options,
             )
         if incl_bwd:
-            result.backward()
+            kept.backward(result)
         if by_name and (silent := [name for name in inner if name not in found]):
             raise ValueError(f"names_filter: {silent[0]} did not fire in this pass")
         cache = ActivationCache({**cache, **found, **kept.take()}, self.model)
@@ -240,6 +240,10 @@ def _collector(xs: list[torch.Tensor]) -> HookFunction:
 def _blanked(x: torch.Tensor, output: GenerateOutput) -> torch.Tensor:
     """x [B, P + N - 1, ...] with zeros on padding and after each sequence's end."""
     n_run = x.shape[1]
-    last_B = output.tokens.shape[1] - max(output.n_new) + torch.tensor(output.n_new) - 1
-    run_BP = (output.attention_mask[:, :n_run] == 1) & (torch.arange(n_run) < last_B[:, None])
+    last_B = (
+        output.tokens.shape[1] - max(output.n_new) + torch.tensor(output.n_new, device="cpu") - 1
+    )
+    run_BP = (output.attention_mask[:, :n_run] == 1) & (
+        torch.arange(n_run, device="cpu") < last_B[:, None]
+    )
     return x.masked_fill(~run_BP.view(*run_BP.shape, *[1] * (x.ndim - 2)), 0.0)

@@ -169,7 +169,8 @@ def _bind_embedding(
     else:
         found = _matrix(weight, policy)[ids]
     picked_Td = found.to(policy.weight)[at]
-    return {"a": picked_Td[..., None], "b": torch.tensor([[scale]])}
+    factor = torch.tensor([[scale]], dtype=torch.float32, device=picked_Td.device)
+    return {"a": picked_Td[..., None], "b": factor}
 
 
 def _bind_linear(

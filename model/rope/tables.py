@@ -54,18 +54,12 @@ def rope_table(
     return frequency_table(rotary_frequencies(theta, d_head, scaling), n_positions)
 
 
+@torch.inference_mode(False)  # a table made now serves gradients later
 def frequency_table(found: Frequencies, n_positions: int) -> RopeTable:
     """The rotary table of frequencies and an attention factor."""
     half = len(found.inv_freq)
-    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64)
-    cos, sin = torch.empty(n_positions, half), torch.empty(n_positions, half)
-    _core.rope_table(
-        inv_freq.data_ptr(),
-        half,
-        0,
-        n_positions,
-        cos.data_ptr(),
-        sin.data_ptr(),
-        found.attention_factor,
-    )
+    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64, device="cpu")
+    shape = (n_positions, half)
+    cos, sin = (torch.empty(shape, dtype=torch.float32, device="cpu") for _ in range(2))
+    _core.rope_table(inv_freq, half, 0, n_positions, cos, sin, found.attention_factor)
     return RopeTable(cos, sin)

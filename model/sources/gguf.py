@@ -78,7 +78,7 @@ def rotate_half_rows(n_rows: int, n_heads: int) -> torch.Tensor:
     llama.cpp's converter interleaves a head's two halves (rows 0, h/2, 1, h/2 + 1, ...) so that
     the pairs RoPE turns are neighbours. Rows of quantised blocks move as bytes.
     """
-    pairs = torch.arange(n_rows).view(n_heads, -1, 2)
+    pairs = torch.arange(n_rows, device="cpu").view(n_heads, -1, 2)
     return pairs.transpose(1, 2).reshape(-1)
 
 

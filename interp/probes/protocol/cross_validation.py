@@ -56,7 +56,7 @@ def cross_validate(
     y = material.y
     folds = tuple(grouped_folds(y, material.groups, config.n_folds, config.seed))
     scores = np.empty(len(y))
-    running: list[torch.Tensor] = [torch.empty(0)] * len(y)
+    running: list[torch.Tensor] = [torch.empty(0, dtype=torch.float32, device="cpu")] * len(y)
     surface = {name: np.empty(len(y)) for name in baselines}
     choices, probes = [], []
     for number, (train, test) in enumerate(folds):

@@ -36,7 +36,9 @@ def score_texts(
     """
     tokens = tokenize(model, data, max_tokens)
     hooks = tuple(dict.fromkeys(name for probe in probes for name in probe.hook_names))
-    found: list[Running] = [[torch.empty(0)] * len(data) for _ in probes]
+    found: list[Running] = [
+        [torch.empty(0, dtype=torch.float32, device="cpu")] * len(data) for _ in probes
+    ]
     for held, rows in read_passes(model, tokens, hooks, progress, stage):
         lengths = [len(tokens.ids[i]) for i in held]
         each = {

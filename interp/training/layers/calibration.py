@@ -80,4 +80,4 @@ def _moments(layers: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             raise ValueError("the activations of a layer do not vary, or are not finite")
         means.append(mean)
         scales.append(1 / math.sqrt(variance))
-    return torch.stack(means), torch.tensor(scales)
+    return torch.stack(means), torch.tensor(scales, dtype=torch.float32, device="cpu")

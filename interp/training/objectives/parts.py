@@ -106,7 +106,7 @@ def l1_pull(config: TrainConfig, y: torch.Tensor) -> float:
 
 def fired(entries: Entries, values: torch.Tensor) -> torch.Tensor:
     """Returns a bool [F]: the features with a value above 0."""
-    out = torch.zeros(entries.n_features, dtype=torch.bool)
+    out = torch.zeros(entries.n_features, dtype=torch.bool, device="cpu")
     out[entries.indices[(values > 0) & (entries.indices >= 0)].long()] = True
     return out
 
