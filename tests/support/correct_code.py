@@ -125,6 +125,7 @@ def _logsumexp_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
     def logsumexp(x: Tensor) -> Tensor:
         x = x.float()
         peak = x.amax(-1, keepdim=True)
+        peak = peak.masked_fill(peak == -torch.inf, 0.0)
         return peak[..., 0] + add_up((x - peak).exp()).log()
 
     return logsumexp
@@ -160,7 +161,8 @@ def _torch_attention(
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3)[None] for x in (k, v))
     visible = _visible(q, k, causal) if visible is None else visible
-    assert cap is None, "it has none"
+    if cap is not None:  # it has none, and libraries fall back as here
+        return _eager_attention(q, k, v, scale, visible, cap=cap)
     return F.scaled_dot_product_attention(q.float()[None], keys, values, visible, scale=scale)[0]
 
 
