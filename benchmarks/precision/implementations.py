@@ -116,12 +116,18 @@ def _eager_rope(
     theta: float = 10000.0,
     cos: Tensor | None = None,
     sin: Tensor | None = None,
+    inv_freq: tuple[float, ...] | None = None,
+    attention_factor: float = 1.0,
 ) -> Tensor:
     d = x.shape[-1]
     if cos is None or sin is None:
         assert positions is not None
-        angles = positions.float()[..., None] * (1.0 / theta ** (torch.arange(0, d, 2).float() / d))
-        cos, sin = angles.cos(), angles.sin()
+        if inv_freq is None:
+            frequencies = 1.0 / theta ** (torch.arange(0, d, 2).float() / d)
+        else:
+            frequencies = torch.tensor(inv_freq, dtype=torch.float32)
+        angles = positions.float()[..., None] * frequencies
+        cos, sin = angles.cos() * attention_factor, angles.sin() * attention_factor
     cos, sin = (torch.cat([t, t], -1).to(x.dtype) for t in (cos, sin))
     return x * cos + torch.cat([-x[..., d // 2 :], x[..., : d // 2]], -1) * sin
 

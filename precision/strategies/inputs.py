@@ -101,6 +101,8 @@ def _without(op: str, recipes: dict[str, Any], arguments: Collection[str] | None
     dropped = set(OPERATIONS[op].optional) - set(arguments)
     if "causal" in dropped:
         dropped.add("window")
+    if "inv_freq" in dropped and "inv_freq" in recipes and "theta" not in dropped:
+        recipes = {**recipes, "theta": 10000.0}
     return {name: value for name, value in recipes.items() if name not in dropped}
 
 
@@ -293,8 +295,21 @@ def _rope(draw: st.DrawFn, contract: PrecisionContract, kind: str, max_size: int
     else:
         longest = 2**20 if kind == "long_rope_positions" else 2**12
         positions = draw(long_rope_positions(tokens, max_position=longest))
-    theta = draw(st.sampled_from([10000.0, 500000.0, 1.0]))
-    return {"x": x, "positions": positions, "theta": theta}
+    return {"x": x, "positions": positions} | draw(_rope_options(d_head // 2))
+
+
+@st.composite
+def _rope_options(draw: st.DrawFn, half: int) -> dict[str, Any]:
+    """Mostly a base; else frequencies as scalings give them, often with a factor."""
+    options: dict[str, Any] = {}
+    if draw(st.integers(0, 3)) == 3:
+        frequency = st.sampled_from([1.0, 0.0, 2.0**-10, 0.7, 1e-4])
+        options["inv_freq"] = tuple(draw(st.lists(frequency, min_size=half, max_size=half)))
+    else:
+        options["theta"] = draw(st.sampled_from([10000.0, 500000.0, 1.0]))
+    if draw(st.integers(0, 3)) == 3:
+        options["attention_factor"] = draw(st.sampled_from([1.0, 1.25, 0.7, 0.0]))
+    return options
 
 
 _POSITIONS = st.sampled_from([0, 1, 255, 2049, 2**24 + 1, 2**31 - 1]) | st.integers(0, 2**17)

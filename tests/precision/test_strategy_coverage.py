@@ -120,6 +120,7 @@ SCALARS: dict[str, tuple[float, ...]] = {
     "scale": (0.5, 0.0, -0.5, 1.0),
     "cap": (1.0, 0.01, 1000.0, 0.0, -1.0),
     "theta": (10000.0, 1.0, 500000.0, 0.5),
+    "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
 }
 """Values of every class of numbers: about the default, zero, small, large, negative."""
 
@@ -131,8 +132,8 @@ def _class_of(value: float) -> str:
 
 
 def _number_classes(name: str, value: float) -> Seen:
-    if name == "theta":
-        return lambda inputs: inputs.get("theta") == value
+    if name in ("theta", "attention_factor"):
+        return lambda inputs: inputs.get(name) == value
     if name == "scale":  # the default, 1 / sqrt(d), is a class of its own
         return lambda inputs: (
             "scale" in inputs
@@ -192,6 +193,14 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
             lambda i: "positions" in i and bool((i["positions"].diff() < 0).any()),
             {"positions": torch.tensor([7, 3])},
         ),
+    },
+    "inv_freq": {
+        "of a scaling": (
+            lambda i: any(0 < f < 1 for f in i.get("inv_freq", ())),
+            {"inv_freq": (1.0, 0.7)},
+        ),
+        "0": (lambda i: 0.0 in i.get("inv_freq", ()), {"inv_freq": (1.0, 0.0)}),
+        "negative": (lambda i: min(i.get("inv_freq", (0,))) < 0, {"inv_freq": (1.0, -1.0)}),
     },
     "approximate": {
         name: (lambda i, name=name: i.get("approximate") == name, {"approximate": name})

@@ -29,28 +29,34 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _rope(
     x: Tensor,
     positions: Tensor | None = None,
-    theta: float = 10000.0,
+    theta: float | None = None,
     cos: Tensor | None = None,
     sin: Tensor | None = None,
+    inv_freq: tuple[float, ...] | None = None,
+    attention_factor: float = 1.0,
 ) -> Tensor:
     """x [.., T, d] with one position, or one row of the tables, a row of T."""
     if cos is None or sin is None:
         assert positions is not None
-        cos, sin = _tables(positions, theta, x.shape[-1])
+        frequencies = torch.empty(x.shape[-1] // 2, dtype=torch.float64)
+        if inv_freq is None:
+            _core.rope_inv_freq(theta or 10000.0, x.shape[-1], frequencies.data_ptr())
+        else:
+            frequencies.copy_(torch.tensor(inv_freq, dtype=torch.float64))
+        cos, sin = _tables(positions, frequencies, attention_factor)
     flat = x.reshape(-1, *x.shape[-2:]).transpose(0, 1).contiguous()
     places = torch.arange(x.shape[-2])
     turned = kernels.rope(flat, places, cos.float().contiguous(), sin.float().contiguous())
     return turned.transpose(0, 1).reshape(x.shape)
 
 
-def _tables(positions: Tensor, theta: float, d_head: int) -> tuple[Tensor, Tensor]:
+def _tables(positions: Tensor, frequencies: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """A row for each position: a table of all up to 2^31 would not fit."""
-    frequencies = torch.empty(d_head // 2, dtype=torch.float64)
-    _core.rope_inv_freq(theta, d_head, frequencies.data_ptr())
-    cos, sin = torch.empty(2, len(positions), d_head // 2)
+    half = len(frequencies)
+    cos, sin = torch.empty(2, len(positions), half)
     for i, position in enumerate(positions.tolist()):
         at = cos[i].data_ptr(), sin[i].data_ptr()
-        _core.rope_table(frequencies.data_ptr(), d_head // 2, position, 1, *at)
+        _core.rope_table(frequencies.data_ptr(), half, position, 1, *at, factor)
     return cos, sin
 
 

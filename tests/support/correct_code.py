@@ -178,14 +178,19 @@ def _rope_by(angles: torch.dtype) -> Implementation:
         theta: float | None = None,
         cos: Tensor | None = None,
         sin: Tensor | None = None,
+        inv_freq: tuple[float, ...] | None = None,
+        attention_factor: float | None = None,
     ) -> Tensor:
         if cos is None or sin is None:
             assert positions is not None
-            assert theta is not None
             half = x.shape[-1] // 2
-            frequency = 1.0 / theta ** (torch.arange(half).to(angles) / half)
+            if inv_freq is not None:
+                frequency = torch.tensor(inv_freq, dtype=angles)
+            else:
+                frequency = 1.0 / (theta or 10000.0) ** (torch.arange(half).to(angles) / half)
             angle = positions.to(angles)[..., None] * frequency
-            cos, sin = angle.cos(), angle.sin()
+            factor = 1.0 if attention_factor is None else attention_factor
+            cos, sin = angle.cos() * factor, angle.sin() * factor
         return _rotate(x.float(), cos.float(), sin.float())
 
     return rope
