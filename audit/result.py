@@ -56,7 +56,7 @@ class OpFinding:
         kind: The address within its block: "mlp.down", "unembed".
         values: Outputs checked against the contract.
         outside: Of these, how many lie outside what the contract permits: proven violations.
-        unclaimed: Of these, how many the contract permits to be anything (sums that may overflow).
+        unclaimed: Of these, how many the contract says nothing about (sums that may overflow).
         utilisation: The most of its permitted error any value used; above 1 is a violation.
         free_error: |b - a| / |a| (2-norms) of this output in the two whole runs.
         created_error: The same where B's operation gets A's inputs.
@@ -84,7 +84,8 @@ class OpFinding:
 
     @property
     def ok(self) -> bool:
-        return self.outside == 0
+        """No value checked is outside, and the contract claims something of one."""
+        return self.outside == 0 and (self.unclaimed < self.values or not self.values)
 
 
 @dataclass(frozen=True)

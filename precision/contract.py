@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
-from .formats import FORMATS, Format
+from .formats import FORMATS, Format, Overflow
 from .operations import OPERATIONS
 
 
@@ -39,6 +40,9 @@ class PrecisionContract:
             argument or result; erf counts ULP of 1.
         angles: rope only: the format rotary angles, cos and sin are formed in, where not `compute`.
         may_flush: Subnormals of `compute` and `storage` may become zeros anywhere.
+        overflow: What a cast makes of values past the largest number: "saturate" (that number,
+            infinities too), "inf" or "nan". By default what hardware does (`Format.overflow`):
+            infinity for IEEE's formats, bf16 and TF32, saturation for fp8.
     """
 
     op: str
@@ -51,6 +55,7 @@ class PrecisionContract:
     function_ulp: float = 2.0
     angles: str | None = None
     may_flush: bool = False
+    overflow: Overflow | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "casts", tuple(self.casts))
@@ -74,6 +79,10 @@ class PrecisionContract:
             return FORMATS[self.compute]
         return FORMATS[self.output or self.storage]
 
+    def overflow_in(self, fmt: Format) -> Overflow:
+        """What a cast to `fmt` makes of values past its largest number."""
+        return self.overflow or fmt.overflow
+
     def _check_names(self) -> None:
         if self.op not in OPERATIONS:
             raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS)}")
@@ -96,6 +105,7 @@ class PrecisionContract:
                 f"output={self.output!r} without the cast 'output': add it to casts, or leave "
                 f"output out and the results stay in {self.compute}"
             )
+        self._check_overflow()
         if self.angles is not None and self.op != "rope":
             raise ContractError(f"angles={self.angles!r}: only rope forms angles, not {self.op}")
         storage, compute = FORMATS[self.storage], FORMATS[self.compute]
@@ -114,6 +124,21 @@ class PrecisionContract:
                 f"the cast 'inputs' rounds to compute={self.compute!r}, which is not narrower than "
                 f"storage={self.storage!r}: leave it out"
             )
+
+    def _check_overflow(self) -> None:
+        if self.overflow is None:
+            return
+        if self.overflow not in get_args(Overflow):
+            raise ContractError(
+                f"overflow={self.overflow!r}: use {', '.join(map(repr, get_args(Overflow)))}, or "
+                "leave it out for what hardware does"
+            )
+        targets = [self.output_format] + [FORMATS[self.storage]] * (set(self.casts) != {"output"})
+        for fmt in targets + [FORMATS[self.compute]] * ("inputs" in self.casts):
+            if self.overflow == "inf" and not fmt.infinities:
+                raise ContractError(
+                    f"overflow='inf': {fmt.name} has no infinity; use 'saturate' or 'nan'"
+                )
 
 
 def depth(order: str, n: int) -> int:

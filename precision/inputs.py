@@ -142,12 +142,19 @@ def _attention(op: str, inputs: dict[str, Any]) -> None:
             f"attention: causal with past={past}: {n_queries} queries stand at the end of "
             f"{n_keys} keys unless `past` says otherwise, and no query may stand before key 0"
         )
-    position = torch.arange(n_queries)[:, None] + past
-    distance = position - torch.arange(n_keys)
+    visible = visible_keys(n_queries, n_keys, causal=causal, window=window, past=past)
+    inputs.update(causal=causal, past=past, visible=visible)
+
+
+def visible_keys(
+    n_queries: int, n_keys: int, *, causal: bool, window: int | None, past: int
+) -> Tensor:
+    """Which keys each query sees, bool [queries, keys]; query i stands at position past + i."""
+    distance = torch.arange(n_queries)[:, None] + past - torch.arange(n_keys)
     visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
         visible &= distance < window
-    inputs.update(causal=causal, past=past, visible=visible)
+    return visible
 
 
 def _rope(op: str, inputs: dict[str, Any]) -> None:

@@ -21,13 +21,16 @@ from . import honesty, page, power, rms_norm
 from .conventions import Example
 from .draws import examples
 from .libraries import LIBRARIES
+from .public_bugs.bugs import BUGS
+from .public_bugs.outcome import measure
 
 
 def run(
     libraries: list[str], *, n_examples: int, n_rows: int, seed: int, search: bool, command: str
 ) -> page.Results:
     """Measures operation by operation, with a progress bar on stderr."""
-    results = page.Results(command, _machine(), [], [], rms_norm.measure(seed))
+    bugs = [measure(bug) for bug in BUGS] if search else []
+    results = page.Results(command, _machine(), [], [], rms_norm.measure(seed), bugs)
     work = [(library, op) for library in libraries for op in LIBRARIES[library]]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=len(work))

@@ -109,7 +109,10 @@ class Arithmetic(ABC, Generic[V]):
 
     @abstractmethod
     def shifted(self, v: V) -> tuple[V, V]:
-        """v - max(v) over the last axis, and max(v): no order, no rounding of the maximum."""
+        """v - max(v) over the last axis, and max(v): no order, no rounding of the maximum.
+
+        Where all are -inf the maximum counts as 0, so that their exponentials are 0.
+        """
 
     @abstractmethod
     def sum(self, v: V, *, updates: int = 0, rescaled: bool = False) -> V:

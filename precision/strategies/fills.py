@@ -92,6 +92,20 @@ class Integers:
 
 
 @dataclass(frozen=True)
+class Near:
+    """centre + n * step with n uniform in [0, count): a large mean, a small spread."""
+
+    seed: int = 0
+    centre: float = 0.0
+    step: float = 1.0
+    count: int = 4
+
+    def values(self, shape: tuple[int, ...], fmt: Format | None) -> Array:
+        words = random_words(self.seed, math.prod(shape)) % np.uint64(self.count)
+        return (self.centre + self.step * words.astype(np.float64)).reshape(shape)
+
+
+@dataclass(frozen=True)
 class Ties:
     """Midpoints of two neighbours in `target`, moved by up to +-`away` ULPs of the own format."""
 
