@@ -26,13 +26,14 @@ from ...precision.meaning import Quantities
 from ..hooks.overrides import Override, OverrideRegistry, op_addresses
 from ..ops.sites import CONTRACTED, operation_at
 from .transformers_hooks import attention_arguments, watched
-from .transformers_meaning import observed_quantities
+from .transformers_meaning import observed_quantities, stored_rounding
 from .transformers_pass import FunctionsOfPass, ObservedPass
 from .transformers_sites import Placed, site_parts
 from .transformers_structure import (
     causal_model,
     family_config,
     modules_by_address,
+    require_contracts,
     weights_of,
 )
 
@@ -47,17 +48,37 @@ class TransformersAddresses:
     Overrides are called with an `original` that returns what the model's own code computed.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Raises TypeError for a model of another family or of code that cannot be watched, naming
-        the module, ValueError for settings not supported."""
+    def __init__(self, model: Any, *, any_attention: bool = False) -> None:
+        """`any_attention` watches attention whose contract nobody knows, too, such as sdpa's: what
+        its sites say is not to be judged by.
+
+        Raises TypeError for a model of another family or of code that cannot be watched, naming the
+        module, ValueError for settings not supported.
+        """
         self.model = model
         self._inner = causal_model(model)
+        require_contracts(self._inner, any_attention)
         self.config = family_config(self._inner)
         self._modules = modules_by_address(self._inner)
         self._registry = OverrideRegistry(op_addresses(self.config))
         self._passes = threading.local()
         self._hooks = ExitStack()
         self._is_watched = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        dtype: torch.dtype = self._inner.dtype
+        return dtype
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Ends of addresses whose contract the model does not have: attention that is not eager,
+        rotations by frequencies that `.to(dtype)` has rounded."""
+        eager = self._inner.config._attn_implementation == "eager"
+        rotary = self._inner.model.rotary_emb.buffers()
+        whole = not any(stored_rounding(buffer) for buffer in rotary)
+        return (() if eager else (".attention",)) + (() if whole else (".rope_q", ".rope_k"))
 
     @property
     def op_addresses(self) -> list[str]:

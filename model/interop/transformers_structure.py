@@ -29,8 +29,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 def causal_model(model: Any) -> Any:
     """The model of the family that this is, or that lies within what somebody wrapped around it.
 
-    Raises TypeError for another family, ValueError for settings not supported; both also for code
-    that hooks cannot watch, naming the module.
+    Raises TypeError for another family and for code that hooks cannot watch, naming the module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"{type(model).__name__}: expected a transformers model in memory")
@@ -38,9 +37,7 @@ def causal_model(model: Any) -> Any:
     found = [module for module in model.modules() if _kind(module) is not None]
     if len(found) != 1:
         raise TypeError(f"{type(model).__name__}: addresses are known for {', '.join(FAMILY)}")
-    inner = found[0]
-    _require_settings(inner)
-    return inner
+    return found[0]
 
 
 def family_config(model: Any) -> ModelConfig:
@@ -56,6 +53,12 @@ def family_config(model: Any) -> ModelConfig:
             "attn_logit_softcapping: the rounding points of a capped eager attention are not known"
         )
     return config
+
+
+def has_addresses(model: Any) -> bool:
+    """Whether addresses are known for its class itself, and contracts for its dtype."""
+    capped = getattr(model.config, "final_logit_softcapping", None) is not None
+    return type(model).__name__ in FAMILY and model.dtype in DTYPES and not capped
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -77,8 +80,9 @@ def _require_eager_code(model: nn.Module) -> None:
             )
 
 
-def _require_settings(model: Any) -> None:
-    if model.config._attn_implementation != "eager":
+def require_contracts(model: Any, any_attention: bool) -> None:
+    """Raises ValueError for settings whose rounding points are not known."""
+    if model.config._attn_implementation != "eager" and not any_attention:
         raise ValueError(
             f"attention is computed by {model.config._attn_implementation!r}, whose contract is "
             'unknown: load with attn_implementation="eager"'
