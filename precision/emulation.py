@@ -9,7 +9,7 @@ import torch
 
 from .arithmetic.emulation import Emulation, Execution
 from .contract import PrecisionContract
-from .operations import OPERATIONS, validate_inputs
+from .operations import operation_called, validate_inputs
 
 if TYPE_CHECKING:
     from .faults import Fault
@@ -28,5 +28,5 @@ def emulate(
     execution = Execution.of(contract)
     if fault is not None:
         execution = fault.bend(contract, execution)
-    result: torch.Tensor = OPERATIONS[contract.op].program(Emulation.of(execution), prepared)
+    result: torch.Tensor = operation_called(contract.op).program(Emulation.of(execution), prepared)
     return result.to(execution.output.dtype or torch.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from .arithmetic.emulation import Execution
 from .contract import PrecisionContract
 from .formats import BF16, FORMATS, TF32, Format
-from .operations import OPERATIONS
+from .operations import operation_called
 
 _TF32_OPS = ("matmul", "attention")
 _FUSED_OPS = ("matmul", "rms_norm", "layer_norm", "attention")
@@ -99,7 +99,7 @@ def _double_rounding(contract: PrecisionContract, execution: Execution) -> Execu
 
 
 def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    operation = OPERATIONS[contract.op]
+    operation = operation_called(contract.op)
     skipped = {"inputs", *operation.statistics}
     if contract.op == "attention":
         skipped.add("exponentials")  # another place to round the probabilities
@@ -108,7 +108,7 @@ def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution 
 
 
 def _rounded_statistic(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    return _with_casts(execution, set(OPERATIONS[contract.op].statistics) - execution.casts)
+    return _with_casts(execution, set(operation_called(contract.op).statistics) - execution.casts)
 
 
 def _with_casts(execution: Execution, added: set[str]) -> Execution | None:
@@ -122,7 +122,7 @@ def _low_precision_accumulator(
 ) -> Execution | None:
     storage = execution.storage
     narrow = storage if _narrower(storage, execution.accumulate) else BF16
-    if not OPERATIONS[contract.op].reduces or not _narrower(narrow, execution.accumulate):
+    if not operation_called(contract.op).reduces or not _narrower(narrow, execution.accumulate):
         return None
     return replace(execution, accumulate=narrow)
 
@@ -149,7 +149,7 @@ def _tf32_argument(contract: PrecisionContract) -> str | None:
 
 
 def _reordered_reduction(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    if not OPERATIONS[contract.op].reduces:
+    if not operation_called(contract.op).reduces:
         return None
     order = {"any": "reversed", "sequential": "reversed"}.get(contract.order, "sequential")
     return replace(execution, order=order)

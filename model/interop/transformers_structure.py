@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,6 +110,26 @@ def modules_by_address(model: Any) -> dict[str, Any]:
     return modules
 
 
+def fused_mlps(model: Any) -> tuple[int, ...]:
+    """The blocks whose MLP does not call each of its linears once: code in which they are fused."""
+    ran: Counter[tuple[int, str]] = Counter()
+
+    def count(key: tuple[int, str], *_: Any) -> None:
+        ran[key] += 1
+
+    names = ("gate_proj", "up_proj", "down_proj")
+    layers = enumerate(model.model.layers)
+    keys = {(i, name): getattr(layer.mlp, name) for i, layer in layers for name in names}
+    handles = [x.register_forward_hook(partial(count, key)) for key, x in keys.items()]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(sorted({i for i, name in keys if ran[i, name] != 1}))
+
+
 def weights_of(address: str, module: Any) -> Any:
     """The module that holds the weights of an operation: within an adapter, what it adapts."""
     if operation_at(address) != "linear":
@@ -124,6 +146,13 @@ def weights_of(address: str, module: Any) -> Any:
 
 def _block(layer: Any) -> Iterator[tuple[str, Any]]:
     attn, mlp = layer.self_attn, layer.mlp
+    for owner, names in ((attn, "qkvo"), (mlp, ("gate", "up", "down"))):
+        for name in names:
+            if not hasattr(owner, f"{name}_proj"):
+                raise TypeError(
+                    f"a {type(owner).__name__} without {name}_proj: where its weights are is not "
+                    "known"
+                )
     yield from norms(layer).items()
     yield "attn.q", attn.q_proj
     yield "attn.k", attn.k_proj
