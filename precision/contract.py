@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from .formats import FORMATS, Format, Overflow
-from .operations import OPERATIONS
+from .operations import OPERATIONS, UNITS, operation_called
 
 
 class ContractError(ValueError):
@@ -24,7 +24,7 @@ class PrecisionContract:
     named cast points: none left out, none added.
 
     Attributes:
-        op: A name in `OPERATIONS`.
+        op: A name in `OPERATIONS` or `UNITS`.
         storage: The format of the inputs and of what is cast.
         compute: The format of elementwise arithmetic.
         accumulate: The format of sums. Dot products multiply in `compute` (operands rounded at the
@@ -62,7 +62,7 @@ class PrecisionContract:
         self._check_names()
         self._check_formats()
         depth(self.order, 1)
-        if self.order != "any" and not OPERATIONS[self.op].reduces:
+        if self.order != "any" and not operation_called(self.op).reduces:
             raise ContractError(
                 f"order={self.order!r}: {self.op} sums nothing, leave the order at 'any'"
             )
@@ -84,9 +84,9 @@ class PrecisionContract:
         return self.overflow or fmt.overflow
 
     def _check_names(self) -> None:
-        if self.op not in OPERATIONS:
-            raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS)}")
-        points = OPERATIONS[self.op].cast_points
+        if self.op not in OPERATIONS | UNITS:
+            raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS | UNITS)}")
+        points = operation_called(self.op).cast_points
         for name in self.casts:
             if name not in points:
                 raise ContractError(
@@ -110,7 +110,7 @@ class PrecisionContract:
             raise ContractError(f"angles={self.angles!r}: only rope forms angles, not {self.op}")
         storage, compute = FORMATS[self.storage], FORMATS[self.compute]
         if compute.precision < storage.precision and "inputs" not in self.casts:
-            points = OPERATIONS[self.op].cast_points
+            points = operation_called(self.op).cast_points
             raise ContractError(
                 f"compute={self.compute!r} cannot hold inputs stored in {self.storage!r}: "
                 + (

@@ -9,7 +9,7 @@ import torch
 
 from .arithmetic.emulation import Emulation, Execution
 from .contract import PrecisionContract
-from .operations import OPERATIONS, validate_inputs
+from .operations import operation_called, validate_inputs
 
 if TYPE_CHECKING:
     from .faults import Fault
@@ -25,7 +25,7 @@ def emulate(
     does not apply to the contract.
     """
     prepared = validate_inputs(contract.op, inputs)
-    execution, formula = Execution.of(contract), OPERATIONS[contract.op].program
+    execution, formula = Execution.of(contract), operation_called(contract.op).program
     if fault is not None:
         execution, formula = fault.bend(contract, execution), fault.formula(contract.op)
     result: torch.Tensor = formula(Emulation.of(execution), prepared)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from .arithmetic.emulation import Execution
 from .contract import PrecisionContract
 from .formats import BF16, FORMATS, TF32, Format
-from .operations import OPERATIONS
+from .operations import operation_called
 from .wrong_formulas import (
     Formula,
     attention_capped_after_mask,
@@ -64,7 +64,7 @@ class Fault:
 
     def formula(self, op: str) -> Formula:
         """What it computes for an operation."""
-        return self.formulas.get(op, OPERATIONS[op].program)
+        return self.formulas.get(op, operation_called(op).program)
 
     def why_indistinguishable(self, contract: PrecisionContract) -> str | None:
         """Why no input can show this fault under the contract; None if some can.
@@ -121,7 +121,7 @@ def _double_rounding(contract: PrecisionContract, execution: Execution) -> Execu
 
 
 def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    operation = OPERATIONS[contract.op]
+    operation = operation_called(contract.op)
     skipped = {"inputs", *operation.statistics}
     if contract.op == "attention":
         skipped.add("exponentials")  # another place to round the probabilities
@@ -130,7 +130,7 @@ def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution 
 
 
 def _rounded_statistic(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    return _with_casts(execution, set(OPERATIONS[contract.op].statistics) - execution.casts)
+    return _with_casts(execution, set(operation_called(contract.op).statistics) - execution.casts)
 
 
 def _with_casts(execution: Execution, added: set[str]) -> Execution | None:
@@ -144,7 +144,7 @@ def _low_precision_accumulator(
 ) -> Execution | None:
     storage = execution.storage
     narrow = storage if _narrower(storage, execution.accumulate) else BF16
-    if not OPERATIONS[contract.op].reduces or not _narrower(narrow, execution.accumulate):
+    if not operation_called(contract.op).reduces or not _narrower(narrow, execution.accumulate):
         return None
     return replace(execution, accumulate=narrow)
 
@@ -171,7 +171,7 @@ def _tf32_argument(contract: PrecisionContract) -> str | None:
 
 
 def _reordered_reduction(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    if not OPERATIONS[contract.op].reduces:
+    if not operation_called(contract.op).reduces:
         return None
     order = {"any": "reversed", "sequential": "reversed"}.get(contract.order, "sequential")
     return replace(execution, order=order)

@@ -116,9 +116,25 @@ def _soft_cap(op: str, inputs: dict[str, Any]) -> None:
 def _swiglu(op: str, inputs: dict[str, Any]) -> None:
     if _tensor(op, inputs, "gate").shape != _tensor(op, inputs, "up").shape:
         raise _mismatch(op, inputs, "gate", "up")
+    _activation(op, inputs)
+
+
+def _gated_mlp(op: str, inputs: dict[str, Any]) -> None:
+    x = _tensor(op, inputs, "x", 2)
+    gate, up, down = (_tensor(op, inputs, name, 2) for name in ("gate", "up", "down"))
+    if gate.shape != up.shape or gate.shape[-2] != x.shape[-1] or down.shape[-2] != gate.shape[-1]:
+        raise _mismatch(op, inputs, "x", "gate", "up", "down")
+    for name in ("gate", "up", "down"):
+        bias = f"{name}_bias"
+        if inputs[bias] is not None and _tensor(op, inputs, bias).shape != inputs[name].shape[-1:]:
+            raise _mismatch(op, inputs, name, bias)
+    _activation(op, inputs)
+
+
+def _activation(op: str, inputs: dict[str, Any]) -> None:
     inputs["activation"] = inputs["activation"] or "silu"
     if inputs["activation"] not in ("silu", "gelu_tanh"):
-        raise InputsError(f"swiglu: activation={inputs['activation']!r}: use 'silu' or 'gelu_tanh'")
+        raise InputsError(f"{op}: activation={inputs['activation']!r}: use 'silu' or 'gelu_tanh'")
 
 
 def _attention(op: str, inputs: dict[str, Any]) -> None:
@@ -226,5 +242,6 @@ _CHECKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "rope": _rope,
     "silu": _unary,
     "swiglu": _swiglu,
+    "gated_mlp": _gated_mlp,
     "gelu": _unary,
 }

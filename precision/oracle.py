@@ -14,7 +14,7 @@ from .arithmetic.exact import ExactArithmetic, Shared
 from .arithmetic.interval import Interval
 from .contract import PrecisionContract
 from .formats import FORMATS, Format, overflows, round_to
-from .operations import OPERATIONS, InputsError, validate_inputs
+from .operations import InputsError, operation_called, validate_inputs
 from .ulp import ulp, ulp_error
 
 Tensor = torch.Tensor
@@ -89,7 +89,7 @@ def enclosure(inputs: Mapping[str, Any], contract: PrecisionContract) -> Enclosu
     """
     prepared = validate_inputs(contract.op, inputs)
     _check_held(prepared, contract)
-    program = OPERATIONS[contract.op].program
+    program = operation_called(contract.op).program
     prepared = {name: _widened(value) for name, value in prepared.items()}
     shared: Shared = {}
     arithmetic = EnclosureArithmetic(contract, shared=shared)

@@ -223,6 +223,29 @@ def swiglu(ar: Arithmetic[V], inputs: Inputs) -> V:
     return ar.cast(ar.mul(ar.cast(act(ar, gate), "activated"), up), "output")
 
 
+def gated_mlp(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """down(act(gate(x)) * up(x)) in one; what lies between may be rounded to storage or be kept."""
+    x = ar.given(inputs["x"])
+    gate, up = (_hidden(ar, x, inputs, name) for name in ("gate", "up"))
+    act = _silu if inputs["activation"] == "silu" else _gelu_tanh
+    activated = _may_cast(ar, act(ar, gate), "activated")
+    product = _may_cast(ar, ar.mul(activated, up), "product")
+    return ar.cast(_linear(ar, product, inputs, "down"), "output")
+
+
+def _hidden(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    return _may_cast(ar, _linear(ar, x, inputs, name), "hidden")
+
+
+def _linear(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    bias = inputs[f"{name}_bias"]
+    return ar.dot(x, ar.given(inputs[name]), None if bias is None else ar.given(bias))
+
+
+def _may_cast(ar: Arithmetic[V], v: V, point: str) -> V:
+    return ar.either(lambda: ar.cast(v, point), lambda: v)
+
+
 def gelu(ar: Arithmetic[V], inputs: Inputs) -> V:
     x = ar.given(inputs["x"])
     act = _gelu_tanh if inputs["approximate"] == "tanh" else _gelu_erf

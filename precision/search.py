@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 from .contract import PrecisionContract
 from .exact import Method, reference
 from .judges import Judge, judge_by
-from .operations import OPERATIONS
+from .operations import operation_called
 from .oracle import Verdict
 from .strategies.inputs import inputs_for, strategy_names
 from .tally import Tally
@@ -146,13 +146,13 @@ def search(
                 f"{contract.op}: the implementation gives different results for the same inputs, "
                 f"for instance for\n{attempt.broken.inputs if attempt.broken else None!r}"
             ) from error
-    left_out = tuple(name for name in OPERATIONS[contract.op].optional if name not in taken)
+    left_out = tuple(name for name in operation_called(contract.op).optional if name not in taken)
     return SearchResult(attempt.broken, attempt.tally, attempt.hardest, left_out)
 
 
 def arguments_taken(fn: Implementation, op: str) -> frozenset[str]:
     """The operation's arguments that `fn` has a parameter for; all where it takes any."""
-    known = frozenset(OPERATIONS[op].arguments + OPERATIONS[op].optional)
+    known = frozenset(operation_called(op).arguments + operation_called(op).optional)
     try:
         parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # compiled functions that do not say
