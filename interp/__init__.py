@@ -17,7 +17,7 @@ from .dictionaries import (
     load_dictionaries,
     load_dictionary,
 )
-from .evaluation import EvalResult, compare, evaluate
+from .evaluation import EvalResult, LayersEvalResult, compare, evaluate, evaluate_layers
 from .examples import collect_examples, load_examples
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
@@ -32,6 +32,7 @@ __all__ = [
     "EvalResult",
     "Features",
     "Graph",
+    "LayersEvalResult",
     "LayersTrainConfig",
     "LayersTrainResult",
     "TrainConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "collect_examples",
     "compare",
     "evaluate",
+    "evaluate_layers",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",
