@@ -74,4 +74,5 @@ def spearman(x: torch.Tensor, y: torch.Tensor) -> float:
 def _ranks(x: torch.Tensor) -> torch.Tensor:
     _, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True)
     ends = counts.cumsum(0).double()
-    return (ends - (counts.double() - 1) / 2)[inverse]
+    ranks: torch.Tensor = ends - (counts.double() - 1) / 2
+    return ranks[inverse]

@@ -6,7 +6,7 @@ Shapes: N nodes, E edges, K logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -159,6 +159,14 @@ class Graph(GraphData):
     def cumulative_influence(self) -> torch.Tensor:
         """Returns the share of influence that a node and those above it have, fp64 [N]."""
         return cumulative(self.influence.where(~self.of_kind("logit"), 0.0))
+
+    def with_supernodes(self, groups: Mapping[str, Sequence[str]]) -> Graph:
+        """Returns the graph with named groups of nodes, which its file shows as supernodes.
+
+        Raises KeyError for an id that is no node.
+        """
+        found = [[name, *(self.node(id).id for id in ids)] for name, ids in groups.items()]
+        return replace(self, metadata={**self.metadata, "supernodes": found})
 
     def intervene(self, values: Mapping[str, float], frozen: bool = True) -> Intervention:
         """Sets nodes to values; returns what the graph predicts and what the model does.

@@ -45,11 +45,11 @@ def documents(n: int = 200, seed: int = 0) -> list[str]:
     return [" ".join(source.choices(WORDS, k=source.randint(20, 60))) for _ in range(n)]
 
 
-def speaking_model(folder: Path, **changes: Any) -> HookedTransformer:
+def speaking_model(folder: Path, dtype: str = "fp32", **changes: Any) -> HookedTransformer:
     """Returns a random Llama of two layers, d_model 48, context 96; `changes` are of its config."""
     if not (folder / "config.json").exists():
         write_speaking_llama(folder, **changes)
-    return bitlens.load(folder)
+    return bitlens.load(folder, dtype=dtype)
 
 
 def config(**changes: Any) -> TrainConfig:

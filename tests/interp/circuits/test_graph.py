@@ -208,6 +208,17 @@ def test_a_file_holds_the_graph_and_equal_graphs_give_equal_bytes(
     assert info["create_time_ms"] == 1_700_000_000_000
 
 
+def test_supernodes_are_named_groups(tmp_path: Path) -> None:
+    ids = [node.id for node in best(PRUNED["clt"], 2)]
+    grouped = PRUNED["clt"].with_supernodes({"both": ids})
+    grouped.save(tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text())["qParams"]["supernodes"]
+    assert found == [["both", *ids]]
+    assert Graph.load(tmp_path / "a.json").metadata["supernodes"] == found
+    with pytest.raises(KeyError, match="no node"):
+        grouped.with_supernodes({"x": ["9_9_9"]})
+
+
 def test_a_loaded_graph_is_bound_to_its_model(tmp_path: Path) -> None:
     GRAPHS["clt"].save(tmp_path / "a.json")
     found = Graph.load(tmp_path / "a.json")
@@ -289,6 +300,7 @@ def damaged(path: Path, change: Any) -> Path:
         (lambda f: f["links"][0].update(weight="1"), r"links\[0\].weight"),
         (lambda f: f["nodes"].append(7), "expected an object"),
         (lambda f: f["metadata"].update(prompt_tokens=[1]), "prompt_tokens"),
+        (lambda f: f["qParams"].update(supernodes=["a"]), r"qParams\.supernodes"),
     ],
 )
 def test_damaged_files_are_refused_by_field(tmp_path: Path, change: Any, names: str) -> None:
