@@ -101,9 +101,7 @@ def test_influence_is_the_sum_over_all_paths() -> None:
     from_text = total[graph.of_kind("embedding")].sum()
     assert graph.replacement == pytest.approx(float(from_text / (from_text + from_errors)))
     clean = 1 - matrix[:, is_error].sum(1)
-    inner = graph.of_kind("feature") | graph.of_kind("logit")
-    weight = total * inner
-    assert graph.completeness == pytest.approx(float((clean * weight).sum() / weight.sum()))
+    assert graph.completeness == pytest.approx(float((clean * total).sum() / total.sum()))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -120,6 +118,11 @@ def test_pruning_keeps_errors_and_what_most_influence_passes_through(name: str) 
     kept = {n.id for n in of_kind(pruned, "feature")}
     dropped = [influence[n.id] for n in of_kind(graph, "feature") if n.id not in kept]
     assert max(dropped) <= sorted(influence[id] for id in kept)[len(kept) // 2]
+    ends = {"sources": set(pruned.sources.tolist()), "targets": set(pruned.targets.tolist())}
+    for i, node in enumerate(pruned.nodes):
+        if node.kind == "feature":
+            assert i in ends["sources"]
+            assert i in ends["targets"]
     assert not of_kind(graph.prune(0.0, 1.0), "feature")
 
 
