@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..policy_names import PolicyName
+from ..policies import PolicyName
 from .console import err, print_json, setting, setting_line
 from .loading import load_model
 from .model_argument import Model

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..policy_names import NativePolicyName, PolicyName
+from ..policies import NativePolicyName, PolicyName
 
 
 class Backend(StrEnum):

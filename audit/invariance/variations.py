@@ -178,7 +178,7 @@ def weight_storage(subject: Subject, tally: Tally) -> str:
 
 
 def other_leaf(subject: Subject, tally: Tally) -> str:
-    """Control: the logits' linear, kept in fp32 but for hf_bf16, with a leaf of 16, not 256.
+    """Control: the logits' linear, fp32 unless every step is rounded, with a leaf of 16, not 256.
 
     Zeroing x outside a leaf leaves that leaf's chain as it is, so a sum of such calls is the
     canonical order with another leaf length.

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from ...policies import GRADIENTS, STEPWISE
 from ..batch import RaggedBatch
 from .registry import HookFunction, HookPoint, call_hook, has_key_axis, moved
 
 NO_GRADIENTS = (
-    "this model computes no gradients here: over several ranks, and for hf_bf16, it has none; load "
-    'it without a group, as fp32, bf16 or bf16_weights, or with backend="torch"'
+    f"this model computes no gradients here: it has none over several ranks and for {STEPWISE}; "
+    f"load it without a group as {', '.join(GRADIENTS[:-1])} or {GRADIENTS[-1]}, or with "
+    'backend="torch"'
 )
 
 GradientFunction = Callable[[torch.Tensor], torch.Tensor]
