@@ -77,7 +77,7 @@ class ForwardPass:
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
-        """What `HookedTransformer.forward` returns; `captures` are filled on the way."""
+        """Returns what `HookedTransformer.forward` does; fills `captures` on the way."""
         stop = self.stop(stop_at_layer)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")

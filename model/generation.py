@@ -29,7 +29,7 @@ Stream = Callable[[str], object] | bool | None
 
 
 class Decoder(Protocol):
-    """What generation needs of a model."""
+    """The part of a model that generation needs."""
 
     config: ModelConfig
     tokenizer: Tokenizer | None
@@ -54,7 +54,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class GenerateOutput:
-    """What was generated. The samples of one prompt are consecutive rows.
+    """The generated tokens and texts. The samples of one prompt are consecutive rows.
 
     Attributes:
         tokens: int64 [B, P + N]. Prompts are padded on the left, so new tokens begin in column P;

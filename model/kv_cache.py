@@ -118,7 +118,7 @@ class KVCache:
         return self._layers[index]
 
     def addresses(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the key and value pages of layers start .. stop - 1 lie in memory."""
+        """Returns the addresses of the key and value pages of layers start .. stop - 1."""
         return self._addresses[start:stop]
 
     def reserve(self, batch: RaggedBatch) -> None:

@@ -367,7 +367,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
-        """Installs hooks for the length of a `with` block, on top of those there are.
+        """Installs hooks for the length of a `with` block, on top of those already installed.
 
         Backward hooks belong to the passes begun inside it, wherever backward() is called.
         """

@@ -22,7 +22,7 @@ Replacement = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Site:
-    """How one operation of a model is put in terms of its contract.
+    """Puts one operation of a model in terms of its contract.
 
     Attributes:
         address: Where it stands.

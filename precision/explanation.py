@@ -1,4 +1,4 @@
-"""Which known fault would have given the output that broke the contract."""
+"""Names the known fault that would have given the output that broke the contract."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OTHER_LEAF = 16
 
 @dataclass(frozen=True)
 class Scope:
-    """How much to try. The defaults are what the project promises."""
+    """The extent of a verification. The defaults cover what the project promises."""
 
     n_tokens: int = 10
     chunk_lengths: Sequence[int] = range(1, 65)

@@ -1,4 +1,4 @@
-"""What `run_with_cache` keeps."""
+"""The activations that `run_with_cache` keeps."""
 
 from __future__ import annotations
 

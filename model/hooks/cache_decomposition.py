@@ -33,7 +33,7 @@ def select(x: torch.Tensor, part: AxisSlice, axis: int) -> torch.Tensor:
 
 
 class Decomposed(Protocol):
-    """What a cache needs of the model that its activations are from."""
+    """The part of a model that a cache of its activations needs."""
 
     config: ModelConfig
     blocks: nn.ModuleList
@@ -107,7 +107,7 @@ def decompose_resid(
     incl_embeds: bool = True,
     return_labels: bool = False,
 ) -> Any:
-    """What the embedding and every layer before `layer` wrote, [S, B, P, d].
+    """Returns what the embedding and every layer before `layer` wrote, [S, B, P, d].
 
     With mode "all" its sum is the residual stream, but for roundings.
 
@@ -151,7 +151,7 @@ def stack_head_results(
     pos_slice: AxisSlice = None,
     apply_ln: bool = False,
 ) -> Any:
-    """What every head of the blocks before `layer` wrote, [S, B, P, d], S = layer * H.
+    """Returns what every head of the blocks before `layer` wrote, [S, B, P, d], S = layer * H.
 
     Computed from hook_z where hook_result was not cached. With sandwich norms a head's result
     comes before the norm of the sublayer's output.
@@ -193,7 +193,7 @@ def get_neuron_results(
     neuron_slice: AxisSlice = None,
     pos_slice: AxisSlice = None,
 ) -> torch.Tensor:
-    """What each neuron of one block wrote, [B, P, m, d]."""
+    """Returns what each neuron of one block wrote, [B, P, m, d]."""
     post = select(select(cache["post", layer], pos_slice, -2), neuron_slice, -1)
     return post[..., None] * select(_block(cache, layer).mlp.W_out, neuron_slice, 0)
 
@@ -245,7 +245,7 @@ def logit_attrs(
     *,
     fold_ln: bool = True,
 ) -> torch.Tensor:
-    """What each component of a stack adds to the tokens' logits, [S, ...] without d.
+    """Returns what each component of a stack adds to the tokens' logits, [S, ...] without d.
 
     Those of a whole decomposition add up to the logit, but for roundings.
 

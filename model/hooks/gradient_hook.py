@@ -31,7 +31,7 @@ def hook_gradient(x: torch.Tensor, fn: GradientFunction) -> torch.Tensor:
 def watch_gradient(
     x: torch.Tensor, functions: Sequence[HookFunction], point: HookPoint
 ) -> torch.Tensor:
-    """As `hook_gradient`, with functions of the user's, which may read the gradient or edit it."""
+    """Works like `hook_gradient` with the user's functions, which read or edit the gradient."""
 
     def fn(grad: torch.Tensor) -> torch.Tensor:
         grad = grad.clone()
@@ -44,7 +44,7 @@ def watch_gradient(
 
 @dataclass(frozen=True, eq=False)
 class BackwardHook:
-    """What the backward functions of a hook make of its gradient, on ragged rows.
+    """Passes a hook's gradient through its backward functions, on ragged rows.
 
     Holds nothing else of its pass, whose activations would live as long as the graph.
 

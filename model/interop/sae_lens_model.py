@@ -34,7 +34,7 @@ from ..transformer import HookedTransformer
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What SAELens reads off a tokenizer."""
+    """The part of a tokenizer that SAELens reads."""
 
     bos_token_id: int | None
     eos_token_id: int | None

@@ -198,6 +198,6 @@ def _prepare(
 
 
 def address(array: npt.NDArray[np.generic]) -> int:
-    """Where a kernel finds the array."""
+    """Returns the address at which a kernel finds the array."""
     assert array.flags.c_contiguous
     return array.ctypes.data
