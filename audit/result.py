@@ -1,4 +1,4 @@
-"""What an audit found, as data: everything the page shows and `--json` prints.
+"""The findings of an audit as data: everything the page shows and `--json` prints.
 
 A is the reference path, B the path on trial. "Free" errors are between two whole runs; "created"
 errors are what B's operation alone does to A's own inputs.
@@ -21,7 +21,7 @@ SCHEMA = "bitlens.audit/1"
 
 @dataclass(frozen=True)
 class Setting:
-    """What was audited and how much of it.
+    """The models, policies and prompts of an audit.
 
     Attributes:
         a: The reference path, such as "fp32".
@@ -113,7 +113,7 @@ class UlpHistogram:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where the two paths part, on one prompt.
+    """The first point at which the two paths differ, on one prompt.
 
     Attributes:
         judge: What makes `first` one: "contract" where a contract is broken; else "bits" for one

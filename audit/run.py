@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How much an audit looks at.
+    """The extent of an audit.
 
     Attributes:
         tokens: A prompt's length; shorter prompts are continued by A.

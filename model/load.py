@@ -143,7 +143,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _backend(
     backend: str, policy: Policy, device: torch.device, storage: str, group: Group | None
 ) -> tuple[Ops, RunnerFactory]:
-    stepwise = policy.compute is torch.bfloat16
+    stepwise = policy.stepwise
     if backend == "torch":
         if group is not None:
             raise ValueError(

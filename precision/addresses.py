@@ -26,7 +26,7 @@ class UnobservedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Site:
-    """How one operation of a model is put in terms of its contract.
+    """Puts one operation of a model in terms of its contract.
 
     Attributes:
         address: Where it stands.

@@ -1,4 +1,4 @@
-"""What an implementation of an operation promises about its precision."""
+"""The promises of an implementation about the precision of an operation."""
 
 from __future__ import annotations
 

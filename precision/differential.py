@@ -49,7 +49,7 @@ def differential_test(
 
 
 def describe(violation: Violation, contract: PrecisionContract, fn: Implementation) -> str:
-    """What is wrong, what explains it, and a script that shows it."""
+    """Returns what is wrong, what explains it, and a script that shows it."""
     lines = [f"{getattr(fn, '__qualname__', repr(fn))} breaks {contract_code(contract)}"]
     lines += [violation.verdict.reason]
     if cause := explain(violation, contract):

@@ -1,4 +1,4 @@
-"""Which known faults, alone or in pairs, would have given the output that broke the contract."""
+"""Names the faults, alone or in pairs, that would have given the output that broke the contract."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """What a contract permits, elementwise, all fp64 of the output's shape.
+    """The outputs that a contract permits, elementwise, all fp64 of the output's shape.
 
     lo, hi: the smallest and largest permitted results; NaN where the contract says nothing (0/0,
     sums that may overflow with both signs), lo > hi where only NaN is permitted. unrounded: what is
@@ -46,7 +46,7 @@ class Enclosure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` found.
+    """The findings of `check`.
 
     Attributes:
         ok: False only where a result lies provably outside of what the contract permits, or where

@@ -38,7 +38,7 @@ Strategies = Sequence[str] | st.SearchStrategy[Any]
 
 @dataclass(frozen=True)
 class Profile:
-    """How long to search: `examples` inputs, shared equally by the kinds of inputs; without a
+    """The length of a search: `examples` inputs, shared equally by the kinds of inputs; without a
     `seed`, other ones every time.
     """
 
@@ -66,7 +66,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found: a violation or none, and the errors it saw on the way.
+    """The findings of a search: a violation or none, and the errors it saw on the way.
 
     Attributes:
         hardest: The inputs that used most of the bound; None if no call kept the contract.

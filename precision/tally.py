@@ -1,4 +1,4 @@
-"""What a search saw on its way: ULP errors, their sign, how much of the bound was used."""
+"""The errors that a search saw: in ULP, their signs, and the used share of the bound."""
 
 from __future__ import annotations
 

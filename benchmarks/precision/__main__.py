@@ -67,7 +67,7 @@ def main(
         list[str] | None, typer.Option(help=f"Of {', '.join(LIBRARIES)}; default: all.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="A fault and operation.")] = 100,
-    rows: Annotated[int, typer.Option(min=0, help="Of honest code, an operation.")] = 21_000,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of honest code per operation.")] = 21_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same inputs.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the page.")] = None,

@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Execution:
-    """How an implementation really computes: what a contract says, unless a fault bends it.
+    """The rules an implementation really follows: its contract's, unless a fault bends them.
 
     Attributes:
         rounding: Of casts to storage and output.

@@ -1,4 +1,4 @@
-"""What a program of an operation may ask of its numbers.
+"""The arithmetic that a program of an operation may ask of its numbers.
 
 Each operation is written once (programs.py) against this interface; the class that implements it
 decides what the program means: the real value (exact.py), the set of all results that a contract

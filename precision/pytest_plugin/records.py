@@ -1,4 +1,4 @@
-"""What a precision test found, as plain data that travels in pytest's reports."""
+"""The findings of a precision test, as plain data that travels in pytest's reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What remains after the last test: the summary, report.html, report.json, certificate."""
+"""Writes the summary, report.html, report.json and certificate after the last test."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def share_of(record: dict[str, Any]) -> str:
-    """How much of the bound was used, and a remark where that is next to nothing."""
+    """Returns the used share of the bound, with a remark where that is next to nothing."""
     used = record["utilisation"] or 0.0
     return f"{used:.0%}" if used >= 0.01 else f"less than 1% ({used:.2g})"
 

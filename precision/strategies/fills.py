@@ -19,7 +19,7 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class Fill(Protocol):
-    """How every element of a tensor is determined."""
+    """The rule that determines every element of a tensor."""
 
     def values(self, shape: tuple[int, ...], fmt: Format | None) -> Array:
         """fp64 values of `shape`, each one exactly in `fmt` (None: any integers)."""
