@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .console import err, out, print_json
 from .loading import load_model
 from .model_argument import Model

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..policy_names import PolicyName
+from ..policies import PolicyName
 from .console import err
 from .loading import load_model
 from .model_argument import Model

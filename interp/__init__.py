@@ -1,5 +1,4 @@
-"""What reads a model: dictionaries of features, probes; circuits and monitors to come.
-"""Reads a model: dictionaries of features now; circuits, probes and monitors to come.
+"""Reads a model: dictionaries of features, circuits, probes, monitors.
 
     from bitlens.interp import load_dictionary, splice
     sae = load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_post", model=model)

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ... import __version__, numerics_version
+from ..._core import numerics_version
 from ...model.generation import GenerateOutput
+from ...version import __version__
 
 MAX_BYTES = 64 << 20
 
