@@ -39,8 +39,11 @@ def test_correct_code_passes_and_is_accounted_for() -> None:
     result = differential_test(_norm, contract=NORM, profile=SHORT)
     assert result.violation is None
     assert result.tally.examples >= SHORT.examples
-    assert result.tally.largest_ulp <= 0.51
     assert result.hardest is not None
+    # Where a square overflows fp32 the contract permits the 0 that follows, many ULP away.
+    usual = ["random", "constant"]
+    near = differential_test(_norm, contract=NORM, profile=SHORT, strategies=usual)
+    assert near.tally.largest_ulp <= 0.51
 
 
 def test_each_norm_keeps_its_own_contract_only() -> None:
