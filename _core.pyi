@@ -523,3 +523,21 @@ def fold_scores(
     state: Array,
     out: Array,
 ) -> None: ...
+def score_tokens(
+    x: Array,
+    tokens: int,
+    k: int,
+    panels: Array,
+    probes: int,
+    bias: Array,
+    rules: Array,
+    weights: Array,
+    thresholds: Array,
+    rows: Array,
+    sequences: int,
+    floats: int,
+    seen: Array,
+    taken: Array,
+    state: Array,
+    out: Array,
+) -> int: ...

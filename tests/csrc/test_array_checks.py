@@ -171,6 +171,13 @@ CALLS: dict[str, Call] = {
             *(i64(0, 0), f32(2, HEADS, _core.fold_state_floats(_SOFTMAX, 1)), f32(3)),
         )
     ),
+    "score_tokens": Call(
+        (
+            *(f32(3, D), 3, D, f32(32, D), 2, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2)),
+            *(zeros(np.float64, 2), i64(0, 1, 1), 2, 1, i64(0, 0, 0, 0), i64(0, 0), f32(2, 2, 1)),
+            f32(3, 2),
+        )
+    ),
     "sampling_prepare": Call(
         (
             *(f32(ROWS, N), 0, ROWS, N, N, np.ones(ROWS, FLOAT), f32(ROWS, N)),
