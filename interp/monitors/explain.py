@@ -37,7 +37,7 @@ def explain(probe: LinearProbe, dictionary: Dictionary, x_SD: torch.Tensor) -> E
         raise ValueError("a probe of features needs no dictionary to be explained")
     tokens = token_rows(x_SD[None]).without_first(probe.skip_first)
     own = probe.own_scores(tokens)
-    score = float(probe.decision_function(tokens))
+    score = float(probe.decision_function(x_SD[None]))
     weights = token_weights(probe, own)
     x = x_SD[probe.skip_first :]
     w = probe.coef_[0].double()
