@@ -7,6 +7,7 @@ PIP := $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 MODEL ?= smollm2-135m-instruct
 TESTFLAGS ?=
+STAGES ?=
 PYTHONS ?= python3.11 python3.12 python3.13
 CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
@@ -85,14 +86,8 @@ packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in 
 	PYTHONS="$(PYTHONS)" $(PY) -m pytest -q --nightly tests/packages
 
 # CONTRIBUTING.md says what each of these shows.
-nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers
-	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/packages --ignore tests/csrc/test_exhaustive.py
-	$(MAKE) fuzz
-	$(MAKE) exhaustive
-	$(MAKE) sanitize
-	$(MAKE) arm-check
-	$(MAKE) clang-check
-	$(MAKE) packages
+nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
+	$(PY) tests/support/nightly.py $(STAGES)
 
 clean: ## remove what was built, the environment stays
 	rm -rf build dist *.egg-info _core*.so

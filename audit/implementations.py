@@ -25,6 +25,7 @@ from ..model.ops.policy import get_policy
 from ..model.rope.scaling import Frequencies, rotary_frequencies
 from ..model.rope.tables import frequency_table
 from ..model.weights.checkpoint import Format, StoredMatrix
+from ..policies import STEPWISE
 from ..precision.contract import PrecisionContract
 
 Inputs = Mapping[str, Any]
@@ -112,7 +113,7 @@ def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tens
     whole, none = torch.tensor([0, n_keys]), torch.tensor([0])
     kernels.kv_write(keys, values, k_pages, v_pages, table, whole, none)
     stepwise = "scores" in contract.casts
-    ops = NativeHuggingFaceOps(get_policy("hf_bf16")) if stepwise else NativeOps(get_policy("fp32"))
+    ops = NativeHuggingFaceOps(get_policy(STEPWISE)) if stepwise else NativeOps(get_policy("fp32"))
     z_THh = ops.attention(
         q_HTh.transpose(0, 1),
         LayerCache(k_pages, v_pages, table),

@@ -1,4 +1,4 @@
-"""What B does to A's next tokens: flips with intervals, margins, and a certificate against flips.
+"""Effects of B on A's next tokens: flips with intervals, margins, a certificate against flips.
 
 Tensor names: N prompts, P positions of each, T positions, d d_model, V vocabulary.
 """

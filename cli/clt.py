@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from .console import err, print_json
+from .console import err, out, print_json
+from .options import Json
 
 if TYPE_CHECKING:
     from ..interp.training.layers import LayersTrainConfig
@@ -31,12 +33,10 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     app.add_typer(clt, name="clt")
-    clt.callback()(_group)
     clt.command(epilog="Example:  bitlens clt train run.toml --output run")(train)
-
-
-def _group() -> None:
-    """Keeps `train` a command of its own while it is the only one."""
+    clt.command("eval", epilog="Example:  bitlens clt eval run/transcoders --alone 0 --alone 15")(
+        evaluate
+    )
 
 
 def train(
@@ -73,6 +73,51 @@ def train(
         f"{result.path}: explained variance {m['explained_variance']:.4f} on the last batch, "
         f"L0 {m['l0']:.1f}, after {m['tokens']:,} tokens"
     )
+
+
+def evaluate(
+    transcoders: Annotated[Path, typer.Argument(help="A folder that `clt train` wrote.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="As for `generate`.")] = (
+        "smollm2-135m-instruct"
+    ),
+    text: Annotated[Path | None, typer.Option(help="Text (default: the default corpus).")] = None,
+    n_tokens: Annotated[int, typer.Option(min=1, help="Held-out tokens.")] = 4096,
+    alone: Annotated[
+        list[int] | None, typer.Option(help="Also replace this layer alone; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge transcoders on held-out text: what they miss, what the model loses without its MLPs."""
+    from ..interp.evaluation import evaluate_layers
+    from ..interp.training.layers.train import load_transcoders
+    from ..model import load
+
+    result = evaluate_layers(
+        load(model),
+        load_transcoders(transcoders),
+        text=text,
+        n_tokens=n_tokens,
+        layers_alone=alone or (),
+    )
+    if as_json:
+        print_json(**result.to_dict())
+        return
+    out.print(
+        f"{result.n_tokens:,} tokens: loss {result.ce_loss:.4f}, every MLP replaced "
+        f"{result.ce_loss_replaced:.4f} (+{result.delta_ce:.4f}), KL {result.kl_div:.4f}, "
+        f"same top token {result.top1_agreement:.3f}"
+    )
+    table = Table("layer", "NMSE", "with outliers", "L0", "loss, alone", box=None)
+    for i, nmse in enumerate(result.nmse):
+        rise = result.delta_ce_alone.get(i)
+        table.add_row(
+            str(i),
+            f"{nmse:.4f}",
+            f"{result.nmse_all[i]:.4f}",
+            f"{result.l0[i]:.1f}",
+            "" if rise is None else f"{rise:+.4f}",
+        )
+    out.print(table)
 
 
 class _RunFile:

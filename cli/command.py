@@ -25,9 +25,11 @@ from . import (
     generate,
     info,
     postmortem,
+    probe,
     sae,
     trace,
     verify,
+    watch,
 )
 from .console import BAD_INPUT, INTERNAL_ERROR
 
@@ -52,6 +54,8 @@ for group in (
     sae,
     clt,
     trace,
+    probe,
+    watch,
 ):
     group.register(app)
 

@@ -29,13 +29,13 @@ def register(app: typer.Typer) -> None:
 
 def features(
     prompt: Annotated[str | None, typer.Argument(help="A text; '-' reads it from stdin.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="As for `generate`.")] = (
+    model: Annotated[str, typer.Option("--model", "-m", help="The model, as for `generate`.")] = (
         "smollm2-135m-instruct"
     ),
     dictionary: Annotated[
         str, typer.Option("--dictionary", "-d", help="A SAELens folder, or the shipped one's name.")
     ] = SHIPPED,
-    top: Annotated[int, typer.Option(min=1, help="Features of a token.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Features to show per token.")] = 3,
     feature: Annotated[int | None, typer.Option(help="Show this feature.")] = None,
     token: Annotated[str | None, typer.Option(help="Find features of a token, ' Paris'.")] = None,
     text: Annotated[str | None, typer.Option(help="Find features by text of examples.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..policy_names import PolicyName
+from ..policies import PolicyName
 from .console import err, print_json, setting, setting_line
 from .loading import load_model
 from .model_argument import Model
@@ -34,10 +34,14 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat/--raw", help="Wrap the prompt in the model's chat template.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")] = 128,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generate at most this many tokens.")
+    ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")
+    ] = None,
     min_p: Annotated[
         float | None, typer.Option(help="Keep tokens of this probability relative to the best.")
     ] = None,
@@ -63,7 +67,9 @@ def generate(
     logprobs: Annotated[
         int | None, typer.Option(min=0, help="With --json: log-probabilities, of the best n, too.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sampler: the same seed, the same text.")
+    ] = None,
     dtype: DtypeOption = PolicyName.fp32,
     backend: BackendOption = Backend.native,
     threads: Threads = None,

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption
@@ -60,11 +60,12 @@ Text = Annotated[
     typer.Option(help="A text or .jsonl file, or a folder of them (default: the shipped corpus)."),
 ]
 Split = Annotated[
-    Documents, typer.Option(help="Documents to take: those training never saw, or all.")
+    Documents, typer.Option(help="Judge on documents that training never saw, or on all.")
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Tokens for reconstructions and losses.")]
 DeadTokens = Annotated[
-    int, typer.Option(min=0, help="Tokens in which a feature must be active not to be dead.")
+    int,
+    typer.Option(min=0, help="Count a feature as dead if it is active in none of so many tokens."),
 ]
 Context = Annotated[int | None, typer.Option(min=2, help="Tokens of the longest sequence.")]
 Strict = Annotated[
@@ -96,11 +97,11 @@ def evaluate(
     n_dead_tokens: DeadTokens = 1_000_000,
     context_size: Context = None,
     outliers: Annotated[
-        bool, typer.Option(help="Set rows of more than 3 times the median norm apart.")
+        bool, typer.Option(help="Judge rows above 3 times the median norm apart.")
     ] = True,
     control: Annotated[
         int | None,
-        typer.Option(help="Judge random directions of this seed, as sparse as it, beside it."),
+        typer.Option(help="Also judge equally sparse random directions, drawn with this seed."),
     ] = None,
     dtype: NativeDtypeOption = NativePolicyName.fp32,
     strict: Strict = True,
@@ -141,7 +142,7 @@ def evaluate(
 
 def compare(
     model: Model,
-    dictionaries: Annotated[list[str], typer.Argument(help="Two or more of them.")],
+    dictionaries: Annotated[list[str], typer.Argument(help="Two or more dictionaries.")],
     text: Text = None,
     split: Split = Documents.held_out,
     n_tokens: Tokens = 1 << 16,

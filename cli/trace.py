@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .console import err, out, print_json
 from .options import Json, NativeDtypeOption
 
@@ -55,6 +55,9 @@ def trace(
         bool, typer.Option("--stability", help="Trace in fp32 and bf16, and every paraphrase.")
     ] = False,
     paraphrase: Paraphrase = None,
+    check: Annotated[
+        int, typer.Option(min=0, help="Ablate so many features in the model, nothing frozen.")
+    ] = 0,
     top: Annotated[int, typer.Option(min=1, help="Nodes and edges to print.")] = 12,
     as_json: Json = False,
 ) -> None:
@@ -73,6 +76,8 @@ def trace(
     if output is not None:
         pruned.save(output)
     found = _summary(graph, pruned, top)
+    if check:
+        found["faithfulness"] = _faithfulness(graph, check)
     if stability:
         others = [run.graphs(text, "bf16" if dtype.value == "fp32" else "fp32")[1]]
         others += [run.graphs(each, dtype.value)[1] for each in paraphrase or []]
@@ -168,6 +173,19 @@ def _summary(graph: Graph, pruned: Graph, top: int) -> dict[str, Any]:
     }
 
 
+def _faithfulness(graph: Graph, n_features: int) -> dict[str, Any]:
+    from ..interp.circuits import faithfulness
+
+    with err.status(f"ablating {n_features} features"):
+        found = faithfulness(graph, n_features)
+    return {
+        "n_features": len(found.node_ids),
+        "spearman": found.spearman,
+        "slope": found.slope,
+        "relative_error": found.relative_error,
+    }
+
+
 def _show(found: dict[str, Any]) -> None:
     pruned = found["pruned"]
     out.print(
@@ -182,6 +200,11 @@ def _show(found: dict[str, Any]) -> None:
         numbers = f"{each['activation']:.3f}", f"{each['influence']:.4f}"
         table.add_row(each["node_id"], *numbers, escape(each["label"]))
     out.print(table)
+    if (check := found.get("faithfulness")) is not None:
+        out.print(
+            f"{check['n_features']} features ablated in the model: rank correlation with what the "
+            f"graph predicts {check['spearman']:.3f}, slope {check['slope']:.3f} (1 is faithful)"
+        )
     if (stability := found.get("stability")) is None:
         return
     out.print(

@@ -1,4 +1,4 @@
-"""`python docs/check_links.py SITE`: exits 1, naming them, if links within a site lead nowhere.
+"""`python docs/check_links.py SITE`: exits 1, naming the links within a site that lead nowhere.
 
 Links to other hosts are not followed: what is checked does not depend on the network.
 """

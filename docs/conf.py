@@ -47,7 +47,7 @@ def _contents(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _plain_text(app: Sphinx, kind: str, name: str, *rest: object) -> None:
-    """Reads a docstring as its author meant it: | and * are themselves, indented paragraphs code."""
+    """Reads a docstring as its author meant it: | and * as they are, indented text as code."""
     lines = rest[-1]
     assert isinstance(lines, list)
     for i, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""What reads a model: dictionaries of features now; circuits, probes and monitors to come.
+"""Reads a model: dictionaries of features, circuits, probes, monitors.
 
     from bitlens.interp import load_dictionary, splice
     sae = load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_post", model=model)
@@ -17,7 +17,7 @@ from .dictionaries import (
     load_dictionaries,
     load_dictionary,
 )
-from .evaluation import EvalResult, compare, evaluate
+from .evaluation import EvalResult, LayersEvalResult, compare, evaluate, evaluate_layers
 from .examples import collect_examples, load_examples
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
@@ -33,6 +33,7 @@ __all__ = [
     "EvalResult",
     "Features",
     "Graph",
+    "LayersEvalResult",
     "LayersTrainConfig",
     "LayersTrainResult",
     "StabilityResult",
@@ -42,6 +43,7 @@ __all__ = [
     "collect_examples",
     "compare",
     "evaluate",
+    "evaluate_layers",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",

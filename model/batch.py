@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class RaggedBatch:
-    """Which rows belong to which sequence, and where each token stands.
+    """The ragged rows of a batch: each row's sequence, and its token's position there.
 
     Attributes:
         n_columns: P, the width of the padded batch.
@@ -213,7 +213,7 @@ class RaggedBatch:
         return sorted(row for row in cells if row is not None)
 
     def visible_THK(self, window: int | None) -> torch.Tensor:
-        """Which keys each row attends to: bool [T, 1, K]."""
+        """Returns whether each row attends to each key, bool [T, 1, K]."""
         return visible_keys(self.positions_T, self.n_keys, window)
 
     def _row(self, b: int, column: int) -> int | None:
@@ -223,7 +223,7 @@ class RaggedBatch:
 
 
 def visible_keys(positions_T: torch.Tensor, n_keys: int, window: int | None) -> torch.Tensor:
-    """Which of keys 0 .. n_keys - 1 queries at these positions attend to: bool [T, 1, K]."""
+    """Returns whether queries at these positions attend to keys 0 .. n_keys - 1, bool [T, 1, K]."""
     key_K = torch.arange(n_keys, device=positions_T.device)
     t_T11 = positions_T[:, None, None]
     visible = key_K <= t_T11

@@ -5,7 +5,9 @@ Tensor names: B batch, G key/value heads, h d_head, N pages, T ragged rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -85,6 +87,7 @@ class KVCache:
         self.lengths = [0] * batch_size
         self.key_offsets = [0] * batch_size
         self.n_pages = 0
+        self._free: list[int] = []
         table = torch.zeros(batch_size, 0, dtype=torch.int32, device="cpu")
         shape = (0, config.n_key_value_heads, config.d_head)
         layers = [
@@ -141,18 +144,18 @@ class KVCache:
         table = self._pools[0].page_table
         needed = [-(-total // PAGE) for total in batch.totals]
         held = [-(-length // PAGE) for length in self.lengths]
-        n_pages = self.n_pages + sum(n - h for n, h in zip(needed, held, strict=True))
-        self._reserved = n_pages
-        if n_pages == self.n_pages:
+        n_new = sum(n - h for n, h in zip(needed, held, strict=True))
+        reused = self._free[:n_new]
+        n_pages = self.n_pages + n_new - len(reused)
+        self._reserved = n_pages, len(reused)
+        if n_new == 0:
             return
         width = max(table.shape[1], *needed)
         table = torch.nn.functional.pad(table, (0, width - table.shape[1]))
-        page = self.n_pages
+        pages = iter([*reused, *range(self.n_pages, n_pages)])
         for b, (have, need) in enumerate(zip(held, needed, strict=True)):
-            table[b, have:need] = torch.arange(
-                page, page + need - have, dtype=torch.int32, device="cpu"
-            )
-            page += need - have
+            taken = list(islice(pages, need - have))
+            table[b, have:need] = torch.tensor(taken, dtype=torch.int32, device="cpu")
         for pool in self._pools:
             pool.page_table = table
             pool.k_pages = _with_capacity(pool.k_pages, n_pages)
@@ -164,7 +167,24 @@ class KVCache:
         if not any(self.lengths):
             self.key_offsets = list(batch.key_offsets)
         self.lengths = list(batch.totals)
-        self.n_pages = self._reserved
+        self.n_pages, n_reused = self._reserved
+        del self._free[:n_reused]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps these sequences, in this order; the pages of the others are used again.
+
+        Raises ValueError for no row, one twice, or one that is none.
+        """
+        if not rows or len(set(rows)) < len(rows) or not set(rows) <= set(range(self.batch_size)):
+            raise ValueError(f"keep: {list(rows)}: expected different rows of {self.batch_size}")
+        table = self._pools[0].page_table
+        for b in set(range(self.batch_size)) - set(rows):
+            self._free += table[b, : -(-self.lengths[b] // PAGE)].tolist()
+        table = table[list(rows)].contiguous()
+        for pool in self._pools:
+            pool.page_table = table
+        self.lengths = [self.lengths[b] for b in rows]
+        self.key_offsets = [self.key_offsets[b] for b in rows]
 
 
 def _with_capacity(pages: torch.Tensor, n: int) -> torch.Tensor:

@@ -285,6 +285,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
     generate = generation.generate
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether hook functions or overrides run inside a pass that begins here and now."""
+        return bool(self.forward_pass.registry.now() or self.forward_pass.overrides.installed)
+
     # Gradients
 
     def gradient_checkpointing_enable(self) -> None:

@@ -1,4 +1,4 @@
-"""Which known faults, alone or in pairs, would have given the output that broke the contract."""
+"""Names the faults, alone or in pairs, that would have given the output that broke the contract."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .arithmetic.emulation import Execution
 from .contract import ContractError, PrecisionContract
 from .emulation import emulate
 from .faults import FAULTS, Fault
-from .operations import OPERATIONS
+from .operations import operation_called
 from .oracle import check
 from .search import Violation
 
@@ -113,7 +113,8 @@ def _single(contract: PrecisionContract) -> Iterator[Fault]:
 
 
 def _pairs(contract: PrecisionContract) -> Iterator[Fault]:
-    for first, second in combinations(_single(contract), 2):
+    bending = [fault for fault in _single(contract) if contract.op not in fault.formulas]
+    for first, second in combinations(bending, 2):
         both = _both(first, second)
         if both.applies_to(contract):
             yield both
@@ -129,7 +130,7 @@ def _both(first: Fault, second: Fault) -> Fault:
 
 def _casts_kept(violation: Violation, contract: PrecisionContract) -> tuple[str, ...] | None:
     """Where in the operation it rounds, if one cast more or fewer is all that is wrong."""
-    points = OPERATIONS[contract.op].cast_points
+    points = operation_called(contract.op).cast_points
     for point in points:
         casts = tuple(p for p in points if (p in contract.casts) != (p == point))
         try:

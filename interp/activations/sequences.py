@@ -13,7 +13,7 @@ from ...model.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Packing:
-    """How documents become sequences.
+    """The rule by which documents become sequences.
 
     Attributes:
         context_size: Tokens of the longest sequence.

@@ -1,9 +1,22 @@
 """Circuits: attribution graphs over transcoders, and how far to believe them."""
 
+from .edge_stability import EdgeStability, edge_stability
+from .faithfulness import Faithfulness, faithfulness
 from .graph import Graph
 from .graph_data import GraphData, Node
 from .graph_schema import GraphFileError
 from .intervention import Intervention
 from .trace import trace
 
-__all__ = ["Graph", "GraphData", "GraphFileError", "Intervention", "Node", "trace"]
+__all__ = [
+    "EdgeStability",
+    "Faithfulness",
+    "Graph",
+    "GraphData",
+    "GraphFileError",
+    "Intervention",
+    "Node",
+    "edge_stability",
+    "faithfulness",
+    "trace",
+]

@@ -51,54 +51,56 @@ class Attribution:
         return self.n_features + self.n_errors + position
 
     def of_features(self, targets: torch.Tensor) -> Rows:
-        """Returns the edges into features of one layer, by their numbers, int64 [B]."""
-        r, f = self.replacement, self.replacement.features
-        layer = int(f.layer[targets[0]])
-        positions, features = f.position[targets], f.feature[targets]
-        vectors = r.transcoders.encoder(layer, features)
-        bias = r.transcoders.encoder_bias(layer, features).double()
-        g = self._scattered(
-            r.frozen.from_read(layer, r.transcoders.reads[layer], vectors, positions), positions
+        """Returns the edges into features, by their numbers, int64 [B]; row i belongs to target i.
+
+        Those of the highest layers set out first; the others join them where they are.
+        """
+        f, t = self.replacement.features, self.replacement.transcoders
+        order = torch.sort(f.layer[targets], descending=True, stable=True).indices
+        numbers = targets[order]
+        n = int(f.position[numbers].max()) + 1
+        bias = torch.empty(len(numbers), dtype=torch.float64, device="cpu")
+        joining: dict[int, torch.Tensor] = {}
+        for layer in torch.unique(f.layer[numbers]).tolist():
+            at = f.layer[numbers] == layer
+            position, feature = f.position[numbers[at]], f.feature[numbers[at]]
+            bias[at] = t.encoder_bias(layer, feature).double()
+            vectors = t.encoder(layer, feature)
+            g_Bd = self.replacement.frozen.from_read(layer, t.reads[layer], vectors, position)
+            joining[layer] = _scattered(g_Bd, position, n)
+        none = torch.zeros(
+            0, n, self.replacement.errors.shape[2], dtype=torch.float32, device="cpu"
         )
-        return self._from_mid(layer, g, bias)
+        rows = self._down(max(joining), none, joining, bias)
+        back = torch.argsort(order)
+        return Rows(rows.weights[back], rows.bias[back])
 
     def of_directions(self, vectors_Bd: torch.Tensor) -> Rows:
         """Returns the edges into directions of what the unembedding reads at the last position."""
         r = self.replacement
         last = torch.full((len(vectors_Bd),), r.n_positions - 1, dtype=torch.int64, device="cpu")
-        g = self._scattered(r.frozen.final_direction(vectors_Bd), last)
-        return self._from_post(
-            r.n_layers - 1, g, torch.zeros(len(g), dtype=torch.float64, device="cpu")
+        g = _scattered(r.frozen.final_direction(vectors_Bd), last, r.n_positions)
+        return self._down(
+            r.n_layers - 1, g, {}, torch.zeros(len(g), dtype=torch.float64, device="cpu")
         )
 
-    def _scattered(self, g_Bd: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """[B, T', d] with each direction at its position; T' reaches the last of them."""
-        n = int(positions.max()) + 1
-        g = torch.zeros(len(g_Bd), n, g_Bd.shape[1], dtype=torch.float32, device="cpu")
-        g[torch.arange(len(g_Bd), device="cpu"), positions] = g_Bd
-        return g
-
-    def _from_post(self, layer: int, g: torch.Tensor, bias: torch.Tensor) -> Rows:
-        """Edges from the gradient of the residual stream after a block."""
-        weights = torch.zeros(len(g), self.n_sources, dtype=torch.float32, device="cpu")
-        self._down(layer, g, weights, bias)
-        return Rows(weights, bias)
-
-    def _from_mid(self, layer: int, g: torch.Tensor, bias: torch.Tensor) -> Rows:
-        """Edges from the gradient of the residual stream before a block's MLP."""
-        weights = torch.zeros(len(g), self.n_sources, dtype=torch.float32, device="cpu")
-        g, added = self.replacement.frozen.through_attention(layer, g)
-        self._down(layer - 1, g, weights, bias.add_(added))
-        return Rows(weights, bias)
-
-    def _down(self, layer: int, g: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> None:
-        """Collects what every MLP from `layer` down and the embedding add."""
+    def _down(
+        self, layer: int, g: torch.Tensor, joining: dict[int, torch.Tensor], bias: torch.Tensor
+    ) -> Rows:
+        """Edges from the gradient of the residual stream after a block, and from those that join
+        it before a block's MLP: collects what every MLP from `layer` down and the embedding add."""
+        weights = torch.zeros(len(bias), self.n_sources, dtype=torch.float32, device="cpu")
         for i in range(layer, -1, -1):
-            g = self._collect(i, g, weights, bias)
-            g, added = self.replacement.frozen.through_attention(i, g)
-            bias += added
+            if len(g):
+                g = self._collect(i, g, weights[: len(g)], bias[: len(g)])
+            if i in joining:
+                g = torch.cat([g, joining[i]])
+            if len(g):
+                g, added = self.replacement.frozen.through_attention(i, g)
+                bias[: len(g)] += added
         start = self.embedding(0)
         weights[:, start : start + g.shape[1]] = _products(g, self.replacement.frozen.embed)
+        return Rows(weights, bias)
 
     def _collect(
         self, layer: int, g: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor
@@ -137,6 +139,13 @@ class Attribution:
         x = written.reshape(n_batch * n, d)
         dots = kernels.gathered_dots(x, rows.repeat(n_batch), starts, table)
         return dots.view(n_batch, -1) * f.value[at]
+
+
+def _scattered(g_Bd: torch.Tensor, positions: torch.Tensor, n: int) -> torch.Tensor:
+    """[B, n, d] with each direction at its position."""
+    g = torch.zeros(len(g_Bd), n, g_Bd.shape[1], dtype=torch.float32, device="cpu")
+    g[torch.arange(len(g_Bd), device="cpu"), positions] = g_Bd
+    return g
 
 
 def _products(g_BTd: torch.Tensor, rows_Td: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ Shapes: N nodes, E edges, K logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -65,18 +65,16 @@ class Graph(GraphData):
 
     @cached_property
     def completeness(self) -> float:
-        """The part of all nodes' input that comes from no error, nodes weighted by influence."""
+        """The part of all nodes' input that comes from no error, nodes weighted by influence; those
+        that have no input count as complete, as circuit-tracer's do."""
         by_error = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
-        has_input = torch.zeros(len(self.nodes), dtype=torch.bool, device="cpu")
         is_error = self.of_kind("error").double()
         for level in self.levels():
             row = torch.repeat_interleave(level.targets, level.counts)
             from_errors = level.parts() * is_error[level.sources]
             by_error += torch.bincount(row, from_errors, minlength=len(by_error))
-            has_input[level.targets] = True
-        weight = self.influence * has_input
-        total = float(weight.sum())
-        return float(((1 - by_error) * weight).sum()) / total if total else 0.0
+        total = float(self.influence.sum())
+        return float(((1 - by_error) * self.influence).sum()) / total if total else 0.0
 
     @cached_property
     def replacement(self) -> float:
@@ -103,29 +101,41 @@ class Graph(GraphData):
     def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> Graph:
         """Returns the part of the graph that most influence passes through.
 
-        Of features and embeddings those are kept that together have `node_threshold` of the
-        influence of all; then of edges those that carry `edge_threshold` of it, and of nodes those
-        that still have an edge. Logits stay, and so do all errors: a graph does not look better
-        than it is. What is removed of a target's edges adds to its `omitted`.
+        Of features those are kept that together have `node_threshold` of the influence of all; then
+        of edges those that carry `edge_threshold` of it; then features are removed from which no
+        edge leads on, or into which none does. Embeddings and logits stay, and so do errors: a
+        graph does not look better than it is. What is removed of a target's edges adds to its
+        `omitted`.
 
         Raises ValueError for a threshold that is not from 0 to 1.
         """
         for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} = {value}: expected a part from 0 to 1")
-        removable = self.of_kind("feature") | self.of_kind("embedding")
-        scores = self.influence.where(removable, 0.0)
-        kept = largest(scores, node_threshold) | ~removable
+        is_feature = self.of_kind("feature")
+        kept = largest(self.influence.where(is_feature, 0.0), node_threshold) | ~is_feature
         between = self.restricted(kept, kept[self.sources] & kept[self.targets])
-        carried = between.carried()
-        edges = largest(carried, edge_threshold)
-        used = torch.zeros(len(between.nodes), dtype=torch.bool, device="cpu")
-        used[between.sources[edges]] = True
-        used[between.targets[edges]] = True
-        used |= between.of_kind("logit") | between.of_kind("error")
+        edges = largest(between.carried(), edge_threshold)
+        nodes, edges = between.without_loose_ends(edges)
         settings = {"node_threshold": node_threshold, "edge_threshold": edge_threshold}
-        pruned = between.restricted(used, edges)
+        pruned = between.restricted(nodes, edges)
         return replace(pruned, metadata={**self.metadata, "pruning_settings": settings})
+
+    def without_loose_ends(self, edges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the nodes and edges, bool [N] and bool [E], that are left of some edges without
+        features from which none of them leads on, or into which none does."""
+        is_feature = self.of_kind("feature")
+        while True:
+            leads, led = (
+                torch.zeros(len(self.nodes), dtype=torch.bool, device="cpu") for _ in range(2)
+            )
+            leads[self.sources[edges]] = True
+            led[self.targets[edges]] = True
+            nodes = ~is_feature | (leads & led)
+            left = edges & nodes[self.sources] & nodes[self.targets]
+            if torch.equal(left, edges):
+                return nodes, edges
+            edges = left
 
     def carried(self) -> torch.Tensor:
         """Returns the influence that each edge carries, fp64 [E]."""
@@ -161,6 +171,14 @@ class Graph(GraphData):
     def cumulative_influence(self) -> torch.Tensor:
         """Returns the share of influence that a node and those above it have, fp64 [N]."""
         return cumulative(self.influence.where(~self.of_kind("logit"), 0.0))
+
+    def with_supernodes(self, groups: Mapping[str, Sequence[str]]) -> Graph:
+        """Returns the graph with named groups of nodes, which its file shows as supernodes.
+
+        Raises KeyError for an id that is no node.
+        """
+        found = [[name, *(self.node(id).id for id in ids)] for name, ids in groups.items()]
+        return replace(self, metadata={**self.metadata, "supernodes": found})
 
     def intervene(self, values: Mapping[str, float], frozen: bool = True) -> Intervention:
         """Sets nodes to values; returns what the graph predicts and what the model does.

@@ -26,7 +26,7 @@ _TYPES: dict[Kind, str] = {
     "logit": LOGIT,
 }
 _KINDS = {name: kind for kind, name in _TYPES.items()}
-_OURS = ("model_name", "model_fingerprint", "policy", "transcoders", "supernodes")
+_OURS = ("model_name", "model_fingerprint", "policy", "transcoders")
 _SCHEMA_VERSION = 1
 
 
@@ -160,6 +160,8 @@ def _graph(found: Mapping[str, Any]) -> GraphData:
     kept = ("slug", "scan", "prompt", "prompt_tokens", "generation_settings", "pruning_settings")
     metadata = {name: m[name] for name in kept if m.get(name) is not None}
     metadata |= {name: ours[name] for name in _OURS if name in ours}
+    if found["qParams"].get("supernodes"):
+        metadata["supernodes"] = found["qParams"]["supernodes"]
     return GraphData(
         nodes,
         torch.tensor([source for _, source, _ in links], dtype=torch.int64, device="cpu"),

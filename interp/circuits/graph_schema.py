@@ -25,7 +25,8 @@ class GraphFileError(ValueError):
 
 @dataclass(frozen=True)
 class _Field:
-    """What a field holds: "string", "number", "integer", "boolean", "object", "list", "texts"."""
+    """What a field holds: "string", "number", "integer", "boolean", "object", "list", "texts",
+    and "groups", lists of texts."""
 
     kind: str
     required: bool = False
@@ -74,6 +75,7 @@ def check_graph(found: Mapping[str, Any]) -> None:
     """Raises GraphFileError naming the first field that is missing or holds something else."""
     _check(found, _WHOLE, "")
     _check(found["metadata"], _METADATA, "metadata.")
+    _check(found["qParams"], {"supernodes": _Field("groups")}, "qParams.")
     for name, fields in (("nodes", _NODE), ("links", _LINK)):
         for i, each in enumerate(found[name]):
             if not isinstance(each, dict):
@@ -108,6 +110,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, dict)
     if kind == "list":
         return isinstance(value, list)
+    if kind == "groups":
+        return isinstance(value, list) and all(_fits(each, "texts") for each in value)
     if kind == "texts":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -59,8 +59,8 @@ def largest(scores: torch.Tensor, share: float) -> torch.Tensor:
 
     Of equal scores the first are taken.
     """
-    if share >= 1:  # the smallest may be lost in the sum
-        return scores > 0
+    if share in (0, 1):  # of all, the smallest may be lost in the sum
+        return (scores > 0) & (share == 1)
     order = torch.sort(scores, descending=True, stable=True).indices
     kept = torch.zeros(len(scores), dtype=torch.bool, device="cpu")
     total = torch.cumsum(scores[order], 0)

@@ -160,16 +160,15 @@ class _Tracer:
         return found
 
     def _add(self, chosen: torch.Tensor) -> None:
-        """Finds the edges into these features, layer by layer."""
-        layers = self._layer[chosen]
-        for layer in torch.unique(layers).tolist():
-            of_layer = chosen[layers == layer]
-            for batch in torch.split(of_layer, self._budget.batch):
-                self._edges.add(batch.tolist(), self._attribution.of_features(batch))
-                self._visited[batch] = True
-                if self._progress is not None:
-                    done = len(self._edges) - len(self._logits.tokens)
-                    self._progress(done, self._n_features)
+        """Finds the edges into these features, those of near positions together."""
+        position = self._attribution.replacement.features.position[chosen]
+        by_position = chosen[torch.sort(position, stable=True).indices]
+        for batch in torch.split(by_position, self._budget.batch):
+            self._edges.add(batch.tolist(), self._attribution.of_features(batch))
+            self._visited[batch] = True
+            if self._progress is not None:
+                done = len(self._edges) - len(self._logits.tokens)
+                self._progress(done, self._n_features)
 
 
 def _check_budgets(max_feature_nodes: int, max_n_logits: int, desired_logit_prob: float) -> None:

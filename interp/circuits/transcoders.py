@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -38,6 +39,7 @@ class LayerTranscoders(ABC):
         reads: What features of a layer read, by layer, as one of `READS`.
         writes: What is predicted in a layer, as one of `WRITES`.
         name: What graphs call them.
+        metadata: What their files say of them.
     """
 
     n_layers: int
@@ -45,6 +47,7 @@ class LayerTranscoders(ABC):
     reads: dict[int, str]
     writes: dict[int, str]
     name: str
+    metadata: Mapping[str, Any]
 
     def read_hook(self, layer: int) -> str:
         """Returns the full name of the hook that features of a layer read."""
@@ -117,7 +120,8 @@ class PerLayer(LayerTranscoders):
             self._by_layer[layer] = each
             self.reads[layer], self.writes[layer] = read, write
         self.layers = tuple(sorted(self._by_layer))
-        self.name = str(dictionaries[0].cfg.metadata.get("release", "per-layer transcoders"))
+        self.metadata = dictionaries[0].cfg.metadata
+        self.name = str(self.metadata.get("release", "per-layer transcoders"))
 
     def encode(self, layer: int, x_Td: torch.Tensor) -> Features:
         return self._by_layer[layer].encode_sparse(x_Td)
@@ -183,6 +187,7 @@ class CrossLayer(LayerTranscoders):
         self.layers = tuple(range(cfg.n_layers))
         self.reads = dict.fromkeys(self.layers, cfg.feature_input_hook)
         self.writes = dict.fromkeys(self.layers, cfg.feature_output_hook)
+        self.metadata = cfg.metadata
         self.name = str(cfg.metadata.get("release", "cross-layer transcoder"))
         reach = (cfg.metadata.get("training") or {}).get("max_reach")
         self._reach = reach if isinstance(reach, int) else cfg.n_layers

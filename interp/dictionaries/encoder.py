@@ -1,4 +1,4 @@
-"""Which features are active, by architecture.
+"""Encoders: the features that are active, by architecture.
 
 Shapes: N rows, F features, d width.
 """

@@ -1,4 +1,4 @@
-"""How often each feature is active."""
+"""The frequency of each feature."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _NEGLIGIBLE = 1e-10
 
 
 class RowSums:
-    """What is known of rows x and their reconstructions x_hat, however many there were."""
+    """Sums over rows x and their reconstructions x_hat, in memory that does not grow with them."""
 
     def __init__(self, width: int) -> None:
         self.n_rows = 0

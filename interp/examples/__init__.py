@@ -1,4 +1,4 @@
-"""What features stand for: where they fire, and what they promote."""
+"""Explains features by the text they fire on and the tokens they promote."""
 
 from .collect import collect_examples
 from .examples import Example, Examples, load_examples

@@ -1,4 +1,4 @@
-"""Where the features of a dictionary fire most, and what they write: kept beside its weights.
+"""The strongest activations of a dictionary's features, kept beside its weights.
 
 Shapes: F features, n examples a feature, W tokens of an example, m tokens promoted.
 """

@@ -1,4 +1,4 @@
-"""Which tokens a feature promotes and suppresses.
+"""The tokens that a feature promotes and suppresses.
 
 Shapes: F features, d d_model, V vocabulary, m tokens.
 """

@@ -21,6 +21,7 @@ from .aggregate import Aggregate
 from .extra import scikit_learn
 from .probe import Probe, Rows, finite_weights, two_classes
 from .rows import TokenRows, token_rows
+from .selection import best_of
 
 Array = npt.NDArray[np.float64]
 
@@ -128,8 +129,6 @@ class LogisticProbe(LinearProbe):
 
     def direction(self, means: Any, y: Array, groups: Sequence[Any] | None) -> Direction:
         """Returns the log-odds' direction."""
-        from .selection import best_of
-
         c = self.C[0]
         if len(self.C) > 1:
             c = best_of(self.C, lambda c: _logistic_scores(means, y, c), y, groups)

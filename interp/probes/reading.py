@@ -9,7 +9,7 @@ import torch
 
 from ...model.text.tokenizer import Tokenizer
 from ...model.transformer import HookedTransformer
-from ..activations.read import read_rows
+from ..activations.read import hook_widths, read_rows
 from ..activations.sequences import padded
 from ..dictionaries import Dictionary, Features, check_fits
 from .data import DataError, Dataset
@@ -65,6 +65,14 @@ def tokenizer_of(model: HookedTransformer) -> Tokenizer:
     return model.tokenizer
 
 
+def check_hooks(model: HookedTransformer, hook_names: Sequence[str]) -> None:
+    """Raises ValueError for a name that is no hook, or that holds no rows of activations."""
+    try:
+        hook_widths(model, hook_names)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+
+
 def read_passes(
     model: HookedTransformer,
     tokens: TokenIds,
@@ -115,7 +123,7 @@ def read(
     parts: dict[str, dict[int, torch.Tensor | Features]] = {name: {} for name in hook_names}
     for held, found in read_passes(model, tokens, hook_names, progress, stage):
         for name, rows in found.items():
-            split = rows.split([len(tokens.ids[i]) for i in held])
+            split = torch.split(rows, [len(tokens.ids[i]) for i in held])
             for i, part in zip(held, split, strict=True):
                 kept = part.clone() if dictionary is None else dictionary.encode_sparse(part)
                 parts[name][i] = kept

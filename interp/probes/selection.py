@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .extra import scikit_learn
+from .figures import auroc
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
@@ -58,7 +59,5 @@ def best_of(
     Args:
         scores: Of a candidate, what fits on some indices and returns the scores of others.
     """
-    from .protocol.figures import auroc
-
     found = [auroc(out_of_fold(scores(c), y, groups), y) for c in candidates]
     return candidates[int(np.argmax(found))]

@@ -38,7 +38,7 @@ def inner_has_gradient(name: str) -> bool:
 
 
 class InnerHooks:
-    """What stands at one dictionary's inner hook points during one pass."""
+    """The values at one dictionary's inner hook points during one pass."""
 
     def __init__(self, registry: HookRegistry, at: str, outer: HookPoint) -> None:
         assert outer.batch is not None

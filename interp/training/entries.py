@@ -15,7 +15,7 @@ from ..dictionaries.kernels import Columns, TopK
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Which features of which rows take part in a step.
+    """The features of each row that take part in a step.
 
     Attributes:
         starts: int64 [B + 1]: row r has entries starts[r] to starts[r + 1].

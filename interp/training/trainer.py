@@ -38,7 +38,7 @@ class TrainingDiverged(ArithmeticError):
 
 @dataclass
 class Scaling:
-    """How activations are scaled: to a mean square norm of d, and for transcoders both sides.
+    """Scales activations to a mean square norm of d, for transcoders on both sides.
 
     Attributes:
         x: Factor on the input.

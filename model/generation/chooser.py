@@ -92,17 +92,19 @@ class Chooser:
         """Appends a token; returns the text it releases."""
         sequence.new.append(token)
         if token in self.stop_ids:
-            sequence.done = True
+            sequence.end("stop")
             return ""
         may_stop = len(sequence.new) >= self.min_new_tokens
         released = ""
         if sequence.stream is not None and self.follows_text:
             released = sequence.stream.push(token, may_stop=may_stop)
-            sequence.done = sequence.stream.stopped
-        if may_stop and not sequence.done:
+            if sequence.stream.stopped:
+                sequence.end("stop")
+        if may_stop and sequence.ended is None and self.stop_functions:
             text = sequence.stream.text if sequence.stream is not None else ""
             new = list(sequence.new)
-            sequence.done = any(stop(new, text) for stop in self.stop_functions)
+            if any(stop(new, text) for stop in self.stop_functions):
+                sequence.end("stop")
         return released
 
     def finish(self, sequence: Sequence) -> str:

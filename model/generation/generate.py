@@ -6,65 +6,24 @@ Tensor names: B sequences (prompts times n), P prompt columns, V vocabulary.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Sequences
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from ..config import ModelConfig
-from ..hooks.captures import Captures
-from ..hooks.generation_step import GenerationStep, at_step
-from ..hooks.registry import has_key_axis, masked_value, select_names
-from ..kv_cache import KVCache
+from ..hooks.registry import select_names
 from ..parallel import Group, SamplingRanks, agreement, from_rank_0
 from ..sampling import SamplingParams
-from ..text.prompts import Prompt, Tokens, left_pad, padding_id, prompt_rows, require_tokenizer
+from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
-from ..text.tokenizer import Tokenizer
 from .chooser import Chooser
+from .decoding import Decoder, Decoding, joined
+from .monitors import GenerationMonitor, GenerationWatch
 from .output import GenerateOutput, output_of
 from .sequence import Sequence, Stream, emitter
 from .stops import Stop, Stops, read_stops
-
-
-class Decoder(Protocol):
-    """What generation needs of a model."""
-
-    config: ModelConfig
-    tokenizer: Tokenizer | None
-    group: Group | None
-
-    @property
-    def hook_names(self) -> list[str]: ...
-
-    @property
-    def vocab_start(self) -> int: ...
-
-    def new_cache(self, batch_size: int = 1) -> KVCache: ...
-
-    def forward_last_slice(
-        self,
-        tokens: Tokens,
-        attention_mask: torch.Tensor | None = None,
-        kv_cache: KVCache | None = None,
-        captures: Captures | None = None,
-    ) -> torch.Tensor: ...
-
-
-@dataclass
-class Passes:
-    """What the passes have left so far.
-
-    Attributes:
-        captured: By hook name, what each pass captured.
-        n: Passes that were run.
-    """
-
-    captured: dict[str, list[torch.Tensor]]
-    n: int = 0
 
 
 @torch.no_grad()
@@ -94,6 +53,7 @@ def generate(
     attention_mask: torch.Tensor | None = None,
     prepend_bos: bool | None = None,
     template_variables: Mapping[str, Any] | None = None,
+    monitors: Sequences[GenerationMonitor] = (),
 ) -> GenerateOutput:
     """Continues each prompt until a token that ends texts, a stop, or `max_new_tokens`.
 
@@ -128,6 +88,8 @@ def generate(
         capture: Names of hooks whose activations to keep, without another pass.
         prepend_bos: None does as the model was trained; conversations bring their own.
         template_variables: For the chat template, such as {"enable_thinking": False}.
+        monitors: Watch the prompts and what is written, and may end rows
+            (`bitlens.interp.monitors.Monitor`). Text is streamed once its tokens were scored.
 
     Raises:
         ValueError: naming the argument, or if prompt and new tokens exceed the context.
@@ -163,25 +125,40 @@ def generate(
     chooser = _chooser(model, params, stops, min_new_tokens, no_repeat_ngram_size, bool(stream))
     emit = emitter(stream, len(sequences))
     names = select_names(capture, model.hook_names) if capture else []
-    passes = Passes({name: [] for name in names})
+    watch = _watch(monitors, model, sequences)
+    decoding = Decoding(model, sequences, chooser, max_new_tokens, names, emit, watch)
 
     def output(captured: dict[str, torch.Tensor]) -> GenerateOutput:
         pad_id = padding_id(model.tokenizer)
-        return output_of(sequences, pad_id, captured, passes.n, logprobs, max_new_tokens)
+        counts = decoding.n_passes, logprobs, max_new_tokens
+        return output_of(sequences, pad_id, captured, *counts, watch)
 
     try:
-        _decode(model, sequences, chooser, max_new_tokens, passes, emit)
+        decoding.run()
     except BaseException as error:
         for sequence in sequences:
             chooser.finish(sequence)
         error.generated = output({})  # type: ignore[attr-defined]
         error.add_note("What was written until then is in the error's `generated`.")
         raise
-    for row, sequence in enumerate(sequences):
-        emit(row, chooser.finish(sequence))
+    decoding.release()
     if stream is True:
         emit(0, "\n")
-    return output({name: _join(name, steps) for name, steps in passes.captured.items()})
+    return output({name: joined(name, steps) for name, steps in decoding.captured.items()})
+
+
+def _watch(
+    monitors: Sequences[GenerationMonitor], model: Decoder, sequences: list[Sequence]
+) -> GenerationWatch | None:
+    """Raises TypeError for monitors of several kinds, which cannot watch together."""
+    if not monitors:
+        return None
+    kind = type(monitors[0])
+    if other := next((m for m in monitors if type(m) is not kind), None):
+        raise TypeError(
+            f"monitors: {type(other).__name__} and {kind.__name__} cannot watch one generation"
+        )
+    return kind.watch(monitors, model, [sequence.prompt for sequence in sequences])
 
 
 def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits: object) -> None:
@@ -241,59 +218,5 @@ def _check_counts(
         )
 
 
-def _decode(
-    model: Decoder,
-    sequences: list[Sequence],
-    chooser: Chooser,
-    max_new_tokens: int,
-    passes: Passes,
-    emit: Callable[[int, str], object],
-) -> None:
-    """Runs passes until every sequence has ended; notes what each captured."""
-    pad_id = padding_id(model.tokenizer)
-    prompts, new = [s.prompt for s in sequences], [s.new for s in sequences]
-    tokens_BP, mask_BP = left_pad(prompts, pad_id)
-    mask: torch.Tensor | None = mask_BP
-    cache = model.new_cache(len(sequences))
-    while True:
-        captures = Captures(frozenset(passes.captured))
-        ended = [b for b, sequence in enumerate(sequences) if sequence.done]
-        with at_step(GenerationStep(passes.n, prompts, new)):
-            logits_BV = model.forward_last_slice(tokens_BP, mask, cache, captures)
-        passes.n += 1
-        for name, x in captures.found.items():
-            passes.captured[name].append(_blanked(name, x, ended))
-        going = [b for b, sequence in enumerate(sequences) if not sequence.done]
-        rows = [sequences[b] for b in going]
-        if len(going) < len(sequences):
-            logits_BV = logits_BV[going]
-        for b, token in zip(going, chooser.choose(rows, logits_BV), strict=True):
-            emit(b, chooser.advance(sequences[b], token))
-        n_new = max(len(sequence.new) for sequence in sequences)
-        if n_new == max_new_tokens or all(sequence.done for sequence in sequences):
-            return
-        # Rows that have ended run on as padding; nothing of theirs is shown.
-        last = [pad_id if sequence.done else sequence.new[-1] for sequence in sequences]
-        tokens_BP, mask = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None], None
-
-
 def _random_seed(group: Group | None) -> int:
     return int.from_bytes(from_rank_0(group, secrets.token_bytes(8)))
-
-
-def _blanked(name: str, x: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """x without the rows whose sequences have ended."""
-    if not rows:
-        return x
-    x = x.clone()
-    x[rows] = int(masked_value(name)) if not x.is_floating_point() else masked_value(name)
-    return x
-
-
-def _join(name: str, steps: list[torch.Tensor]) -> torch.Tensor:
-    """The passes one after the other along the position axis."""
-    if not has_key_axis(name):
-        return torch.cat(steps, dim=1)
-    n_keys = max(x.shape[-1] for x in steps)
-    padded = [F.pad(x, (0, n_keys - x.shape[-1]), value=masked_value(name)) for x in steps]
-    return torch.cat(padded, dim=2)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from ..text.prompts import left_pad
+from .monitors import GenerationWatch
 from .sequence import Sequence
 
-FinishReason = Literal["stop", "length", "error"]
-"""Why a sequence ended: a token or text that ends it; `max_new_tokens`; an error in the call."""
+FinishReason = Literal["stop", "length", "alarm", "error"]
+"""Why a sequence ended: a token or text that ends it; `max_new_tokens`; a monitor; an error."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ class GenerateOutput:
         captured: Activations by hook name, position by position as the passes computed them:
             [B, P + N - 1, ...] (the last token is never run), scores and patterns
             [B, H, P + N - 1, K]. Zeros (scores: -inf) on padding and after a sequence's end.
-        finish_reason: Why each row ended: "stop" or "length"; "error" for rows that were under way
-            in a call that raised.
+        finish_reason: Why each row ended: "stop", "length" or "alarm"; "error" where a monitor's
+            function raised, and for rows that were under way in a call that raised.
         n_steps: Passes that were run, the one over the prompts included.
         logprobs: fp32 [B, N], the natural logarithm of each new token's probability after penalties
             and temperature, before filters; NaN on padding. None unless asked for.
         top_ids, top_logprobs: int64 and fp32 [B, N, n], the best n tokens in each new token's
             place; -1 and NaN on padding. None unless asked for.
+        scores: By monitor, the score after each token, fp32 [B, P + N]; NaN on padding and where a
+            monitor gave none.
+        alarms: What monitors raised, in order.
     """
 
     tokens: torch.Tensor
@@ -52,6 +56,8 @@ class GenerateOutput:
     logprobs: torch.Tensor | None = None
     top_ids: torch.Tensor | None = None
     top_logprobs: torch.Tensor | None = None
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    alarms: list[Any] = field(default_factory=list)
 
 
 def output_of(
@@ -61,6 +67,7 @@ def output_of(
     n_steps: int,
     n_logprobs: int | None,
     max_new_tokens: int,
+    watch: GenerationWatch | None,
 ) -> GenerateOutput:
     """Returns what the sequences hold, as one padded batch."""
     n_new = [len(sequence.new) for sequence in sequences]
@@ -77,19 +84,19 @@ def output_of(
         captured=captured,
         finish_reason=[_reason(sequence, max_new_tokens) for sequence in sequences],
         n_steps=n_steps,
+        scores=watch.scores(prompt_BP.shape[1] + max(n_new)) if watch is not None else {},
+        alarms=list(watch.alarms) if watch is not None else [],
         **_logprobs(sequences, n_logprobs, max(n_new)),
     )
 
 
 def _reason(sequence: Sequence, max_new_tokens: int) -> FinishReason:
-    if sequence.done:
-        return "stop"
+    if sequence.ended is not None:
+        return sequence.ended
     return "length" if len(sequence.new) == max_new_tokens else "error"
 
 
-def _logprobs(
-    sequences: Sequences[Sequence], n_logprobs: int | None, n_new: int
-) -> dict[str, torch.Tensor]:
+def _logprobs(sequences: Sequences[Sequence], n_logprobs: int | None, n_new: int) -> dict[str, Any]:
     if n_logprobs is None:
         return {}
     shape = len(sequences), n_new

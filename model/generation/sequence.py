@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 from ..text.stream import TextStream
 
 Stream = Callable[..., object] | bool | None
 """True prints; a function is called with each piece, after the row where there are several."""
+
+Ended = Literal["stop", "alarm", "error"]
+"""What ends a row before its length does."""
 
 Logprobs = tuple[float, list[int], list[float]]
 """Of the chosen token; ids and log-probabilities of the best ones."""
@@ -23,7 +27,8 @@ class Sequence:
         draw: Which of the samples of its prompt it is.
         stream: Makes its text; None without a tokenizer.
         new: Tokens written so far.
-        done: Whether a stop ended it.
+        ended: What ended it, None while it goes on or where only its length ended it.
+        n_read: New tokens that a pass has run on.
         logprobs: Of each new token, where asked for.
     """
 
@@ -31,8 +36,15 @@ class Sequence:
     draw: int
     stream: TextStream | None
     new: list[int] = field(default_factory=list)
-    done: bool = False
+    ended: Ended | None = None
+    n_read: int = 0
     logprobs: list[Logprobs] = field(default_factory=list)
+
+    def end(self, reason: str) -> None:
+        """Ends it. Raises ValueError for a reason that is none."""
+        if reason not in get_args(Ended):
+            raise ValueError(f"a row ends by {', '.join(get_args(Ended))}, not by {reason!r}")
+        self.ended = cast(Ended, reason)
 
 
 def emitter(stream: Stream, n_sequences: int) -> Callable[[int, str], object]:

@@ -34,7 +34,7 @@ _FORMATS = {torch.float32: Format.F32, torch.bfloat16: Format.BF16}
 
 @dataclass(frozen=True)
 class Settings:
-    """What attention is told besides its tensors. The batch continues no cached prefix."""
+    """The arguments of attention besides its tensors. The batch continues no cached prefix."""
 
     batch: RaggedBatch
     scale: float
@@ -104,7 +104,7 @@ class QueryBlock:
         )
 
     def scores(self, q_QHh: Tensor, k_pages: Pages) -> Tensor:
-        """What the forward pass computes."""
+        """Returns the scores as the forward pass computes them."""
         return self.products(q_QHh, k_pages, self.settings.scale, self.settings.cap)
 
     def sums_over_keys(self, weight_QHK: Tensor, pages: Pages) -> Tensor:

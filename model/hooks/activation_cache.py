@@ -1,4 +1,4 @@
-"""What `run_with_cache` keeps."""
+"""The activations that `run_with_cache` keeps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
+from . import cache_decomposition
 from .activation_names import get_act_name
-from .cache_decomposition import AxisSlice, Decomposed, ResidualDecomposition, select
+from .cache_decomposition import AxisSlice, Decomposed, select
 from .registry import unknown_name
 
 ShortName = tuple[str, int] | tuple[str, int, str | None]
 
 
-class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
+class ActivationCache(Mapping[str, torch.Tensor]):
     """Activations of one forward pass by hook name, in the order they were reached.
 
     No later pass writes into them, and they carry no gradient. Names of one and the same value
@@ -28,6 +29,15 @@ class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
         model: The model the activations are from.
         has_batch_dim: False once `remove_batch_dim` was called.
     """
+
+    accumulated_resid = cache_decomposition.accumulated_resid
+    decompose_resid = cache_decomposition.decompose_resid
+    compute_head_results = cache_decomposition.compute_head_results
+    stack_head_results = cache_decomposition.stack_head_results
+    stack_activation = cache_decomposition.stack_activation
+    get_neuron_results = cache_decomposition.get_neuron_results
+    apply_ln_to_stack = cache_decomposition.apply_ln_to_stack
+    logit_attrs = cache_decomposition.logit_attrs
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What `run_with_cache(incl_bwd=True)` keeps of a backward pass."""
+"""The gradients that `run_with_cache(incl_bwd=True)` keeps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CapturedGradients:
             loss.backward()  # type: ignore[no-untyped-call]
 
     def take(self) -> dict[str, torch.Tensor]:
-        """What was found. The hooks, which live as long as the graph, keep none of it."""
+        """Returns the gradients. The hooks, which live as long as the graph, keep none of them."""
         found, self.found = self.found, {}
         return found
 

@@ -105,7 +105,7 @@ def has_key_axis(name: str) -> bool:
 
 
 def masked_value(name: str) -> float:
-    """What the hook holds where there is nothing: -inf for scores, 0 for all others."""
+    """Returns what the hook holds where there is no value: -inf for scores, 0 for all others."""
     return -math.inf if name.endswith("hook_attn_scores") else 0.0
 
 
@@ -137,7 +137,7 @@ def select_names(names_filter: NamesFilter, names: Sequence[str]) -> list[str]:
 
 
 class HookPoint:
-    """What a hook function learns about where it is called.
+    """The place at which a hook function is called, as it sees it.
 
     Attributes:
         name: The full name, such as "blocks.3.attn.hook_pattern".
@@ -160,7 +160,7 @@ class HookPoint:
 
     @property
     def positions(self) -> torch.Tensor:
-        """Where each token stands in its own sequence, int64 [B, P]; -1 on padding.
+        """The position of each token in its own sequence, int64 [B, P]; -1 on padding.
 
         What a KV cache holds counts, left padding does not. Raises ValueError outside a pass.
         """

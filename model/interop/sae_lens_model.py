@@ -8,7 +8,9 @@
 An SAE runs as a hook function at its hook point: what it returns goes on through the same kernels,
 and everything else keeps its bits. SAEs have parameters that require gradients, so a run with one
 in it makes a graph from there on, unless it is under torch.no_grad(). Where a model computes no
-gradients (several ranks, hf_bf16) such a run raises and says so. Shapes: B batch, P positions.
+gradients (several ranks, a stepwise policy) such a run raises and says so.
+
+Shapes: B batch, P positions.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _ONE_RUN = RLock()
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What SAELens reads off a tokenizer."""
+    """The part of a tokenizer that SAELens reads."""
 
     bos_token_id: int | None
     eos_token_id: int | None

@@ -6,7 +6,7 @@ any of them sees it. Tensor names: B batch, P positions, H heads, h d_head, n H 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,10 +23,13 @@ CurrentPass = Callable[[], ObservedPass | None]
 
 
 @contextmanager
-def watched(model: Any, inner: Any, config: ModelConfig, current: CurrentPass) -> Iterator[None]:
+def watched(
+    model: Any, inner: Any, config: ModelConfig, fused: Collection[int], current: CurrentPass
+) -> Iterator[None]:
     """Puts the hooks on for the length of a `with` block.
 
-    `model` is called, and holds the model of the family, `inner`.
+    `model` is called, and holds the model of the family, `inner`; of the MLPs of the blocks `fused`
+    only the whole is seen, as their last linear.
     """
     hooks = _Hooks(config, current)
     try:
@@ -34,6 +37,7 @@ def watched(model: Any, inner: Any, config: ModelConfig, current: CurrentPass) -
         resid = "embed"
         for i, layer in enumerate(inner.model.layers):
             hooks.block(f"blocks.{i}", layer, resid)
+            hooks.mlp(f"blocks.{i}", layer.mlp, i in fused)
             resid = f"blocks.{i}.resid_post"
         hooks.after("ln_final", inner.model.norm, (resid,))
         hooks.logits(model)
@@ -102,24 +106,30 @@ class _Hooks:
 
     def block(self, b: str, layer: Any, resid: str) -> None:
         """Everything in one block; `resid` is what the residual stream holds before it."""
-        norm, mlp = norms(layer), layer.mlp
+        norm = norms(layer)
         attn_out, mlp_out = f"{b}.attn.o", f"{b}.mlp.down"
         self.after(f"{b}.ln1", norm["ln1"], (resid,))
         self.attention(f"{b}.attn", layer.self_attn, f"{b}.ln1")
         self.after(attn_out, layer.self_attn.o_proj, (f"{b}.attn.attention",))
-        self.after(mlp_out, mlp.down_proj, (f"{b}.mlp.act",))
         if "ln1_post" in norm:
             self.after(f"{b}.ln1_post", norm["ln1_post"], (attn_out,))
             self.after(f"{b}.ln2_post", norm["ln2_post"], (mlp_out,))
             attn_out, mlp_out = f"{b}.ln1_post", f"{b}.ln2_post"
         self._residual(f"{b}.resid_mid", norm["ln2"], (resid, attn_out))
         self.after(f"{b}.ln2", norm["ln2"], (f"{b}.resid_mid",))
-        gate, up = f"{b}.mlp.gate", f"{b}.mlp.up"
-        self.after(gate, mlp.gate_proj, (f"{b}.ln2",))
-        self.after(up, mlp.up_proj, (f"{b}.ln2",))
-        self.before(f"{b}.mlp.act", mlp.down_proj, lambda run: (run.value(gate), run.value(up)))
         self.after(f"{b}.resid_post", layer, (f"{b}.resid_mid", mlp_out))
         self._handles.append(layer.register_forward_hook(partial(self._end, b)))
+
+    def mlp(self, b: str, mlp: Any, is_fused: bool) -> None:
+        """Its operations, or the whole under the last one's address."""
+        gate, up, act, down = (f"{b}.mlp.{name}" for name in ("gate", "up", "act", "down"))
+        if is_fused:
+            self.after(down, mlp, (f"{b}.ln2",))
+            return
+        self.after(gate, mlp.gate_proj, (f"{b}.ln2",))
+        self.after(up, mlp.up_proj, (f"{b}.ln2",))
+        self.before(act, mlp.down_proj, lambda run: (run.value(gate), run.value(up)))
+        self.after(down, mlp.down_proj, (act,))
 
     def _end(self, b: str, *_: Any) -> None:
         run = self._current()

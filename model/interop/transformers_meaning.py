@@ -120,12 +120,13 @@ def _rope(
     where = _gap(declared, off, positions_P, cos, sin)
     if where is None:
         return rope_quantities(layer, 2 * half, n) | shown
-    held = tuple(rotary_buffer(rotary, layer.window).double().tolist())
+    buffer = rotary_buffer(rotary, layer.window)
+    held = tuple(buffer.double().tolist())
     factor = float(torch.hypot(cos.double(), sin.double()).mean())
     if len(held) == half:
         of = Frequencies(held, factor)
         if _gap(of, 4 * U32, positions_P, cos, sin) is None:
-            return _named(of) | shown
+            return _named(of, stored_rounding(buffer)) | shown
     text = f"none that gives cos {float(cos[where]):.4g} at {where[0]}, pair {where[1]}"
     return shown | {"RoPE frequencies": Quantity(text)}
 
@@ -152,12 +153,22 @@ def _gap(
     return (at // beyond.shape[1], at % beyond.shape[1]) if wrong else None
 
 
-def _named(of: Frequencies) -> dict[str, Quantity]:
-    """With a base where the frequencies are powers of one."""
+def stored_rounding(x: torch.Tensor) -> float:
+    """The spacing of the 16-bit format whose numbers these all are, as `.to(dtype)` leaves them,
+    there and back; 0 where they are of none."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(x.to(dtype).to(x.dtype), x):
+            return torch.finfo(dtype).eps
+    return 0.0
+
+
+def _named(of: Frequencies, stored: float) -> dict[str, Quantity]:
+    """With a base where the frequencies are powers of one. Those that `.to(dtype)` has rounded are
+    that much off: a matter of precision, not of meaning."""
     inv_freq, half = of.inv_freq, len(of.inv_freq)
     found = {
         "RoPE attention factor": Quantity(of.attention_factor, 2.0**-8),
-        "RoPE frequencies": Quantity(inv_freq, BASE_ERROR, unless="RoPE base"),
+        "RoPE frequencies": Quantity(inv_freq, max(BASE_ERROR, stored), unless="RoPE base"),
     }
     if half > 1 and 0 < inv_freq[-1] < 1:
         base = inv_freq[-1] ** (-half / (half - 1))

@@ -18,6 +18,7 @@ import torch
 from ..config import ModelConfig
 from ..ops.sites import RESTORES, VIEWS, as_rows, bind_add, rows
 from ..rope.scaling import rotary_frequencies
+from .transformers_structure import weights_of
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,28 @@ def _bind_gated_act(at: Placed, gate: torch.Tensor, up: torch.Tensor) -> dict[st
     return {"gate": rows(gate), "up": rows(up), "activation": at.config.act_fn}
 
 
+def _bind_mlp(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"x": rows(x), "activation": at.config.act_fn}
+    for name in ("gate", "up", "down"):
+        linear = weights_of(f"mlp.{name}", getattr(at.module, f"{name}_proj"))
+        inputs[name] = linear.weight.detach().T
+        if linear.bias is not None:
+            inputs[f"{name}_bias"] = linear.bias.detach()
+    return inputs
+
+
 @dataclass(frozen=True)
 class SiteParts:
     """The functions of a `Site`; `bind` takes where it is placed first."""
 
     bind: Callable[..., dict[str, Any]]
-    operands: Callable[..., tuple[torch.Tensor, ...]]
+    operands: Callable[..., tuple[torch.Tensor, ...]] | None
     view: Callable[[Any], torch.Tensor]
     restore: Callable[[torch.Tensor, Any], Any]
 
 
 def site_parts(kind: str, config: ModelConfig) -> SiteParts:
-    """Those of a kind of operation (model/ops/sites.py)."""
+    """Those of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
     if kind == "norm" and config.multiplies_by_offset:
         return SiteParts(
             _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows
@@ -143,6 +154,8 @@ def site_parts(kind: str, config: ModelConfig) -> SiteParts:
     if kind == "attention":
         view = _attention_heads(config.d_head)
         return SiteParts(_bind_attention, lambda *qkv: tuple(map(_heads, qkv)), view, _as_attention)
+    if kind == "mlp":  # its operands are not those of the linear whose address it has
+        return SiteParts(_bind_mlp, None, VIEWS["linear"], RESTORES["linear"])
     bind, operands = _ROWS[kind]
     return SiteParts(bind, operands, VIEWS[kind], RESTORES[kind])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,8 +31,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 def causal_model(model: Any) -> Any:
     """The model of the family that this is, or that lies within what somebody wrapped around it.
 
-    Raises TypeError for another family, ValueError for settings not supported; both also for code
-    that hooks cannot watch, naming the module.
+    Raises TypeError for another family and for code that hooks cannot watch, naming the module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"{type(model).__name__}: expected a transformers model in memory")
@@ -38,9 +39,7 @@ def causal_model(model: Any) -> Any:
     found = [module for module in model.modules() if _kind(module) is not None]
     if len(found) != 1:
         raise TypeError(f"{type(model).__name__}: addresses are known for {', '.join(FAMILY)}")
-    inner = found[0]
-    _require_settings(inner)
-    return inner
+    return found[0]
 
 
 def family_config(model: Any) -> ModelConfig:
@@ -56,6 +55,12 @@ def family_config(model: Any) -> ModelConfig:
             "attn_logit_softcapping: the rounding points of a capped eager attention are not known"
         )
     return config
+
+
+def has_addresses(model: Any) -> bool:
+    """Whether addresses are known for its class itself, and contracts for its dtype."""
+    capped = getattr(model.config, "final_logit_softcapping", None) is not None
+    return type(model).__name__ in FAMILY and model.dtype in DTYPES and not capped
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -77,8 +82,9 @@ def _require_eager_code(model: nn.Module) -> None:
             )
 
 
-def _require_settings(model: Any) -> None:
-    if model.config._attn_implementation != "eager":
+def require_contracts(model: Any, any_attention: bool) -> None:
+    """Raises ValueError for settings whose rounding points are not known."""
+    if model.config._attn_implementation != "eager" and not any_attention:
         raise ValueError(
             f"attention is computed by {model.config._attn_implementation!r}, whose contract is "
             'unknown: load with attn_implementation="eager"'
@@ -104,6 +110,26 @@ def modules_by_address(model: Any) -> dict[str, Any]:
     return modules
 
 
+def fused_mlps(model: Any) -> tuple[int, ...]:
+    """The blocks whose MLP does not call each of its linears once: code in which they are fused."""
+    ran: Counter[tuple[int, str]] = Counter()
+
+    def count(key: tuple[int, str], *_: Any) -> None:
+        ran[key] += 1
+
+    names = ("gate_proj", "up_proj", "down_proj")
+    layers = enumerate(model.model.layers)
+    keys = {(i, name): getattr(layer.mlp, name) for i, layer in layers for name in names}
+    handles = [x.register_forward_hook(partial(count, key)) for key, x in keys.items()]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(sorted({i for i, name in keys if ran[i, name] != 1}))
+
+
 def weights_of(address: str, module: Any) -> Any:
     """The module that holds the weights of an operation: within an adapter, what it adapts."""
     if operation_at(address) != "linear":
@@ -120,6 +146,13 @@ def weights_of(address: str, module: Any) -> Any:
 
 def _block(layer: Any) -> Iterator[tuple[str, Any]]:
     attn, mlp = layer.self_attn, layer.mlp
+    for owner, names in ((attn, "qkvo"), (mlp, ("gate", "up", "down"))):
+        for name in names:
+            if not hasattr(owner, f"{name}_proj"):
+                raise TypeError(
+                    f"a {type(owner).__name__} without {name}_proj: where its weights are is not "
+                    "known"
+                )
     yield from norms(layer).items()
     yield "attn.q", attn.q_proj
     yield "attn.k", attn.k_proj

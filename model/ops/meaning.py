@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+import torch
 
 from ...precision.meaning import Quantities, Quantity
 from ..config import LayerConfig, ModelConfig
@@ -17,6 +20,17 @@ BASE_ERROR = 2.0**-18
 SCALED_FREQUENCIES = 2.0**-13
 """How far fp32 moves a scaled frequency: the ramps of yarn and llama3 take 2000 roundings at most,
 for factors up to 64 (docs/numerics.md)."""
+
+
+@dataclass(frozen=True)
+class ConfigQuantities:
+    """A config alone as something that says what it derives."""
+
+    config: ModelConfig
+
+    def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
+        """See `precision.meaning.Derives`."""
+        return config_quantities(self.config, tokens.shape[-1])
 
 
 def config_quantities(config: ModelConfig, n_positions: int) -> Quantities:

@@ -23,7 +23,7 @@ def raw_bytes(x: torch.Tensor) -> memoryview:
 
 
 class Statement:
-    """What one rank says about a step, topic by topic."""
+    """One rank's statement about a step, topic by topic."""
 
     def __init__(self, topics: tuple[str, ...]) -> None:
         self._hashes = {topic: hashlib.blake2b(digest_size=_DIGEST) for topic in topics}

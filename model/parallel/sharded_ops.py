@@ -127,4 +127,4 @@ class ShardedOps(NativeOps):
 
 
 class ShardedHuggingFaceOps(ShardedOps, NativeHuggingFaceOps):
-    """The same under hf_bf16: each rank rounds its own columns as one rank alone would."""
+    """`ShardedOps` for stepwise policies: a rank rounds its columns as one rank alone would."""

@@ -23,7 +23,7 @@ _PROBABILITY_BITS = 44
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Where the noise of a batch comes from.
+    """The source of a batch's noise.
 
     Attributes:
         seed: One for all rows, or one a row.

@@ -24,7 +24,7 @@ _SHIFTS = tuple(range(48, -1, -8))
 
 @dataclass(frozen=True)
 class TypicalSet:
-    """Which of the tokens that min-p, top-k and top-p kept are typical; of one row.
+    """The typical tokens among those that min-p, top-k and top-p kept, of one row.
 
     A token's gap is (x_max - x) * 2^27, the difference rounded to fp32 and the product to an
     integer; its distance is that from the centre.
@@ -39,7 +39,7 @@ class TypicalSet:
     last_id: int
 
     def holds(self, x: torch.Tensor, x_max: float) -> torch.Tensor:
-        """Which logits x [V] lie within, whatever the filters before kept; bool [V]."""
+        """Returns which logits of x [V] are typical, whatever earlier filters kept; bool [V]."""
         gaps_V = (x_max - x).double().mul(2.0**27).round()
         distances_V, ids_V = (gaps_V - self.centre).abs(), torch.arange(len(x), device="cpu")
         ties_V = (distances_V == self.distance) & (ids_V <= self.last_id)
@@ -54,7 +54,7 @@ def typical_set(centre: int, key: int) -> TypicalSet:
 
 @dataclass(frozen=True)
 class TypicalShard:
-    """What a rank kept before typical_p, of R rows.
+    """The tokens that a rank kept before typical_p, of R rows.
 
     Attributes:
         kept: Their logits, -inf where not kept.

@@ -112,7 +112,7 @@ def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
 
 
 def padding_id(tokenizer: Tokenizer | None) -> int:
-    """What fills up a batch; any id does, since padding never reaches the model."""
+    """Returns the id that fills up a batch; any id does, since padding never reaches the model."""
     if tokenizer is None:
         return 0
     candidates = (tokenizer.pad_id, *tokenizer.eos_ids, 0)

@@ -22,7 +22,7 @@ class CheckpointError(ValueError):
 
 
 class Format(IntEnum):
-    """How a matrix is stored. Up to Q4_1 the numbers are those of `bitlens._core`, whose kernels
+    """The format of a stored matrix. Up to Q4_1 the numbers are `bitlens._core`'s, whose kernels
     read these; the others, further block formats of GGUF, are widened when they are packed.
     """
 
@@ -66,7 +66,7 @@ DENSE_DTYPES = {
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How a quantised row is cut into blocks.
+    """The blocks that a quantised row is cut into.
 
     Attributes:
         weights: Consecutive elements of the row in a block.

@@ -28,7 +28,7 @@ def rope_bound(
     if cos is None or sin is None:
         assert positions is not None, "checked inputs have positions or tables"
         angle, angle_error = _angle(model, half, positions, theta, inv_freq)
-        factor = attention_factor or 1.0
+        factor = 1.0 if attention_factor is None else attention_factor
         (c, c_error), (s, s_error) = _tables(model, angle, angle_error, factor)
     else:
         c, s = cos.double().abs(), sin.double().abs()

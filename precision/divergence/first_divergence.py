@@ -1,4 +1,4 @@
-"""Where two runs of a model part, and which operation is to blame."""
+"""Finds where two runs of a model part, and the operation that is to blame."""
 
 from __future__ import annotations
 

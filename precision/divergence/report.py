@@ -1,4 +1,4 @@
-"""What `first_divergence` found, row by row."""
+"""The findings of `first_divergence`, row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JudgeName = Literal["bits", "relative", "contract"]
 
 @dataclass(frozen=True)
 class Swap:
-    """What became of model b's token with one operation exchanged.
+    """The effect on model b's token of exchanging one operation.
 
     `margin` is the logit of model a's token minus the highest other one in model b so changed:
     positive where the token is restored.
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs part.
+    """The first operation at which two runs differ.
 
     Attributes:
         mode: How they were run.

@@ -23,7 +23,7 @@ Sites = Mapping[str, Site]
 
 
 def common_addresses(a: Addressable, b: Addressable) -> list[str]:
-    """What both have, in b's order. Raises ValueError if that is nothing."""
+    """Returns the addresses that both have, in b's order; raises ValueError if there are none."""
     of_a = set(a.op_addresses)
     common = [address for address in b.op_addresses if address in of_a]
     if not common:

@@ -94,7 +94,13 @@ def _put(value: Any, original: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 def _upcast(site: Site, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     from ..exact import reference
+    from ..operations import UNITS
 
+    if site.contract.op in UNITS:
+        raise ValueError(
+            f"{site.address} is several operations in one, whose real value is not at hand: use "
+            'replacement="a", or leave it out of `addresses`'
+        )
     exact = reference(site.contract.op, site.bind(*args, **kwargs)).value
     return site.restore(exact, original(*args, **kwargs))
 

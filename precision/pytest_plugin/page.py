@@ -51,7 +51,7 @@ def bars(histogram: list[int]) -> list[dict[str, float | str]]:
 
 
 def ticks() -> list[dict[str, float | str]]:
-    """Where -1, -1/2, 0, 1/2 and 1 ULP are on the histogram's axis."""
+    """Returns the places of -1, -1/2, 0, 1/2 and 1 ULP on the histogram's axis."""
     step = _WIDTH / (len(EDGES) + 1)
     shown = {-1.0: "−1", -0.5: "−½", 0.0: "0", 0.5: "½", 1.0: "1"}
     return [

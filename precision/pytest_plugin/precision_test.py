@@ -122,6 +122,8 @@ class PrecisionTest:
         self.records.append(record)
         if result.violation is not None:
             pytest.fail(self._message(name, result.violation, record), pytrace=False)
+        if result.failure is not None:
+            pytest.fail(f"{name}: {result.failure}", pytrace=False)
         self._demand(score)
         return result
 

@@ -109,7 +109,7 @@ def rope(
             exponent = over.lift(-torch.arange(half, dtype=torch.float64)) / float(half)
             frequency = over.power(theta, exponent)
         angle = over.lift(positions)[..., None] * frequency
-        factor = over.lift(attention_factor or 1.0)
+        factor = over.lift(1.0 if attention_factor is None else attention_factor)
         c, s = over.cos(angle) * factor, over.sin(angle) * factor
     else:
         c, s = over.lift(cos), over.lift(sin)

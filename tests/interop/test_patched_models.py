@@ -31,11 +31,11 @@ _SHAPE = {
 }
 
 
-def llama(**changes: Any) -> Any:
+def llama(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**_SHAPE | changes)
     factory: Any = transformers.AutoModelForCausalLM
-    model = factory.from_config(config, attn_implementation="eager")
+    model = factory.from_config(config, attn_implementation="eager", dtype=dtype)
     return model.requires_grad_(False).eval()
 
 
@@ -236,16 +236,61 @@ def test_a_masked_or_scaled_attention_is_named(monkeypatch: pytest.MonkeyPatch) 
         assert found.first == (expected and "blocks.0.attn.attention"), change
 
 
-def test_a_fused_module_is_refused_by_name() -> None:
-    def fused(self: Any, x: torch.Tensor) -> torch.Tensor:
-        gate = F.linear(x, self.gate_proj.weight)
-        return self.down_proj(F.silu(gate) * self.up_proj(x))
+def _fused(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """One product for gate and up, as kernels are written for speed."""
+    both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
+    gate, up = both.chunk(2, -1)
+    return F.linear(F.silu(gate) * up, self.down_proj.weight)
+
+
+def _fused_wrongly(self: Any, x: torch.Tensor) -> torch.Tensor:
+    both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
+    up, gate = both.chunk(2, -1)
+    return F.linear(F.silu(gate) * up, self.down_proj.weight)
+
+
+def _fused_in_low_precision(self: Any, x: torch.Tensor) -> torch.Tensor:
+    gate, up = (F.linear(x, p.weight).bfloat16() for p in (self.gate_proj, self.up_proj))
+    return F.linear((F.silu(gate) * up).to(x.dtype), self.down_proj.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("forward", [_fused, _fused_wrongly, _fused_in_low_precision])
+def test_a_fused_mlp_is_judged_as_one(
+    forward: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = llama(dtype=dtype)
+    policy = {torch.float32: "fp32", torch.bfloat16: "hf_bf16"}[dtype]
+    ours = bitlens.load(raw, dtype=policy)
+    monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", forward)
+    peer = TransformersAddresses(raw)
+    found = first_divergence(ours, peer, TOKENS[:16], "lockstep", judge="contract")
+    right = forward is _fused or (forward is _fused_in_low_precision and dtype is torch.bfloat16)
+    assert found.created == (() if right else ("blocks.0.mlp.down", "blocks.1.mlp.down"))
+    assert found.row("blocks.0.mlp.down").op == "gated_mlp"
+    assert {address.rpartition(".")[2] for address in found.only_a} == {"gate", "up", "act"}
+
+
+def test_a_module_fused_later_is_refused_by_name() -> None:
+    raw = llama()
+    ours, peer = bitlens.load(raw), TransformersAddresses(raw)
+    with (
+        patched(modeling_llama.LlamaMLP, _fused),
+        pytest.raises(UnobservedError, match=r"blocks\.0\.mlp\.down did not run"),
+    ):
+        first_divergence(ours, peer, TOKENS)
+
+
+def test_a_fused_attention_is_refused_by_name() -> None:
+    def fused(self: Any, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        v = F.linear(hidden_states, self.v_proj.weight).repeat(1, 1, 2)
+        return self.o_proj(v.cumsum(1)), None
 
     raw = llama()
     ours = bitlens.load(raw)
     with (
-        patched(modeling_llama.LlamaMLP, fused),
-        pytest.raises(UnobservedError, match=r"blocks\.0\.mlp\.gate did not run"),
+        patched(modeling_llama.LlamaAttention, fused),
+        pytest.raises(UnobservedError, match=r"blocks\.0\.attn\.rope_q did not run"),
     ):
         first_divergence(ours, TransformersAddresses(raw), TOKENS)
 

@@ -169,6 +169,39 @@ def test_hooks_know_where_a_generation_stands(model: HookedTransformer) -> None:
     assert outside == [None]
 
 
+def test_rows_that_ended_leave_the_batch_and_move_no_bit() -> None:
+    """A hook function that reads keeps them in: its tokens and captures are the same bits."""
+    model = random_model("mistral", tokenizer=byte_tokenizer())
+    prompts = [[1, 2], [3, 4, 5], [9]]
+    widths: list[int] = []
+    last = model.forward_last_slice
+
+    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
+        widths.append(len(tokens))
+        return last(tokens, *rest)
+
+    model.forward_last_slice = counted  # type: ignore[method-assign]
+    names = ["blocks.1.hook_resid_post", "blocks.0.attn.hook_pattern", "hook_tokens"]
+    options: dict[str, Any] = {
+        "max_new_tokens": 7,
+        "stop": lambda ids, text: len(ids) == ids[0] % 5 + 1,
+        "capture": names,
+        "temperature": 2.0,
+        "seed": 4,
+    }
+    alone = model.generate(prompts, **options)
+    left, widths[:] = list(widths), []
+    with model.hooks([("blocks.0.hook_resid_pre", lambda tensor, hook: None)]):
+        watched = model.generate(prompts, **options)
+    assert set(widths) == {3}
+    assert left == [sum(n > i for n in alone.n_new) for i in range(max(alone.n_new))]
+    assert left[-1] < 3
+    assert torch.equal(alone.tokens, watched.tokens)
+    for name in names:
+        a, b = alone.captured[name], watched.captured[name]
+        assert torch.equal(a, b), name
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_an_error_keeps_what_was_written(
     model: HookedTransformer, kind: type[BaseException]

@@ -23,6 +23,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "strongreject": requests.strongreject,
     "harmbench": requests.harmbench,
     "advbench": requests.advbench,
+    "do-not-answer": requests.do_not_answer,
     "toxic-prompts": requests.toxic_prompts,
     "in-the-wild": requests.in_the_wild,
     "templated": templated.templated,

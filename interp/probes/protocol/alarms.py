@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .figures import proportion
+from ..figures import proportion
 
 Array = npt.NDArray[np.float64]
 

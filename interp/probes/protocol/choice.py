@@ -10,12 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ....model.transformer import HookedTransformer
+from ...dictionaries import load_dictionary
+from ..aggregate import Aggregate
 from ..attention import AttentionProbe
-from ..linear import LinearProbe, LogisticProbe, MassMeanProbe, MeanDifferenceProbe
+from ..figures import auroc
+from ..fold import ScoreFold
+from ..linear import (
+    LinearProbe,
+    LogisticProbe,
+    MassMeanProbe,
+    MeanDifferenceProbe,
+    log_odds,
+)
 from ..probe import Probe
 from ..reading import MAX_TOKENS, side_by_side
 from ..rows import TokenRows
-from ..selection import N_FOLDS, best_of
+from ..selection import N_FOLDS, best_of, grouped_folds
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -25,6 +36,10 @@ LINEAR: dict[str, type[LinearProbe]] = {
     probe.kind: probe for probe in (LogisticProbe, MeanDifferenceProbe, MassMeanProbe)
 }
 KINDS = (*LINEAR, AttentionProbe.kind, "multi_max")
+
+
+AGGREGATES = ("mean", "max", "rolling:16", "ema:0.1")
+STRENGTHS = (1e-4, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,8 @@ class ProbeConfig:
 
     hook_names: tuple[Hooks, ...]
     kind: str = "logistic"
-    aggregates: tuple[str, ...] = ("mean", "max", "rolling:16", "ema:0.1")
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    aggregates: tuple[str, ...] = AGGREGATES
+    strengths: tuple[float, ...] = STRENGTHS
     max_tokens: int = MAX_TOKENS
     skip_first: int = 1
     n_folds: int = N_FOLDS
@@ -78,6 +93,17 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON holds them."""
         return {**asdict(self), "hook_names": list(self.hook_names)}
+
+
+def default_hooks(model: HookedTransformer, dictionary: str | None = None) -> tuple[Hooks, ...]:
+    """Returns the candidates where none are given: the residual stream after five blocks from 0.3
+    to 0.7 of the depth, each alone and all side by side; or the hook of a dictionary."""
+    if dictionary is not None:
+        return ((load_dictionary(dictionary).cfg.hook_name,),)
+    n = model.config.n_layers
+    layers = dict.fromkeys(min(n - 1, round(share * n)) for share in (0.3, 0.4, 0.5, 0.6, 0.7))
+    names = tuple(f"blocks.{layer}.hook_resid_post" for layer in layers)
+    return (*((name,) for name in names), *((names,) if len(names) > 1 else ()))
 
 
 class Material:
@@ -127,14 +153,7 @@ def choose(config: ProbeConfig, material: Material, train: Indices) -> Choice:
         return Choice(hooks, c, "max" if config.kind == "multi_max" else "softmax")
     aggregate = config.aggregates[0]
     if len(config.aggregates) > 1:
-        rows = material.rows(hooks).take(torch.from_numpy(train))
-        means = material.means(hooks)[train]
-        aggregate = best_of(
-            config.aggregates,
-            lambda a: _token_scores(config, Choice(hooks, c, a), rows, means, y),
-            y,
-            groups,
-        )
+        aggregate = _best_aggregate(config, material, train, hooks, c)
     return Choice(hooks, c, aggregate)
 
 
@@ -159,31 +178,42 @@ def _mean_scores(
     config: ProbeConfig, material: Material, train: Indices, hooks: Hooks, c: float
 ) -> Any:
     means, y = material.means(hooks)[train], material.y[train]
-    kind = config.kind if config.kind in LINEAR else "logistic"
-    mean_config = ProbeConfig((hooks,), kind, ("mean",), (c,), skip_first=config.skip_first)
 
     def scores(a: Indices, b: Indices) -> Array:
-        probe = new_probe(mean_config, Choice(hooks, c, "mean"))
-        assert isinstance(probe, LinearProbe)
-        probe.fit_means(_as_given(means[a]), torch.from_numpy(y[a]))
+        probe = _fitted_on_means(config, hooks, c, means[a], y[a])
         w, bias = probe.coef_[0].double().numpy(), float(probe.intercept_)
         return np.asarray(means[b] @ w + bias)
 
     return scores
 
 
-def _token_scores(
-    config: ProbeConfig, choice: Choice, rows: TokenRows, means: Any, y: Array
-) -> Any:
-    def scores(a: Indices, b: Indices) -> Array:
-        probe = new_probe(config, choice)
-        assert isinstance(probe, LinearProbe)
-        kept = rows.take(torch.from_numpy(a)).without_first(config.skip_first)
-        probe.fit_means(_as_given(means[a]), torch.from_numpy(y[a]), tokens=kept)
-        return probe.decision_function(rows.take(torch.from_numpy(b))).double().numpy()
+def _best_aggregate(
+    config: ProbeConfig, material: Material, train: Indices, hooks: Hooks, c: float
+) -> str:
+    """The aggregates of one direction a fold, each calibrated on what the direction was fitted on,
+    as `LinearProbe.fit` does."""
+    y, groups = material.y[train], [material.groups[int(i)] for i in train]
+    means = material.means(hooks)[train]
+    tokens = material.rows(hooks).take(torch.from_numpy(train)).without_first(config.skip_first)
+    last = tokens.starts[1:] - 1
+    found = {name: np.empty(len(y)) for name in config.aggregates}
+    for a, b in grouped_folds(y, groups):
+        values, _ = _fitted_on_means(config, hooks, c, means[a], y[a]).head_values(tokens)
+        for name, out_of_fold in found.items():
+            fold = ScoreFold(Aggregate.parse(name), 1, 0.0, len(y))
+            scores = fold.push(values, tokens.starts)[last].double().numpy()
+            scale, offset = log_odds(scores[a], y[a])
+            out_of_fold[b] = scale * scores[b] + offset
+    return max(config.aggregates, key=lambda name: auroc(found[name], y))
 
-    return scores
 
-
-def _as_given(means: Any) -> Any:
-    return torch.from_numpy(means) if isinstance(means, np.ndarray) else means
+def _fitted_on_means(
+    config: ProbeConfig, hooks: Hooks, c: float, means: Any, y: Array
+) -> LinearProbe:
+    kind = config.kind if config.kind in LINEAR else "logistic"
+    one = ProbeConfig((hooks,), kind, skip_first=config.skip_first)
+    probe = new_probe(one, Choice(hooks, c, "mean"))
+    assert isinstance(probe, LinearProbe)
+    given = torch.from_numpy(means) if isinstance(means, np.ndarray) else means
+    probe.fit_means(given, torch.from_numpy(y))
+    return probe

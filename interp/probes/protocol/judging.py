@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .baselines import LENGTH
-from .figures import (
+from ..figures import (
     FALSE_POSITIVE_RATES,
     auroc,
     brier,
@@ -20,6 +19,7 @@ from .figures import (
     resampled,
     roc,
 )
+from .baselines import LENGTH
 
 Array = npt.NDArray[np.float64]
 

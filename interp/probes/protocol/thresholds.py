@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from ..data import Dataset
+from ..figures import FALSE_POSITIVE_RATES, threshold_at
 from .alarms import alarm_figures, highest
 from .cross_validation import OutOfFold
-from .figures import FALSE_POSITIVE_RATES, threshold_at
 from .scoring import Running
 
 Array = npt.NDArray[np.float64]

@@ -15,13 +15,13 @@ from .... import _core
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, check_no_leak
+from ..figures import auroc
 from ..page import write_report
 from ..probe import Probe
-from ..reading import Progress, read, tokenize
+from ..reading import Progress, check_hooks, read, tokenize
 from .baselines import surface_baselines
 from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
-from .figures import auroc
 from .judging import judge
 from .scoring import score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
@@ -74,11 +74,12 @@ def train_probe(
         progress: Called with a stage's name, tokens done and tokens in all.
 
     Raises:
-        ValueError: too few groups or classes, benign data with positives, options out of range.
+        ValueError: too few groups or classes, benign data with positives, options out of range, a
+            name that is no hook.
         LeakError: benign conversations that resemble some of `data`.
-        KeyError: a name that is no hook.
     """
     _check(data, benign, leave_out, target_fpr)
+    check_hooks(model, config.hooks_read)
     dictionary = None if config.dictionary is None else load_dictionary(config.dictionary)
     tokens = tokenize(model, data, config.max_tokens)
     rows = read(model, tokens, config.hooks_read, dictionary=dictionary, progress=progress)

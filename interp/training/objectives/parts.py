@@ -1,4 +1,4 @@
-"""What the objectives are made of: terms of a loss, and how gradients flow through entries.
+"""Parts of objectives: terms of a loss, and the flow of gradients through entries.
 
 Shapes: B rows, F features, E entries, d width.
 """
@@ -19,7 +19,7 @@ from ..parameters import Parameters
 
 @dataclass(eq=False)
 class Outcome:
-    """What one batch gave.
+    """The loss and the gradients of one batch.
 
     Attributes:
         gradients: By parameter.

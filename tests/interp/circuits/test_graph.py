@@ -101,9 +101,7 @@ def test_influence_is_the_sum_over_all_paths() -> None:
     from_text = total[graph.of_kind("embedding")].sum()
     assert graph.replacement == pytest.approx(float(from_text / (from_text + from_errors)))
     clean = 1 - matrix[:, is_error].sum(1)
-    inner = graph.of_kind("feature") | graph.of_kind("logit")
-    weight = total * inner
-    assert graph.completeness == pytest.approx(float((clean * weight).sum() / weight.sum()))
+    assert graph.completeness == pytest.approx(float((clean * total).sum() / total.sum()))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -120,6 +118,11 @@ def test_pruning_keeps_errors_and_what_most_influence_passes_through(name: str) 
     kept = {n.id for n in of_kind(pruned, "feature")}
     dropped = [influence[n.id] for n in of_kind(graph, "feature") if n.id not in kept]
     assert max(dropped) <= sorted(influence[id] for id in kept)[len(kept) // 2]
+    ends = {"sources": set(pruned.sources.tolist()), "targets": set(pruned.targets.tolist())}
+    for i, node in enumerate(pruned.nodes):
+        if node.kind == "feature":
+            assert i in ends["sources"]
+            assert i in ends["targets"]
     assert not of_kind(graph.prune(0.0, 1.0), "feature")
 
 
@@ -208,6 +211,17 @@ def test_a_file_holds_the_graph_and_equal_graphs_give_equal_bytes(
     assert info["create_time_ms"] == 1_700_000_000_000
 
 
+def test_supernodes_are_named_groups(tmp_path: Path) -> None:
+    ids = [node.id for node in best(PRUNED["clt"], 2)]
+    grouped = PRUNED["clt"].with_supernodes({"both": ids})
+    grouped.save(tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text())["qParams"]["supernodes"]
+    assert found == [["both", *ids]]
+    assert Graph.load(tmp_path / "a.json").metadata["supernodes"] == found
+    with pytest.raises(KeyError, match="no node"):
+        grouped.with_supernodes({"x": ["9_9_9"]})
+
+
 def test_a_loaded_graph_is_bound_to_its_model(tmp_path: Path) -> None:
     GRAPHS["clt"].save(tmp_path / "a.json")
     found = Graph.load(tmp_path / "a.json")
@@ -289,6 +303,7 @@ def damaged(path: Path, change: Any) -> Path:
         (lambda f: f["links"][0].update(weight="1"), r"links\[0\].weight"),
         (lambda f: f["nodes"].append(7), "expected an object"),
         (lambda f: f["metadata"].update(prompt_tokens=[1]), "prompt_tokens"),
+        (lambda f: f["qParams"].update(supernodes=["a"]), r"qParams\.supernodes"),
     ],
 )
 def test_damaged_files_are_refused_by_field(tmp_path: Path, change: Any, names: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from bitlens import _core
 from bitlens.interp.dictionaries import Features
 from bitlens.interp.probes import (
+    Aggregate,
     AttentionProbe,
     LogisticProbe,
     MassMeanProbe,
@@ -18,7 +19,9 @@ from bitlens.interp.probes import (
     Probe,
     ProbeFileError,
 )
+from bitlens.interp.probes.fold import ScoreFold
 from bitlens.model.hooks.registry import same_bits
+from support.error_bounds import Rounding
 from support.probe_cases import planted
 
 HOOK = "blocks.0.hook_resid_post"
@@ -83,41 +86,45 @@ def test_scores_do_not_depend_on_threads_or_instructions(
     assert all(same_bits(f, found[0]) for f in found)
 
 
-@pytest.mark.parametrize("aggregate", AGGREGATES)
-def test_scores_are_within_their_bound(aggregate: str) -> None:
-    """docs/numerics.md, Probes: with u = 2^-24 and m tokens, |error| <= (d + 2) u sum |w x| + u |b|
-    at each token, and a fold adds at most (m + 2) u times the largest |score| of a token for means,
-    and 4 m u times that for moving averages."""
+def test_token_scores_are_within_their_bound() -> None:
     data = planted(n=20, longest=40, d=300, seed=8)
-    probe = LogisticProbe(HOOK, aggregate=aggregate)
-    generator = torch.Generator().manual_seed(1)
-    probe.coef_ = torch.randn(1, 300, generator=generator)
-    probe.intercept_ = torch.randn(1, generator=generator)
-    w, b = probe.coef_[0].double(), float(probe.intercept_)
-    u = 2.0**-24
-    for i, found in enumerate(probe.decision_function(data.x, data.mask).tolist()):
-        x = data.x[i][data.mask[i]].double()
-        z = x @ w + b
-        token = float(((300 + 2) * u * (x.abs() @ w.abs()) + u * z.abs()).max()) + u * abs(b)
-        fold = 4 * len(z) * u * float(z.abs().max()) + token
-        bound = token + (fold if aggregate not in ("last", "max") else 0)
-        assert abs(found - _fold(aggregate, z)) <= bound
+    probe = LogisticProbe(HOOK).fit(data.x, data.y, mask=data.mask)
+    found = probe.token_scores(data.x, data.mask)[data.mask].double()
+    x, w, b = data.x[data.mask].double(), probe.coef_.double(), probe.intercept_.double()
+    bound = Rounding().linear(x, w, b)[:, 0]
+    error = (found - (x @ w.T + b)[:, 0]).abs()
+    assert (error <= bound).all()
+    assert (error > bound / 1000).any()  # the bound says something
 
 
-def _fold(aggregate: str, z: torch.Tensor) -> float:
-    kind, _, number = aggregate.partition(":")
-    if kind == "mean":
+@pytest.mark.parametrize("aggregate", [*AGGREGATES, "softmax"])
+@pytest.mark.parametrize("n", [1, 3, 200, 2000])
+def test_folds_are_within_their_bound(aggregate: str, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    rule = Aggregate.parse(aggregate)
+    z = torch.randn(n, generator=generator)
+    logits = 4 * torch.randn(n, generator=generator)
+    fold = ScoreFold(rule, 1, 0.0, 1)
+    given = logits[:, None] if rule.kind == "softmax" else None
+    found = float(fold.push(z[:, None], torch.tensor([0, n]), given)[-1])
+    bound = Rounding().fold(rule.kind, z, logits, rule.window, rule.weight)
+    assert abs(found - _fold(rule, z.double(), logits.double())) <= bound
+
+
+def _fold(rule: Aggregate, z: torch.Tensor, logits: torch.Tensor) -> float:
+    if rule.kind == "mean":
         return float(z.mean())
-    if kind == "last":
+    if rule.kind == "last":
         return float(z[-1])
-    if kind == "max":
+    if rule.kind == "max":
         return float(z.max())
-    if kind == "rolling":
-        windows = z.unfold(0, min(int(number), len(z)), 1).mean(1)
-        return float(windows.max())
-    average, largest = float(z[0]), float(z[0])
+    if rule.kind == "softmax":
+        return float((torch.softmax(logits, 0) * z).sum())
+    if rule.kind == "rolling":
+        return float(z.unfold(0, min(rule.window, len(z)), 1).mean(1).max())
+    average = largest = float(z[0])
     for value in z[1:].tolist():
-        average += float(number) * (value - average)
+        average += rule.weight * (value - average)
         largest = max(largest, average)
     return largest
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ....precision.statistics import Interval, clopper_pearson
+from ...precision.statistics import Interval, clopper_pearson
 
 Array = npt.NDArray[np.float64]
 
@@ -143,22 +143,29 @@ def calibration_error(p: Array, y: Array, n_bins: int = N_BINS) -> float:
 def resampled(
     scores: Sequence[Array], y: Array, groups: Sequence[str], seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Returns the AUROC of each list of scores on `N_RESAMPLES` draws of whole groups.
-
-    The result is [len(scores), draws]: the draws are paired. Those without both classes are drawn
-    again."""
+    """Returns the AUROC of each list of scores on each of `N_RESAMPLES` draws of whole groups, fp64
+    [lists, draws]. The draws are paired; those without both classes are drawn again."""
     names = {g: i for i, g in enumerate(dict.fromkeys(groups))}
-    codes = np.array([names[g] for g in groups])
-    members = [np.flatnonzero(codes == i) for i in range(len(names))]
+    owner = np.array([names[g] for g in groups])
     generator = np.random.default_rng(seed)
-    found = np.empty((len(scores), N_RESAMPLES))
-    for draw in range(N_RESAMPLES):
-        while True:
-            picked = generator.integers(len(members), size=len(members))
-            at = np.concatenate([members[i] for i in picked])
-            if 0 < y[at].sum() < len(at):
-                break
-        found[:, draw] = [auroc(s[at], y[at]) for s in scores]
+    times = np.empty((0, len(y)))
+    while len(times) < N_RESAMPLES:
+        picked = generator.integers(len(names), size=(N_RESAMPLES, len(names)))
+        counts = np.stack([np.bincount(p, minlength=len(names)) for p in picked])[:, owner]
+        both = (counts @ y > 0) & (counts @ (1 - y) > 0)
+        times = np.concatenate([times, counts[both]])[:N_RESAMPLES]
+    return np.stack([_weighted_auroc(s, y, times) for s in scores])
+
+
+def _weighted_auroc(scores: Array, y: Array, times: Array) -> Array:
+    """AUROC where each conversation counts as often as a row of `times` [draws, B] says."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of equal scores
+    weight, target = times[:, order], y[order]
+    positive = np.add.reduceat(weight * target, starts, axis=1)
+    negative = np.add.reduceat(weight * (1 - target), starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    found: Array = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
     return found
 
 
