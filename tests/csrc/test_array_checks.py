@@ -326,7 +326,7 @@ def test_sequences_pages_and_rows_are_checked() -> None:
     args = list(CALLS["attention"].args)
     for i, value, message in (
         (9, i64(1, ROWS), "starts, past"),
-        (9, i64(0, 50), "holds 192 elements, 3200 are needed"),
+        (9, i64(0, 50), "holds 12 elements, 200 are needed"),
         (10, i64(-1), "starts, past"),
         (10, i64(64), "more keys than pages"),
         (12, i32(-1), "a page below 0"),
