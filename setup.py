@@ -107,6 +107,7 @@ setup(
         "bitlens": ["py.typed", "_core.pyi"],
         "bitlens.audit.page": ["report.html.j2", "report.css"],
         "bitlens.audit.postmortem": ["prompts.txt"],
+        "bitlens.interp.pages": ["page.js", "page.css"],
         "bitlens.precision": ["equivalence_certificate.schema.json"],
         "bitlens.precision.pytest_plugin": ["report.html.j2"],
     },

@@ -19,6 +19,7 @@ from . import (
     audit,
     bench,
     context_cost,
+    explore,
     features,
     fetch,
     generate,
@@ -47,6 +48,7 @@ for group in (
     context_cost,
     postmortem,
     features,
+    explore,
     sae,
 ):
     group.register(app)

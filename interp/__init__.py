@@ -18,6 +18,7 @@ from .dictionaries import (
 )
 from .evaluation import EvalResult, compare, evaluate
 from .examples import collect_examples, load_examples
+from .pages import explore, feature_page, graph_page
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
@@ -35,6 +36,9 @@ __all__ = [
     "collect_examples",
     "compare",
     "evaluate",
+    "explore",
+    "feature_page",
+    "graph_page",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",

@@ -37,6 +37,7 @@ class Dictionary(nn.Module):
         b_dec: [d_out].
         threshold: [F], of JumpReLU architectures.
         W_skip: [d_out, d_in], of skip transcoders.
+        folder: Where it was loaded from; None for one that was not.
     """
 
     W_enc: nn.Parameter
@@ -53,6 +54,7 @@ class Dictionary(nn.Module):
         """Takes the tensors that `cfg` lists. Raises DictionaryError for one that does not fit."""
         super().__init__()
         self.cfg = cfg
+        self.folder: Path | None = None
         shapes = cfg.tensor_shapes()
         if missing := shapes.keys() - tensors.keys():
             raise DictionaryError(f"{cfg.architecture}: no tensor {min(missing)!r}")

@@ -17,7 +17,7 @@ from .folder import CONFIG, read_folder
 if TYPE_CHECKING:
     from ...model.transformer import HookedTransformer
 
-_SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
+SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
 _PACKAGE = "bitlens_smollm2_dictionary"
 _IN_CLONE = Path("data", "smollm2_dictionary", _PACKAGE)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,7 @@ def load_dictionary(
         dictionary = Dictionary(cfg, tensors)
     except DictionaryError as error:
         raise DictionaryError(f"{path}: {error}") from error
+    dictionary.folder = path
     if model is not None:
         check_fits(dictionary, model, strict=strict)
     if dtype is not None:
@@ -86,11 +87,11 @@ def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if str(source) in _SHIPPED:
+    if str(source) in SHIPPED:
         return _shipped(path.name)
     what = "dictionary" if single else "folder of dictionaries"
     raise FileNotFoundError(
-        f"{source}: no such {what}; expected a folder with {CONFIG}, or {_SHIPPED[0]!r}"
+        f"{source}: no such {what}; expected a folder with {CONFIG}, or {SHIPPED[0]!r}"
     )
 
 
