@@ -8,6 +8,7 @@
 Imports model and precision, never the reverse.
 """
 
+from . import show
 from .dictionaries import (
     Dictionary,
     DictionaryConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "load_dictionary",
     "load_examples",
     "prompt_features",
+    "show",
     "splice",
     "train",
     "train_all",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from ..precision import notebook
 from .config import ModelConfig
 from .hooks.captures import Captures
 from .hooks.registry import has_key_axis, masked_value, select_names
@@ -73,6 +74,15 @@ class GenerateOutput:
     n_new: list[int]
     text: list[str]
     captured: dict[str, torch.Tensor]
+
+    def _repr_html_(self) -> str:
+        """The new texts in a notebook; token ids where there is no tokenizer."""
+        n_prompt = self.tokens.shape[1] - max(self.n_new)
+        new = [row[n_prompt : n_prompt + n] for row, n in zip(self.tokens, self.n_new, strict=True)]
+        texts = self.text or [str(row.tolist()) for row in new]
+        rows = [(i, n, text) for i, (n, text) in enumerate(zip(self.n_new, texts, strict=True))]
+        columns = ("row", "new tokens", "text")
+        return notebook.output(notebook.table(columns, rows, words=(2,)))
 
 
 @dataclass

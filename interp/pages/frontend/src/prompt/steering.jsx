@@ -40,7 +40,7 @@ export function Steering({ data, edits, setEdits, labels, channel }) {
       <div class="row">
         {[["max_new_tokens", "new tokens", 1, 1], ["temperature", "temperature", 0, 0.1], ["seed", "seed", 0, 1]].map(([name, words, min, step]) => (
           <label key={name}>{words} <input class="field" type="number" min={min} step={step} size="6" value={options[name]}
-            onChange={(event) => setOptions({ ...options, [name]: Number(event.currentTarget.value) })} /></label>
+            onInput={number((value) => setOptions({ ...options, [name]: value }))} /></label>
         ))}
         {channel
           ? <button class="button main" onClick={run}>Write</button>
@@ -51,6 +51,9 @@ export function Steering({ data, edits, setEdits, labels, channel }) {
     </section>
   );
 }
+
+// Takes what is typed at once, so that a click on "Write" has it; what is no number yet is waited for.
+const number = (take) => ({ currentTarget: { valueAsNumber: value } }) => Number.isFinite(value) && take(value);
 
 function Edit({ edit, label, onChange, onRemove }) {
   const most = edit.op === "scale" ? 10 : Math.ceil(edit.largest * 3);
@@ -71,7 +74,7 @@ function Edit({ edit, label, onChange, onRemove }) {
       )}
       {edit.op === "ablate" ? <span /> : (
         <input class="field" type="number" step="any" value={edit.value} aria-label={`Value of ${name} as a number`}
-          onChange={(event) => onChange({ value: Number(event.currentTarget.value) })} />
+          onInput={number((value) => onChange({ value }))} />
       )}
       <button class="button" aria-label={`Remove the edit of ${name}`} onClick={onRemove}>Remove</button>
     </div>
