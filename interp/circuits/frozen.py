@@ -44,11 +44,11 @@ class _AttentionMaps:
 
 
 def check_freezable(model: HookedTransformer) -> None:
-    """Raises ValueError for a model over several ranks, or under hf_bf16."""
+    """Raises ValueError for a model over several ranks, or under a stepwise policy."""
     if model.group is not None:
         raise ValueError(NO_FROZEN_PASS.format("the model is spread over several ranks"))
-    if model.ops.policy.name == "hf_bf16":
-        raise ValueError(NO_FROZEN_PASS.format("the model runs under hf_bf16"))
+    if model.ops.policy.stepwise:
+        raise ValueError(NO_FROZEN_PASS.format(f"the model runs under {model.ops.policy.name}"))
 
 
 class Patterns:
@@ -79,7 +79,7 @@ class Patterns:
 
 
 class FrozenPass:
-    """What one prompt leaves in a model.
+    """The activations that one prompt leaves in a model.
 
     Attributes:
         tokens: int64 [1, T].

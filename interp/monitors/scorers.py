@@ -38,7 +38,7 @@ class StreamScorer:
         self._n_rows = n_rows
 
     def push(self, seen: WatchedPass) -> Iterator[tuple[int, torch.Tensor]]:
-        """As `Scorer`."""
+        """Works like `Scorer.push`."""
         parts = [seen.found[name].flatten(2).float() for name in self._probe.hook_names]
         x_bPD = torch.cat(parts, -1)
         x_BPD = x_bPD.new_zeros(self._n_rows, *x_bPD.shape[1:])
@@ -66,7 +66,7 @@ class LinearScorers:
         self._skips = any(probe.skip_first for probe in probes)
 
     def push(self, seen: WatchedPass) -> Iterator[tuple[int, torch.Tensor]]:
-        """As `Scorer`."""
+        """Works like `Scorer.push`."""
         x_bPD = seen.found[self._hook].flatten(2)
         x_ND = x_bPD[seen.real].float()
         values_NK = linear(
