@@ -19,10 +19,11 @@ from ...model.ops.kernels import linear
 from ...model.ops.packed import PackedWeight, pack
 from ...model.transformer import HookedTransformer
 from ...model.weights.checkpoint import Format, StoredMatrix
+from ...policies import GRADIENTS
 
 NO_FROZEN_PASS = (
-    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as fp32, "
-    "bf16 or bf16_weights"
+    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as "
+    + " or ".join(GRADIENTS)
 )
 
 
