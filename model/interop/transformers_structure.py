@@ -1,4 +1,4 @@
-"""Where a transformers model keeps the modules of each operation, and whether it can be watched."""
+"""Finds the modules of each operation in a transformers model, and whether it can be watched."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def causal_model(model: Any) -> Any:
 
 
 def family_config(model: Any) -> ModelConfig:
-    """What its config says, as bitlens reads it. Raises ValueError for what has no address."""
+    """Returns its config as bitlens reads it; raises ValueError for parts without an address."""
     try:
         config = config_from_huggingface(json.loads(model.config.to_json_string(use_diff=False)))
     except ConfigError as error:
