@@ -17,7 +17,7 @@ class _Stopped(Exception):
     """The page no longer waits for the answer."""
 
 
-class PageWidget(anywidget.AnyWidget):  # type: ignore[misc]
+class PageWidget(anywidget.AnyWidget):
     """A page, live in JupyterLab, a plain notebook or VS Code."""
 
     _esm = bundle(SCRIPT)
