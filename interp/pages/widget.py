@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 from typing import Any
 
-import anywidget
-import traitlets
-
 from .live import Event, Live
 from .page import SCRIPT, STYLE, Page, bundle
+
+try:
+    import anywidget
+    import traitlets
+except ImportError as error:
+    raise ImportError(
+        "a live page in a notebook needs anywidget: pip install 'bitlens[notebook]'"
+    ) from error
 
 
 class _Stopped(Exception):
@@ -45,7 +51,8 @@ class PageWidget(anywidget.AnyWidget):
         if request.get("kind") == "stop":
             self._stopped.add(request["id"])
             return
-        threading.Thread(target=self._answer, args=(request,), daemon=True).start()
+        context = contextvars.copy_context()  # in which ipykernel keeps what a message answers
+        threading.Thread(target=context.run, args=(self._answer, request), daemon=True).start()
 
     def _answer(self, request: dict[str, Any]) -> None:
         number = request["id"]
