@@ -25,6 +25,7 @@ STAGES = {
     "contracts": "operations in lockstep",
     "localising": "who restores the token",
     "shrinking": "shrinking the reproducer",
+    "features": "features of both",
 }
 
 DIFFERS = {
@@ -39,6 +40,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  bitlens audit smollm2-135m-instruct"
         "  |  bitlens audit model.gguf --b hf --prompts mine.txt --output mine.html"
+        "  |  bitlens audit smollm2-135m-instruct --dictionary "
+        "smollm2-135m-instruct/blocks.15.hook_resid_post"
         "  |  bitlens audit base/ --b finetuned/ --json"
     )(audit)
 
@@ -54,23 +57,30 @@ def audit(
         ),
     ] = "bf16",
     prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
+        Path | None,
+        typer.Option(help="A file with one prompt a line (default: the shipped prompts)."),
     ] = None,
-    n_prompts: Annotated[int, typer.Option(min=2, help="Take so many of them.")] = 64,
+    n_prompts: Annotated[int, typer.Option(min=2, help="Use this many prompts.")] = 64,
     tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of each; A continues shorter ones.")
+        int, typer.Option(min=2, help="Tokens per prompt; A continues shorter prompts.")
     ] = 128,
     checked: Annotated[
         int, typer.Option(min=1, help="Prompts to run in lockstep, operation by operation.")
     ] = 8,
     rows: Annotated[
-        int, typer.Option(min=1, help="Rows of each operation's output judged, of such a prompt.")
+        int, typer.Option(min=1, help="Output rows to judge per operation of such a prompt.")
     ] = 16,
     margin: Annotated[
-        float, typer.Option(help="Flip rate below which both count as equivalent.")
+        float,
+        typer.Option(
+            help="Treat the paths as equivalent if fewer than this share of tokens change."
+        ),
     ] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of continuations and sampled rows.")] = 0,
-    output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    dictionary: Annotated[
+        str | None, typer.Option(help="Compare the features of this dictionary, too.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of continuations and sampled rows.")] = 0,
+    output: Annotated[Path, typer.Option(help="Write the report here.")] = Path("report.html"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the findings as one JSON object too.")
     ] = False,
@@ -101,7 +111,7 @@ def audit(
                     return
                 bar.update(task, completed=1, total=1, visible=False)
 
-        result = run_audit(model, a, b, texts, plan, advance)
+        result = run_audit(model, a, b, texts, plan, advance, dictionary)
     output.write_text(render(result), encoding="utf-8")
     if as_json:
         typer.echo(result.to_json())
@@ -152,11 +162,21 @@ def _print(result: AuditResult, output: Path) -> None:
         f"tokens: {flips.flips:,} of {flips.positions:,} flip "
         f"({low} to {high}: 95%, prompts as clusters), {flips.certified:,} certified not to"
     )
+    if (changes := result.features) is not None:
+        out.print(
+            f"features: {changes.lost:,} lost and {changes.gained:,} gained of "
+            f"{changes.active:,} active ({percent(changes.changed_share)}), "
+            f"{percent(changes.certified / max(1, changes.pairs))} of {changes.pairs:,} pairs "
+            "certified not to"
+        )
     found = result.divergence
     if found.first is not None:
         words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
         out.print(f"{words} {found.first}")
+    for difference in result.meaning:
+        out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
         out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
-    verdict = "[green]contract kept[/]" if result.ok else "[red]contract broken[/]"
+    broken = "contract broken" if result.violated else "not the same function"
+    verdict = "[green]contract kept[/]" if result.ok else f"[red]{broken}[/]"
     out.print(f"{verdict}, report in {output}")

@@ -20,14 +20,17 @@ from . import (
     bench,
     clt,
     context_cost,
+    explore,
     features,
     fetch,
     generate,
     info,
     postmortem,
+    probe,
     sae,
     trace,
     verify,
+    watch,
 )
 from .console import BAD_INPUT, INTERNAL_ERROR
 
@@ -49,9 +52,12 @@ for group in (
     context_cost,
     postmortem,
     features,
+    explore,
     sae,
     clt,
     trace,
+    probe,
+    watch,
 ):
     group.register(app)
 

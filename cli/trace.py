@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .console import err, out, print_json
 from .options import Json, NativeDtypeOption
 

@@ -1,4 +1,4 @@
-"""What reads a model: dictionaries of features now; circuits, probes and monitors to come.
+"""Reads a model: dictionaries of features, circuits, probes, monitors.
 
     from bitlens.interp import load_dictionary, splice
     sae = load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_post", model=model)
@@ -8,6 +8,7 @@
 Imports model and precision, never the reverse.
 """
 
+from . import show
 from .circuits import Graph, trace
 from .dictionaries import (
     Dictionary,
@@ -19,8 +20,10 @@ from .dictionaries import (
 )
 from .evaluation import EvalResult, LayersEvalResult, compare, evaluate, evaluate_layers
 from .examples import collect_examples, load_examples
+from .pages import explore, feature_page, graph_page
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
+from .stability import StabilityResult, stability
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
 from .training.layers import LayersTrainConfig, LayersTrainResult, train_layers
 
@@ -35,6 +38,7 @@ __all__ = [
     "LayersEvalResult",
     "LayersTrainConfig",
     "LayersTrainResult",
+    "StabilityResult",
     "TrainConfig",
     "TrainResult",
     "TrainingDiverged",
@@ -42,11 +46,16 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_layers",
+    "explore",
+    "feature_page",
+    "graph_page",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",
     "prompt_features",
+    "show",
     "splice",
+    "stability",
     "trace",
     "train",
     "train_all",

@@ -52,15 +52,20 @@ def render(result: AuditResult) -> str:
 
 
 def _headline(result: AuditResult) -> str:
+    if result.meaning:
+        return f"{result.setting.b} computes something else"
     if result.violated:
         return f"{result.setting.b} broke its contract"
     if not result.ok:
-        return "A certified token flipped"
+        return "What was certified flipped"
     return f"{result.setting.b} kept its contract" if result.judged else "Nothing was judged"
 
 
 def _verdict(result: AuditResult) -> str:
     values = sum(op.values for op in result.judged)
+    if result.meaning:
+        found = "; ".join(map(str, result.meaning))
+        return f"Before any rounding, B and A do not mean the same: {found}."
     if result.violated:
         outside = sum(op.outside for op in result.violated)
         first = result.violated[0]
@@ -72,7 +77,10 @@ def _verdict(result: AuditResult) -> str:
             f"{reason or first.reason}."
         )
     if not result.ok:
-        return "The certificate is wrong: a position it covers has another token. Report this."
+        return (
+            "The certificate is wrong: a position it covers has another token or feature. "
+            "Report this."
+        )
     return (
         f"All {values:,} values checked, in {len(result.judged)} operations each fed A's own "
         "inputs, lie within what their contracts permit. That bounds rounding, operation by "
@@ -96,6 +104,15 @@ def _tiles(result: AuditResult) -> list[Tile]:
             "by their margin, cannot have flipped",
         ),
     ]
+    if (changes := result.features) is not None:
+        tiles.append(
+            Tile(
+                percent(changes.changed_share),
+                "of active features differ",
+                f"at {changes.hook_name}; {changes.lost:,} lost, {changes.gained:,} gained",
+                "warn" if changes.changed_share else "good",
+            )
+        )
     if worst is not None:
         tiles.append(
             Tile(

@@ -39,6 +39,8 @@ enum class Op : int {
   kStepwiseRope,
   kStepwiseGatedAct,
   kStepwiseScore,  // n dot products in [-real, real), scaled by 12^-1/2
+  // Probes:
+  kFold,  // n tokens of `rows` heads, aggregate flag, weight = real
 };
 
 struct Case {

@@ -43,6 +43,7 @@ inline const char* name_of(Op op) {
       "stepwise_rope",
       "stepwise_gated_act",
       "stepwise_score",
+      "fold",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -362,6 +363,17 @@ inline void add_stepwise(std::vector<Case>* cases) {
   }
 }
 
+inline void add_fold(std::vector<Case>* cases) {
+  for (int aggregate = 0; aggregate <= static_cast<int>(spec::Aggregate::kSoftmax); ++aggregate) {
+    for (int heads : {1, 3}) {
+      for (int n : {1, 7, 515}) {
+        cases->push_back(
+            {.op = Op::kFold, .rows = heads, .n = n, .flag = aggregate, .window = 16, .real = 0.1});
+      }
+    }
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -376,6 +388,7 @@ inline std::vector<Case> golden_list() {
   add_soft_cap(&cases);
   add_backward(&cases);
   add_stepwise(&cases);
+  add_fold(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

@@ -19,7 +19,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class EdgeStability:
-    """How edges differ between runs.
+    """The differences of edges between runs.
 
     Attributes:
         edges: Those of any run, of the largest mean magnitude first.
@@ -53,7 +53,7 @@ def edge_stability(graphs: Sequence[GraphData]) -> EdgeStability:
     runs = [_sums(graph) for graph in graphs]
     keys = sorted({key for run in runs for key in run})
     weights = torch.tensor(
-        [[run.get(key, 0.0) for key in keys] for run in runs], dtype=torch.float64
+        [[run.get(key, 0.0) for key in keys] for run in runs], dtype=torch.float64, device="cpu"
     ).view(len(runs), len(keys))
     mean = weights.mean(0)
     error = weights.std(0) / len(runs) ** 0.5

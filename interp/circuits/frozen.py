@@ -19,10 +19,11 @@ from ...model.ops.kernels import linear
 from ...model.ops.packed import PackedWeight, pack
 from ...model.transformer import HookedTransformer
 from ...model.weights.checkpoint import Format, StoredMatrix
+from ...policies import GRADIENTS
 
 NO_FROZEN_PASS = (
-    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as fp32, "
-    "bf16 or bf16_weights"
+    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as "
+    + " or ".join(GRADIENTS)
 )
 
 
@@ -44,11 +45,11 @@ class _AttentionMaps:
 
 
 def check_freezable(model: HookedTransformer) -> None:
-    """Raises ValueError for a model over several ranks, or under hf_bf16."""
+    """Raises ValueError for a model over several ranks, or under a stepwise policy."""
     if model.group is not None:
         raise ValueError(NO_FROZEN_PASS.format("the model is spread over several ranks"))
-    if model.ops.policy.name == "hf_bf16":
-        raise ValueError(NO_FROZEN_PASS.format("the model runs under hf_bf16"))
+    if model.ops.policy.stepwise:
+        raise ValueError(NO_FROZEN_PASS.format(f"the model runs under {model.ops.policy.name}"))
 
 
 class Patterns:
@@ -79,7 +80,7 @@ class Patterns:
 
 
 class FrozenPass:
-    """What one prompt leaves in a model.
+    """The activations that one prompt leaves in a model.
 
     Attributes:
         tokens: int64 [1, T].
@@ -166,7 +167,7 @@ class FrozenPass:
         dz = _times(g_out.reshape(-1, d), maps.out)
         dv = self._through_pattern(layer, dz.view(n_batch, n, -1))
         dx = _times(dv.reshape(n_batch * n, -1), maps.value).view(n_batch, n, d)
-        bias = torch.zeros(n_batch, dtype=torch.float64)
+        bias = torch.zeros(n_batch, dtype=torch.float64, device="cpu")
         for g, b in ((g_out, maps.b_O), (dv, maps.b_V)):
             if b is not None:
                 bias += (g.double() * b).sum((1, 2))

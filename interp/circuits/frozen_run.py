@@ -33,10 +33,18 @@ class _LayerNodes:
 
     def __init__(self, nodes: Sequence[Node], values: Mapping[Node, float]) -> None:
         nodes = sorted(nodes, key=lambda node: (node.position, node.feature))
-        self.position = torch.tensor([node.position for node in nodes], dtype=torch.int64)
-        self.feature = torch.tensor([node.feature for node in nodes], dtype=torch.int64)
-        self.activation = torch.tensor([node.activation for node in nodes])
-        self.set_to = torch.tensor([values.get(node, float("nan")) for node in nodes])
+        self.position = torch.tensor(
+            [node.position for node in nodes], dtype=torch.int64, device="cpu"
+        )
+        self.feature = torch.tensor(
+            [node.feature for node in nodes], dtype=torch.int64, device="cpu"
+        )
+        self.activation = torch.tensor(
+            [node.activation for node in nodes], dtype=torch.float32, device="cpu"
+        )
+        self.set_to = torch.tensor(
+            [values.get(node, float("nan")) for node in nodes], dtype=torch.float32, device="cpu"
+        )
 
 
 class _FrozenRun:
@@ -85,8 +93,8 @@ class _FrozenRun:
             self._moved[layer] = moved
             if not len(nodes.feature):
                 return
-            at = torch.arange(len(nodes.feature), dtype=torch.int32)
-            starts = torch.searchsorted(nodes.position, torch.arange(len(moved) + 1))
+            at = torch.arange(len(nodes.feature), dtype=torch.int32, device="cpu")
+            starts = torch.searchsorted(nodes.position, torch.arange(len(moved) + 1, device="cpu"))
             follows = kernels.gathered_dots(moved, at, starts, t.encoder(layer, nodes.feature))
             is_set = ~nodes.set_to.isnan()
             self._changes[layer] = torch.where(is_set, nodes.set_to - nodes.activation, follows)

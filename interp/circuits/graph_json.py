@@ -164,9 +164,9 @@ def _graph(found: Mapping[str, Any]) -> GraphData:
         metadata["supernodes"] = found["qParams"]["supernodes"]
     return GraphData(
         nodes,
-        torch.tensor([source for _, source, _ in links], dtype=torch.int64),
-        torch.tensor([target for target, _, _ in links], dtype=torch.int64),
-        torch.tensor([weight for *_, weight in links], dtype=torch.float32),
+        torch.tensor([source for _, source, _ in links], dtype=torch.int64, device="cpu"),
+        torch.tensor([target for target, _, _ in links], dtype=torch.int64, device="cpu"),
+        torch.tensor([weight for *_, weight in links], dtype=torch.float32, device="cpu"),
         tuple(given),
         metadata,
     )

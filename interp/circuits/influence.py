@@ -1,4 +1,4 @@
-"""How much of what reaches the logits passes through each node.
+"""The share of each node in what reaches the logits.
 
 Edges into a target count by magnitude, as parts of their sum. Influence of a node is the sum over
 all paths from it to the logits of the products of these parts, each logit weighted by its
@@ -35,7 +35,7 @@ class Level:
     def parts(self) -> torch.Tensor:
         """Returns the magnitude of each edge as a part of its target's sum, fp64 [E]."""
         magnitude = self.weights.double().abs()
-        row = torch.repeat_interleave(torch.arange(len(self.targets)), self.counts)
+        row = torch.repeat_interleave(torch.arange(len(self.targets), device="cpu"), self.counts)
         totals = torch.bincount(row, magnitude, minlength=len(self.targets))
         return magnitude / totals.clamp(min=1e-300)[row]
 
@@ -62,7 +62,7 @@ def largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     if share in (0, 1):  # of all, the smallest may be lost in the sum
         return (scores > 0) & (share == 1)
     order = torch.sort(scores, descending=True, stable=True).indices
-    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept = torch.zeros(len(scores), dtype=torch.bool, device="cpu")
     total = torch.cumsum(scores[order], 0)
     if len(scores) and float(total[-1]) > 0:
         kept[order[: int(torch.searchsorted(total, share * float(total[-1]))) + 1]] = True
@@ -81,4 +81,8 @@ def cumulative(scores: torch.Tensor) -> torch.Tensor:
 
 def concatenated(rows: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """Returns rows one after another; empty without any."""
-    return torch.cat([row.to(dtype) for row in rows]) if rows else torch.zeros(0, dtype=dtype)
+    return (
+        torch.cat([row.to(dtype) for row in rows])
+        if rows
+        else torch.zeros(0, dtype=dtype, device="cpu")
+    )

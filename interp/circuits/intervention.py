@@ -36,9 +36,11 @@ def predicted_changes(
 
     A feature follows its input; one that is set does not.
     """
-    change = torch.zeros(len(nodes), dtype=torch.float64)
-    activation = torch.tensor([node.activation for node in nodes], dtype=torch.float64)
-    is_set = torch.zeros(len(nodes), dtype=torch.bool)
+    change = torch.zeros(len(nodes), dtype=torch.float64, device="cpu")
+    activation = torch.tensor(
+        [node.activation for node in nodes], dtype=torch.float64, device="cpu"
+    )
+    is_set = torch.zeros(len(nodes), dtype=torch.bool, device="cpu")
     for i, value in values.items():
         change[i], is_set[i] = value - nodes[i].activation, True
     for level in reversed(levels):
@@ -60,7 +62,7 @@ def measured_changes(
     """Returns the change of the logits of some tokens when the model runs so, fp64 [K]."""
     after = frozen_logits(traced, nodes, values) if frozen else edited_logits(traced, values)
     before = traced.frozen.logits()
-    at = torch.tensor(tokens, dtype=torch.int64)
+    at = torch.tensor(tokens, dtype=torch.int64, device="cpu")
     return (_centred(after) - _centred(before))[at]
 
 

@@ -1,4 +1,4 @@
-"""Which next tokens a graph explains, and their directions.
+"""The next tokens that a graph explains, and their directions.
 
 Shapes: K logits, V vocabulary, d d_model.
 """
@@ -52,9 +52,11 @@ def logit_targets(frozen: FrozenPass, most: int, probability: float) -> LogitTar
 def mean_row(model: HookedTransformer) -> torch.Tensor:
     """Returns the mean of the unembedding's rows, fp32 [d], summed in fp64."""
     n = model.config.d_vocab
-    total = torch.zeros(model.config.d_model, dtype=torch.float64)
+    total = torch.zeros(model.config.d_model, dtype=torch.float64, device="cpu")
     for start in range(0, n, _ROWS):
-        total += _rows(model, torch.arange(start, min(n, start + _ROWS))).double().sum(0)
+        total += (
+            _rows(model, torch.arange(start, min(n, start + _ROWS), device="cpu")).double().sum(0)
+        )
     return (total / n).float()
 
 

@@ -24,7 +24,7 @@ def graph_of(
     have no node.
     """
     a, r = attribution, attribution.replacement
-    kept = torch.zeros(a.n_sources + len(logits.tokens), dtype=torch.bool)
+    kept = torch.zeros(a.n_sources + len(logits.tokens), dtype=torch.bool, device="cpu")
     kept[edges.targets] = True
     kept[a.embedding(0) : a.n_sources] = True
     errors = slice(a.n_features, a.embedding(0))
@@ -44,7 +44,14 @@ def graph_of(
         omitted[edges.targets[row]] = lost
         sources.append(numbers[at[there]])
         weights.append(edges.weights[row][there])
-        targets.append(torch.full((int(there.sum()),), int(numbers[edges.targets[row]])))
+        targets.append(
+            torch.full(
+                (int(there.sum()),),
+                int(numbers[edges.targets[row]]),
+                dtype=torch.int64,
+                device="cpu",
+            )
+        )
     bias = dict(zip(edges.targets, edges.bias, strict=True))
     tokens = r.frozen.tokens[0].tolist()
     make = _Nodes(attribution, logits, bias, omitted)

@@ -168,4 +168,5 @@ class _Parts:
             return vector
         block: Any = frozen.model.blocks[layer]
         scale = frozen.scale(layer, "ln2_post")[position]
-        return vector * block.ln2_post.w.float() / scale
+        scaled: torch.Tensor = vector * block.ln2_post.w.float() / scale
+        return scaled

@@ -114,7 +114,7 @@ def _listed(encoded: dict[int, Features]) -> ActiveFeatures:
     spans, at = {}, 0
     for i, each in encoded.items():
         n = len(each.values)
-        layers.append(torch.full((n,), i))
+        layers.append(torch.full((n,), i, dtype=torch.int64, device="cpu"))
         positions.append(each.rows())
         numbers.append(each.indices.long())
         values.append(each.values)

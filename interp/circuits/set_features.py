@@ -59,7 +59,9 @@ class _Setting:
             acts = self._traced.transcoders.encode(layer, tensor[0].float()).dense()
             now = [float(acts[n.position, n.feature]) for n in nodes]
             self._changes[layer] = torch.tensor(
-                [self._values[n] - a for n, a in zip(nodes, now, strict=True)]
+                [self._values[n] - a for n, a in zip(nodes, now, strict=True)],
+                dtype=torch.float32,
+                device="cpu",
             )
 
         return read
@@ -71,8 +73,8 @@ class _Setting:
             for source in t.sources(layer):
                 if source in self._changes:
                     nodes = self._of(source, "feature")
-                    features = torch.tensor([node.feature for node in nodes])
-                    positions = torch.tensor([node.position for node in nodes])
+                    features = torch.tensor([node.feature for node in nodes], device="cpu")
+                    positions = torch.tensor([node.position for node in nodes], device="cpu")
                     y = y + weighted_decoders(
                         t, source, layer, features, self._changes[source], positions, n
                     )

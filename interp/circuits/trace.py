@@ -113,7 +113,7 @@ class _Tracer:
         self._n_features = n_features
         self._progress = progress
         self._edges = Edges(budget.edges)
-        self._visited = torch.zeros(attribution.n_features, dtype=torch.bool)
+        self._visited = torch.zeros(attribution.n_features, dtype=torch.bool, device="cpu")
         self._layer = attribution.replacement.features.layer
 
     def edges(self) -> Edges:
@@ -136,7 +136,7 @@ class _Tracer:
         if n >= int((~self._visited).sum()):
             return (~self._visited).nonzero()[:, 0]
         n_sources = self._attribution.n_sources
-        begin = torch.zeros(n_sources + len(self._logits.tokens), dtype=torch.float64)
+        begin = torch.zeros(n_sources + len(self._logits.tokens), dtype=torch.float64, device="cpu")
         begin[n_sources:] = self._logits.weights()
         found = influence(self._levels(), begin)[: len(self._visited)]
         found[self._visited] = -1.0
@@ -152,8 +152,8 @@ class _Tracer:
             layers.setdefault(layer, []).append(row)
         found = []
         for _, rows in sorted(layers.items(), reverse=True):
-            targets = torch.tensor([e.targets[row] for row in rows])
-            counts = torch.tensor([len(e.sources[row]) for row in rows])
+            targets = torch.tensor([e.targets[row] for row in rows], device="cpu")
+            counts = torch.tensor([len(e.sources[row]) for row in rows], device="cpu")
             sources = torch.cat([e.sources[row] for row in rows]).long()
             weights = torch.cat([e.weights[row] for row in rows])
             found.append(Level(targets, counts, sources, weights))
@@ -191,7 +191,7 @@ def _one_prompt(model: HookedTransformer, prompt: Tokens) -> torch.Tensor:
     else:
         if isinstance(prompt, Sequence) and any(isinstance(each, str) for each in prompt):
             raise ValueError("trace: one prompt at a time; a graph is of one sequence")
-        tokens = torch.tensor(prompt, dtype=torch.int64)
+        tokens = torch.tensor(prompt, dtype=torch.int64, device="cpu")
     tokens = tokens[None] if tokens.ndim == 1 else tokens
     if tokens.ndim != 2 or tokens.shape[0] != 1 or tokens.shape[1] < 1:
         raise ValueError(f"trace: expected one sequence of tokens, got shape {list(tokens.shape)}")

@@ -253,7 +253,7 @@ def weighted_decoders(
     """Returns what features of `source`, sorted by position, with these values add to `layer`,
     fp32 [T, d], by ascending entry."""
     table, rows = transcoders.decoder(source, layer, features)
-    starts = torch.searchsorted(positions, torch.arange(n_rows + 1))
+    starts = torch.searchsorted(positions, torch.arange(n_rows + 1, device="cpu"))
     return kernels.weighted_sums(values, rows, starts, table)
 
 

@@ -4,7 +4,7 @@ from .config import DictionaryConfig, DictionaryError
 from .cross_layer import CrossLayerConfig, CrossLayerTranscoder, load_cross_layer
 from .dictionary import Dictionary
 from .features import Features
-from .load import check_fits, load_dictionaries, load_dictionary
+from .load import check_fits, check_hooks, load_dictionaries, load_dictionary
 
 __all__ = [
     "CrossLayerConfig",
@@ -14,6 +14,7 @@ __all__ = [
     "DictionaryError",
     "Features",
     "check_fits",
+    "check_hooks",
     "load_cross_layer",
     "load_dictionaries",
     "load_dictionary",

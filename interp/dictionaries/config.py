@@ -1,4 +1,4 @@
-"""What a dictionary is, as data, under SAELens's names."""
+"""The definition of a dictionary as data, under SAELens's names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 ARCHITECTURES = (
     "standard",
     "topk",
+    "abstopk",
     "jumprelu",
     "gated",
     "transcoder",
@@ -22,6 +23,10 @@ ARCHITECTURES = (
 """Those that can be read and run. BatchTopK and Matryoshka dictionaries are JumpReLU ones, once
 they are trained."""
 
+NORMALIZATIONS = ("none", "constant_norm_rescale", "layer_norm")
+"""What can be done to every row before it is encoded, and undone after decoding: scaling it to a
+norm of sqrt(d_in), or subtracting its mean and dividing by its deviation, both as SAELens does."""
+
 _LARGEST = 1 << 26
 _REFUSED = {
     "crosscoder": "crosscoders read several layers or models at once, which nothing here runs",
@@ -29,7 +34,6 @@ _REFUSED = {
     "runs",
     "temporal": "temporal SAEs read earlier positions",
     "matching_pursuit": "matching-pursuit SAEs encode step by step",
-    "abstopk": "AbsTopK features are negative, too",
     "batchtopk": "a BatchTopK dictionary is saved as jumprelu, with the threshold it learned",
     "matryoshka_batchtopk": "a Matryoshka dictionary is saved as jumprelu, with the threshold it "
     "learned",
@@ -56,6 +60,7 @@ class DictionaryConfig:
         apply_b_dec_to_input: Whether b_dec is taken from the input before encoding.
         rescale_acts_by_decoder_norm: Whether top-k ranks pre-activations times the norm of their
             decoder row.
+        normalize_activations: One of `NORMALIZATIONS`.
         metadata: What else SAELens keeps: model_name, context_size, prepend_bos, and ours,
             model_fingerprint among them.
     """
@@ -69,6 +74,7 @@ class DictionaryConfig:
     k: int | None = None
     apply_b_dec_to_input: bool = True
     rescale_acts_by_decoder_norm: bool = False
+    normalize_activations: str = "none"
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,13 +97,30 @@ class DictionaryConfig:
                 raise DictionaryError(f"k = {k!r}: expected an integer from 1 to d_sae")
         if not self.is_transcoder and self.d_out != self.d_in:
             raise DictionaryError(f"an SAE writes where it reads, but d_out = {self.d_out}")
+        if self.normalize_activations not in NORMALIZATIONS:
+            raise DictionaryError(
+                f"normalize_activations = {self.normalize_activations!r}: expected one of "
+                f"{', '.join(NORMALIZATIONS)}"
+            )
+        if self.is_transcoder and self.normalize_activations != "none":
+            raise DictionaryError("normalize_activations: a transcoder writes rows of another kind")
         if not self.hook_name:
             raise DictionaryError("hook_name is empty: a dictionary says which hook it reads")
 
     @property
     def selects_top_k(self) -> bool:
         """Whether the k largest pre-activations are the active features."""
-        return self.architecture.startswith("topk")
+        return self.architecture.startswith("topk") or self.is_signed
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the k largest by magnitude are active, whatever their signs."""
+        return self.architecture == "abstopk"
+
+    @property
+    def decodes_with_input(self) -> bool:
+        """Whether decoding needs the rows that were encoded."""
+        return self.has_skip or self.normalize_activations != "none"
 
     @property
     def has_threshold(self) -> bool:

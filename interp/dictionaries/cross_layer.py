@@ -8,25 +8,22 @@ Files are circuit-tracer's: config.yaml, and for each layer i `W_enc_i.safetenso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ...model.sources.json_file import read_text
-from ...model.weights.checkpoint import CheckpointError
 from ..activations.atomic import write_json, write_tensors
 from . import kernels
 from .config import DictionaryError
 from .features import Features
-
-CONFIG = "config.yaml"
-_KIND = "cross_layer_transcoder"
+from .formats.circuit_tracer import CONFIG
+from .formats.circuit_tracer import CROSS_LAYER as _KIND
+from .formats.flat_yaml import read_flat_yaml
+from .formats.reading import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +56,9 @@ class CrossLayerConfig:
             raise DictionaryError(
                 f"activation = {self.activation!r}: expected 'relu', 'jumprelu' or 'topk'"
             )
+        for name in ("feature_input_hook", "feature_output_hook", "model_name"):
+            if not isinstance(getattr(self, name), str):
+                raise DictionaryError(f"{name} = {getattr(self, name)!r}: expected a name")
         if self.activation == "topk" and not (
             isinstance(self.k, int) and 1 <= self.k <= self.d_sae
         ):
@@ -91,6 +91,8 @@ class CrossLayerTranscoder(nn.Module):
                 raise DictionaryError(f"{name}: expected shape {list(shape)}, got {found}")
             if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
                 raise DictionaryError(f"{name} holds values that are no finite numbers")
+            if name.startswith("threshold_") and not bool((x >= 0).all()):
+                raise DictionaryError(f"{name} is below 0, which would let negative features be")
             narrow = name.startswith("W_") and x.dtype in (torch.bfloat16, torch.float16)
             self.register_parameter(
                 name, nn.Parameter(x if narrow else x.float(), requires_grad=False)
@@ -172,25 +174,22 @@ class CrossLayerTranscoder(nn.Module):
 
 
 def load_cross_layer(path: str | Path) -> CrossLayerTranscoder:
-    """Reads a folder that `CrossLayerTranscoder.save_model` wrote.
+    """Reads a folder of circuit-tracer, as `CrossLayerTranscoder.save_model` writes it, too.
 
     Raises FileNotFoundError for one without config.yaml, and DictionaryError for one that is
-    damaged, lacks a layer, or whose config.yaml is not JSON.
+    damaged or lacks a layer.
     """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder}: there is no {CONFIG}")
-    try:
-        found = json.loads(read_text(folder / CONFIG))
-    except (ValueError, RecursionError, CheckpointError) as error:
-        raise DictionaryError(f"{folder / CONFIG}: expected JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("model_kind") != _KIND:
+    found = read_flat_yaml(folder / CONFIG)
+    if found.get("model_kind") != _KIND:
         raise DictionaryError(f"{folder / CONFIG}: model_kind is not {_KIND}")
     n_layers = 0
     tensors: dict[str, torch.Tensor] = {}
     while (folder / f"W_enc_{n_layers}.safetensors").is_file():
         for kind in ("enc", "dec"):
-            tensors |= _read(folder / f"W_{kind}_{n_layers}.safetensors")
+            tensors |= read_tensors(folder / f"W_{kind}_{n_layers}.safetensors")
         n_layers += 1
     first = tensors.get("W_enc_0")
     if first is None or first.ndim != 2:
@@ -198,23 +197,19 @@ def load_cross_layer(path: str | Path) -> CrossLayerTranscoder:
     d_sae, d_model = first.shape
     names = ("activation", "k", "feature_input_hook", "feature_output_hook", "model_name")
     values = {name: found[name] for name in names if found.get(name) is not None}
+    values.setdefault("activation", "jumprelu" if "threshold_0" in tensors else "relu")
+    metadata = found.get("bitlens")
     config = CrossLayerConfig(
         n_layers=n_layers,
         d_model=d_model,
         d_sae=d_sae,
-        metadata=found.get("bitlens") or {},
+        metadata=metadata if isinstance(metadata, dict) else {},
         **values,
     )
+    if extra := tensors.keys() - config.tensor_shapes().keys():
+        raise DictionaryError(f"{folder}: nothing here has a use for tensor {min(extra)!r}")
     return CrossLayerTranscoder(config, tensors)
 
 
 def _with_encoder(i: int) -> tuple[str, ...]:
     return (f"W_enc_{i}", f"b_enc_{i}", f"b_dec_{i}", f"threshold_{i}")
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DictionaryError(f"{path}: {error}") from error

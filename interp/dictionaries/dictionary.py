@@ -16,7 +16,9 @@ from .config import DictionaryConfig, DictionaryError
 from .differentiable import Decode, Encode, Skip, needs_graph
 from .encoder import Encoder
 from .features import Features
-from .folder import save_folder
+from .formats import WRITERS
+
+Format = Literal["sae_lens", "sparsify", "circuit_tracer"]
 
 MATRICES = ("W_enc", "W_dec", "W_skip")
 """The tensors that may be narrower than fp32."""
@@ -37,6 +39,8 @@ class Dictionary(nn.Module):
         b_dec: [d_out].
         threshold: [F], of JumpReLU architectures.
         W_skip: [d_out, d_in], of skip transcoders.
+        encoder: Decides which features are active, in two steps: scores, then a selection.
+        folder: Where it was loaded from; None for one that was not.
     """
 
     W_enc: nn.Parameter
@@ -53,6 +57,7 @@ class Dictionary(nn.Module):
         """Takes the tensors that `cfg` lists. Raises DictionaryError for one that does not fit."""
         super().__init__()
         self.cfg = cfg
+        self.folder: Path | None = None
         shapes = cfg.tensor_shapes()
         if missing := shapes.keys() - tensors.keys():
             raise DictionaryError(f"{cfg.architecture}: no tensor {min(missing)!r}")
@@ -67,7 +72,7 @@ class Dictionary(nn.Module):
             if name not in MATRICES or x.dtype not in (torch.bfloat16, torch.float16):
                 x = x.float()
             setattr(self, name, nn.Parameter(x, requires_grad=False))
-        self._encoder = Encoder(self)
+        self.encoder = Encoder(self)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,7 +91,7 @@ class Dictionary(nn.Module):
 
     def encoded_by(self) -> list[nn.Parameter]:
         """Returns the parameters that `encode` depends on."""
-        return self._encoder.parameters()
+        return self.encoder.parameters()
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the features' activations, fp32 [..., F], of rows x [..., d_in].
@@ -94,6 +99,11 @@ class Dictionary(nn.Module):
         Raises ValueError for rows of another width or that hold NaN.
         """
         if needs_graph(x, *self.parameters()):
+            if self.cfg.normalize_activations != "none":
+                raise ValueError(
+                    "encode: no gradients flow through "
+                    f"{self.cfg.normalize_activations}: call it under torch.no_grad()"
+                )
             rows = x.reshape(-1, self.cfg.d_in)
             acts: torch.Tensor = Encode.apply(rows, self, *self.encoded_by())  # type: ignore[no-untyped-call]
             return acts.view(*x.shape[:-1], self.cfg.d_sae)
@@ -112,7 +122,7 @@ class Dictionary(nn.Module):
         rows = x.detach().reshape(-1, self.cfg.d_in).float()
         if bool(torch.isnan(rows).any()):
             raise ValueError("encode: the activations hold NaN")
-        return self._encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
+        return self.encoder(rows, (*x.shape[:-1], self.cfg.d_sae))
 
     def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what 0, a threshold or the k-th largest is compared with, fp32 [..., F].
@@ -122,7 +132,7 @@ class Dictionary(nn.Module):
         if self.cfg.architecture == "gated":
             raise ValueError("pre_activations: a gated SAE has two of them, gate and magnitude")
         rows = x.detach().reshape(-1, self.cfg.d_in).float()
-        pre = self._encoder.pre_activations(self._encoder.centred(rows))
+        pre = self.encoder.pre_activations(self.encoder.centred(rows))
         return pre.view(*x.shape[:-1], self.cfg.d_sae)
 
     def decode(self, acts: torch.Tensor | Features, x: torch.Tensor | None = None) -> torch.Tensor:
@@ -130,13 +140,15 @@ class Dictionary(nn.Module):
 
         Args:
             acts: Dense [..., F], or the Features of `encode_sparse`.
-            x: The rows that were encoded, which a skip transcoder adds a map of.
+            x: The rows that were encoded: a skip transcoder adds a map of them, and a dictionary
+                that normalises rows has to undo it.
 
         Raises:
-            ValueError: acts of another width, or a skip transcoder without `x`.
+            ValueError: acts of another width, or a dictionary of these kinds without `x`.
         """
-        if self.cfg.has_skip and x is None:
-            raise ValueError("decode: a skip transcoder needs x, the rows that were encoded")
+        if self.cfg.decodes_with_input and x is None:
+            kind = "a skip transcoder" if self.cfg.has_skip else "a dictionary of normalised rows"
+            raise ValueError(f"decode: {kind} needs x, the rows that were encoded")
         width = acts.shape[-1]
         if width != self.cfg.d_sae:
             raise ValueError(f"decode: {width} features; this dictionary has {self.cfg.d_sae}")
@@ -152,7 +164,12 @@ class Dictionary(nn.Module):
             y = kernels.weighted_sums(
                 features.values, features.indices, features.indptr, self._decoder(), self.b_dec
             ).view(*features.shape[:-1], self.cfg.d_out)
-        return y if x is None or not self.cfg.has_skip else y + self._skip(x)
+        if x is None or not self.cfg.decodes_with_input:
+            return y
+        if self.cfg.has_skip:
+            return y + self._skip(x)
+        scaling = self.encoder.row_scaling(x.detach().reshape(-1, self.cfg.d_in).float())
+        return scaling.undone(y.view(-1, self.cfg.d_out)).view(y.shape)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `decode(encode(x))`."""
@@ -160,17 +177,21 @@ class Dictionary(nn.Module):
             return self.decode(self.encode(x), x)
         return self.decode(self.encode_sparse(x), x)
 
-    def save_model(self, path: str | Path, format: Literal["sae_lens"] = "sae_lens") -> None:
-        """Writes a folder that SAELens and `load_dictionary` read.
+    def save_model(self, path: str | Path, format: Format = "sae_lens") -> None:
+        """Writes a folder that `load_dictionary` and the format's own library read.
 
-        Raises ValueError for a format that is none, and OSError where it cannot be written.
+        "circuit_tracer" adds a transcoder's layer to the set in the folder; sparsify takes the hook
+        from the folder's name.
+
+        Raises ValueError for a format that is none or cannot hold this dictionary, and OSError
+        where it cannot be written.
         """
-        if format != "sae_lens":
-            raise ValueError(f"format = {format!r}: expected 'sae_lens'")
-        save_folder(self.cfg, dict(self.named_parameters()), Path(path))
+        if format not in WRITERS:
+            raise ValueError(f"format = {format!r}: expected one of {', '.join(WRITERS)}")
+        WRITERS[format](self.cfg, dict(self.named_parameters()), Path(path))
 
     def _decoder(self) -> torch.Tensor:
-        table = self._encoder.widened(self.W_dec)
+        table = self.encoder.widened(self.W_dec)
         if self.cfg.rescale_acts_by_decoder_norm:
             table = table.clone()
             kernels.unit_rows_(table)
@@ -181,7 +202,7 @@ class Dictionary(nn.Module):
         if needs_graph(x, self.W_skip):
             y: torch.Tensor = Skip.apply(rows, self.W_skip)  # type: ignore[no-untyped-call]
         else:
-            y = kernels.dense(rows.float(), self._encoder.widened(self.W_skip), None)
+            y = kernels.dense(rows.float(), self.encoder.widened(self.W_skip), None)
         return y.view(*x.shape[:-1], self.cfg.d_out)
 
     def extra_repr(self) -> str:

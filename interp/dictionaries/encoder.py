@@ -1,4 +1,4 @@
-"""Which features are active, by architecture.
+"""Encoders: the features that are active, by architecture.
 
 Shapes: N rows, F features, d width.
 """
@@ -16,6 +16,7 @@ from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
 from . import kernels
 from .config import DictionaryConfig
 from .features import Features
+from .row_scaling import RowScaling, row_scaling
 
 T = TypeVar("T")
 
@@ -50,29 +51,50 @@ class Encoder:
 
     def __call__(self, rows: torch.Tensor, shape: tuple[int, ...]) -> Features:
         """Returns the active features of fp32 rows [N, d], as Features of this shape."""
-        d, cfg = self._dictionary, self._dictionary.cfg
+        return self.select(self.scores(rows), shape)
+
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns what decides which features of fp32 rows [N, d] are active, fp32 [N, F]: their
+        pre-activations, or the product that a gated SAE makes both gate and magnitude of."""
         x = self.centred(rows)
+        gated = self._dictionary.cfg.architecture == "gated"
+        return self._product(x, None) if gated else self.pre_activations(x)
+
+    def select(self, scores: torch.Tensor, shape: tuple[int, ...]) -> Features:
+        """Returns the features that are active by their scores, as Features of this shape."""
+        d, cfg = self._dictionary, self._dictionary.cfg
         if cfg.architecture == "gated":
-            return Features.from_dense(self._gated(x)).reshaped(shape)
-        pre = self.pre_activations(x)
+            return Features.from_dense(self._gated(scores)).reshaped(shape)
         if cfg.selects_top_k:
             assert cfg.k is not None
-            return Features.from_top_k(kernels.top_k(pre, cfg.k), shape)
-        active = pre > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
-        return Features.from_dense(pre.where(active, 0.0)).reshaped(shape)
+            if cfg.is_signed:
+                return Features.from_magnitudes(kernels.top_k(scores.abs(), cfg.k), scores, shape)
+            return Features.from_top_k(kernels.top_k(scores, cfg.k), shape)
+        active = scores > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
+        return Features.from_dense(scores.where(active, 0.0)).reshaped(shape)
 
     def centred(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns the rows that the encoder's product reads."""
+        """Returns the rows that the encoder's product reads: normalised, and less b_dec."""
         d = self._dictionary
+        if d.cfg.normalize_activations != "none":
+            rows = self.row_scaling(rows).applied(rows)
         return rows - d.b_dec.detach() if d.cfg.apply_b_dec_to_input else rows
+
+    def row_scaling(self, rows: torch.Tensor) -> RowScaling:
+        """Returns how each row is normalised, by the kind that the dictionary has."""
+        return row_scaling(self._dictionary.cfg.normalize_activations, rows)
 
     def pre_activations(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what is compared with 0, a threshold or the k-th largest, fp32 [N, F]."""
         d = self._dictionary
         pre = self._product(x, d.b_enc.detach())
         if d.cfg.rescale_acts_by_decoder_norm:
-            pre = pre * kernels.sums_of_squares(self.widened(d.W_dec)).sqrt()
+            pre = pre * self.decoder_norms()
         return pre
+
+    def decoder_norms(self) -> torch.Tensor:
+        """Returns the norm of each feature's decoder row, fp32 [F]."""
+        return kernels.sums_of_squares(self.widened(self._dictionary.W_dec)).sqrt()
 
     def widened(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         """Returns a matrix in fp32, kept until it changes."""
@@ -80,9 +102,8 @@ class Encoder:
             return parameter.detach()
         return self._keep(f"fp32 {id(parameter)}", parameter, lambda: parameter.detach().float())
 
-    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+    def _gated(self, product: torch.Tensor) -> torch.Tensor:
         d = self._dictionary
-        product = self._product(x, None)
         magnitude = product * exp(d.r_mag.detach()) + d.b_mag.detach()
         active = (product + d.b_gate.detach() > 0) & (magnitude > 0)
         return magnitude.where(active, 0.0)

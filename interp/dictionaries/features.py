@@ -32,11 +32,18 @@ class Features:
         return cls._kept(top.values > 0, top.indices, top.values, shape)
 
     @classmethod
+    def from_magnitudes(cls, top: TopK, signed: torch.Tensor, shape: tuple[int, ...]) -> Features:
+        """Returns the entries of a top-k selection of magnitudes that are not 0, with their
+        signs."""
+        values = signed.gather(1, top.indices.long().clamp(min=0))
+        return cls._kept(top.values > 0, top.indices, values, shape)
+
+    @classmethod
     def from_dense(cls, acts: torch.Tensor) -> Features:
         """Returns the entries of dense activations [..., F] that are not 0."""
         rows = acts.reshape(-1, acts.shape[-1])
         active = rows != 0
-        indices = torch.arange(rows.shape[1], dtype=torch.int32).expand(rows.shape)
+        indices = torch.arange(rows.shape[1], dtype=torch.int32, device="cpu").expand(rows.shape)
         return cls._kept(active, indices, rows.float(), tuple(acts.shape))
 
     @classmethod
@@ -47,7 +54,7 @@ class Features:
         values: torch.Tensor,
         shape: tuple[int, ...],
     ) -> Features:
-        indptr = torch.zeros(len(kept) + 1, dtype=torch.int64)
+        indptr = torch.zeros(len(kept) + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(kept.sum(1), 0, out=indptr[1:])
         return cls(indptr, indices[kept].contiguous(), values[kept].contiguous(), shape)
 
@@ -61,11 +68,11 @@ class Features:
 
     def rows(self) -> torch.Tensor:
         """Returns the row of each entry, int64 [E]."""
-        return torch.repeat_interleave(torch.arange(self.n_rows), self.indptr.diff())
+        return torch.repeat_interleave(torch.arange(self.n_rows, device="cpu"), self.indptr.diff())
 
     def dense(self) -> torch.Tensor:
         """Returns the dense activations, fp32 [..., F]."""
-        out = torch.zeros(self.n_rows, self.shape[-1])
+        out = torch.zeros(self.n_rows, self.shape[-1], dtype=torch.float32, device="cpu")
         out[self.rows(), self.indices.long()] = self.values
         return out.view(self.shape)
 

@@ -63,13 +63,15 @@ def top_k(x: torch.Tensor, k: int) -> TopK:
     if not 1 <= k <= n:
         raise ValueError(f"top_k: k = {k} of {n} columns")
     values, indices = empty((rows, k)), empty((rows, k), torch.int32)
-    _core.top_k(x.data_ptr(), rows, n, k, values.data_ptr(), indices.data_ptr())
+    _core.top_k(x, rows, n, k, values, indices)
     return TopK(values, indices)
 
 
 def row_starts(n_rows: int, per_row: int) -> torch.Tensor:
     """Returns where each row's entries begin if all have as many, int64 [N + 1]."""
-    return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64)[: n_rows + 1]
+    return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64, device="cpu")[
+        : n_rows + 1
+    ]
 
 
 def weighted_sums(
@@ -88,8 +90,8 @@ def weighted_sums(
     _check_entries(starts, coefs, indices)
     out = empty((n_rows, d))
     _core.weighted_sums(
-        coefs.data_ptr(), indices.data_ptr(), starts.data_ptr(), n_rows, table.data_ptr(),
-        len(table), d, 0 if bias is None else bias.data_ptr(), out.data_ptr(),
+        coefs, indices, starts, n_rows, table,
+        len(table), d, bias, out,
     )  # fmt: skip
     return out
 
@@ -103,8 +105,8 @@ def gathered_dots(
     _check_entries(starts, indices)
     out = empty((indices.numel(),))
     _core.gathered_dots(
-        x.data_ptr(), indices.data_ptr(), starts.data_ptr(), len(starts) - 1, table.data_ptr(),
-        len(table), table.shape[1], out.data_ptr(),
+        x, indices, starts, len(starts) - 1, table,
+        len(table), table.shape[1], out,
     )  # fmt: skip
     return out
 
@@ -112,30 +114,28 @@ def gathered_dots(
 def by_column(indices: torch.Tensor, n_columns: int) -> Columns:
     """Returns the entries with these column indices, int32, sorted by column; -1 is left out."""
     indices = indices.contiguous()
-    starts = torch.empty(n_columns + 1, dtype=torch.int64)
-    order = torch.empty(indices.numel(), dtype=torch.int32)
-    _core.by_column(
-        indices.data_ptr(), indices.numel(), n_columns, starts.data_ptr(), order.data_ptr()
-    )
+    starts = torch.empty(n_columns + 1, dtype=torch.int64, device="cpu")
+    order = torch.empty(indices.numel(), dtype=torch.int32, device="cpu")
+    _core.by_column(indices, indices.numel(), n_columns, starts, order)
     return Columns(starts, order[: int(starts[-1])])
 
 
 def sums_of_squares(x: torch.Tensor) -> torch.Tensor:
     """Returns the sum of squares of each row of x, fp32 [N, d] -> [N]."""
     x = x.detach().contiguous()
-    out = torch.empty(len(x), dtype=torch.float32)
-    _core.sums_of_squares(x.data_ptr(), len(x), x.shape[1], out.data_ptr())
+    out = torch.empty(len(x), dtype=torch.float32, device="cpu")
+    _core.sums_of_squares(x, len(x), x.shape[1], out)
     return out
 
 
 def unit_rows_(w: torch.Tensor) -> None:
     """Divides each row of w, fp32 [F, d], by its norm, in place; a zero row stays."""
-    _core.unit_rows(w.data_ptr(), len(w), w.shape[1])
+    _core.unit_rows(w, len(w), w.shape[1])
 
 
 def project_rows_(g: torch.Tensor, w: torch.Tensor) -> None:
     """Takes from each row of g, in place, what lies along the row of w, whose norm is 1."""
-    _core.project_rows(g.data_ptr(), w.data_ptr(), len(g), g.shape[1])
+    _core.project_rows(g, w, len(g), g.shape[1])
 
 
 def _check_entries(starts: torch.Tensor, *entries: torch.Tensor) -> None:

@@ -12,12 +12,15 @@ import torch
 from ...model.hooks.widths import hook_width
 from .config import DictionaryError
 from .dictionary import Dictionary
-from .folder import CONFIG, read_folder
+from .formats import layout_of, read
+from .formats.circuit_tracer import CONFIG as SET_CONFIG
+from .formats.circuit_tracer import layer_files
+from .hub import HubDictionary
 
 if TYPE_CHECKING:
     from ...model.transformer import HookedTransformer
 
-_SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
+SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
 _PACKAGE = "bitlens_smollm2_dictionary"
 _IN_CLONE = Path("data", "smollm2_dictionary", _PACKAGE)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +37,11 @@ def load_dictionary(
     """Loads a dictionary.
 
     Args:
-        source: A SAELens folder, or the alias of one that bitlens brings:
-            "smollm2-135m-instruct/blocks.15.hook_resid_post".
+        source: A folder of SAELens, sparsify, Gemma Scope, Gemma Scope 2 or Llama Scope; a layer's
+            file of circuit-tracer's transcoder sets; one of these on the Hugging Face hub,
+            "hf://org/name/folder" or "hf://org/name@revision/folder"; one of SAELens's ids,
+            "release:sae_id", of Gemma Scope, Llama Scope and Qwen 3's transcoders; or the alias of
+            one that bitlens brings: "smollm2-135m-instruct/blocks.15.hook_resid_post".
         model: The model to use it on, whose hooks and fingerprint it must fit.
         device: Where its weights go.
         dtype: Of its matrices; None keeps what is stored. Biases and thresholds stay fp32.
@@ -43,14 +49,16 @@ def load_dictionary(
 
     Raises:
         FileNotFoundError: no such folder, or a shipped dictionary that is not installed.
+        FetchError: one on the hub that cannot be fetched.
         DictionaryError: a damaged or unsupported one, or one that does not fit the model.
     """
     path = find_dictionary(source)
-    cfg, tensors = read_folder(path)
+    cfg, tensors = read(path)
     try:
         dictionary = Dictionary(cfg, tensors)
     except DictionaryError as error:
         raise DictionaryError(f"{path}: {error}") from error
+    dictionary.folder = path
     if model is not None:
         check_fits(dictionary, model, strict=strict)
     if dtype is not None:
@@ -61,17 +69,22 @@ def load_dictionary(
 def load_dictionaries(
     source: str | Path, *, model: HookedTransformer | None = None
 ) -> dict[str, Dictionary]:
-    """Loads every dictionary below a folder; returns them by the hook that each reads.
+    """Loads every dictionary below a folder, or a set of transcoders; returns them by the hook that
+    each reads.
 
     Raises as `load_dictionary` does; DictionaryError, too, for two of one hook.
     """
     root = find_dictionary(source, single=False)
-    folders = sorted(path.parent for path in root.rglob(CONFIG))
-    if not folders:
-        raise FileNotFoundError(f"{root}: no folder below it holds a {CONFIG}")
+    if (root / SET_CONFIG).is_file():
+        paths = layer_files(root)
+    else:
+        below = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
+        paths = [path for path in below if layout_of(path) is not None]
+    if not paths:
+        raise FileNotFoundError(f"{root}: no folder below it holds a dictionary")
     found: dict[str, Dictionary] = {}
-    for folder in folders:
-        dictionary = load_dictionary(folder, model=model)
+    for path in paths:
+        dictionary = load_dictionary(path, model=model)
         if dictionary.cfg.hook_name in found:
             raise DictionaryError(f"{root} holds two dictionaries of {dictionary.cfg.hook_name}")
         found[dictionary.cfg.hook_name] = dictionary
@@ -79,18 +92,21 @@ def load_dictionaries(
 
 
 def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
-    """Returns the folder that a source names.
+    """Returns the folder or file that a source names, fetched from the hub if need be.
 
-    Raises FileNotFoundError naming what exists, or what to install.
+    Raises FileNotFoundError naming what exists, or what to install; FetchError.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() or (single and path.is_file()):
         return path
-    if str(source) in _SHIPPED:
+    if str(source) in SHIPPED:
         return _shipped(path.name)
+    if isinstance(source, str) and (on_hub := HubDictionary.parse(source)) is not None:
+        return on_hub.fetch(single=single)
     what = "dictionary" if single else "folder of dictionaries"
     raise FileNotFoundError(
-        f"{source}: no such {what}; expected a folder with {CONFIG}, or {_SHIPPED[0]!r}"
+        f"{source}: no such {what}; expected a folder, hf://org/name/folder, release:sae_id of "
+        f"Gemma Scope, Llama Scope or Qwen 3's transcoders, or {SHIPPED[0]!r}"
     )
 
 
@@ -100,15 +116,8 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
     Hooks and widths must be the model's. So must the fingerprint, if the dictionary carries one:
     with `strict` another one raises, without it warns.
     """
+    check_hooks(dictionary, model)
     cfg = dictionary.cfg
-    for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
-        if name not in model.hook_dict:
-            raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
-        found = hook_width(model.config, name)
-        if found != width:
-            raise DictionaryError(
-                f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
-            )
     expected = cfg.metadata.get("model_fingerprint")
     if expected is not None and expected != model.fingerprint():
         message = (
@@ -119,6 +128,20 @@ def check_fits(dictionary: Dictionary, model: HookedTransformer, *, strict: bool
         if strict:
             raise DictionaryError(message + " (strict=False loads it all the same)")
         warnings.warn(message, stacklevel=3)
+
+
+def check_hooks(dictionary: Dictionary, model: HookedTransformer) -> None:
+    """Raises DictionaryError where a model lacks a hook of a dictionary, or has it in another
+    width."""
+    cfg = dictionary.cfg
+    for name, width in ((cfg.hook_name, cfg.d_in), (cfg.hook_name_out, cfg.d_out)):
+        if name not in model.hook_dict:
+            raise DictionaryError(f"the dictionary's hook {name} is none of {model.name}'s")
+        found = hook_width(model.config, name)
+        if found != width:
+            raise DictionaryError(
+                f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
+            )
 
 
 def _shipped(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""How good a dictionary is: what it reconstructs, what the model loses, which features live."""
+"""Judges a dictionary: its reconstructions, the model's loss with them, its living features."""
 
 from .compare import Comparison, compare
 from .control import random_dictionary

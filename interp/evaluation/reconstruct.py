@@ -50,7 +50,7 @@ def reconstruct(
     for at in range(0, len(read), step):
         source = read[at : at + step]
         features = dictionary.encode_sparse(source)
-        x_hat = dictionary.decode(features, source if cfg.has_skip else None)
+        x_hat = dictionary.decode(features, source if cfg.decodes_with_input else None)
         yield Reconstructed(features, written[at : at + step].float(), x_hat, kept[at : at + step])
 
 

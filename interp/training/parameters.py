@@ -96,6 +96,6 @@ def _adam(
 ) -> None:
     g = g.contiguous()
     _core.adam(
-        g.data_ptr(), g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
-        p.data_ptr(), first.data_ptr(), second.data_ptr(),
+        g, g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
+        p, first, second,
     )  # fmt: skip

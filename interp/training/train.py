@@ -20,7 +20,7 @@ from ..activations.atomic import write_json
 from ..activations.documents import Text
 from ..activations.store import ActivationStore
 from ..dictionaries import Dictionary, load_dictionary
-from ..dictionaries.folder import CONFIG
+from ..dictionaries.formats.sae_lens import CONFIG
 from .checkpoint import CHECKPOINT
 from .config import TrainConfig
 from .log import TrainingLog

@@ -79,6 +79,16 @@ def fetch_from_hub(model: HubModel) -> tuple[HubModel, Path]:
     return pinned, path
 
 
+def fetch_files(repo: str, revision: str | None, allowed: Sequence[str]) -> Path:
+    """Downloads the files of a repository that match the patterns and are not cached.
+
+    Returns the folder of the commit, in which some may be missing. Pickles never are asked for.
+
+    Raises as `fetch_from_hub` does.
+    """
+    return _snapshot(HubModel(repo, revision), allowed, ignored=PICKLES)
+
+
 def _directory(model: HubModel) -> tuple[Path, Path]:
     folder = _snapshot(model, ["config.json", "generation_config.json", INDEX, *TOKENIZER_FILES])
     pinned = dataclasses.replace(model, revision=folder.name)
@@ -135,13 +145,15 @@ def _patterns(model: HubModel) -> list[str]:
     ]
 
 
-def _snapshot(model: HubModel, allowed: Sequence[str], ignored: str = "*/*") -> Path:
+def _snapshot(
+    model: HubModel, allowed: Sequence[str], ignored: str | Sequence[str] = "*/*"
+) -> Path:
     """The folder of the model's commit, with those of the files that there are."""
     library = _library(model)
     options: dict[str, Any] = {
         "revision": model.revision,
         "allow_patterns": list(allowed),
-        "ignore_patterns": [ignored],
+        "ignore_patterns": [ignored] if isinstance(ignored, str) else list(ignored),
         "library_name": "bitlens",
     }
     with _hub_errors(model, library):

@@ -106,3 +106,24 @@ def test_a_file_or_text_that_is_not_there_is_named(folder: Path, tmp_path: Path,
     code, _, err = run("train", file, "--output", tmp_path)
     assert code == 2
     assert "no file or folder /nowhere" in err
+
+
+def test_stability_is_told_and_printed(folder: Path, tmp_path: Path, run: Run) -> None:
+    file = config(folder, f"[dictionary]{DICTIONARY}")
+    assert run("train", file, "--output", tmp_path)[0] == 0
+    dictionary, text = tmp_path / "dictionary", ("--text", folder / "text.jsonl")
+    options = (folder / "model", dictionary, *text, "--n-tokens", "400", "--split", "all")
+    code, out, err = run("stability", *options)
+    assert code == 0, err
+    for words in ("lost in b", "gained in b", "certified not to have flipped"):
+        assert words in out
+    code, out, _ = run("stability", *options, "--json")
+    found = json.loads(out)
+    assert found["b"] == "bf16"
+    assert found["wrong"] == 0
+    assert found["certified_share"] == found["certified"] / found["pairs"]
+    code, out, _ = run("stability", *options, "--b", folder / "model", "--json")
+    assert json.loads(out)["lost"] == 0  # the same weights under the same policy
+    code, _, err = run("stability", *options, "--b", "fp32")
+    assert code == 2
+    assert "the same run as --a" in err

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from bitlens import load
+from bitlens.interp.dictionaries import DictionaryError
 from bitlens.model.config_error import ConfigError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.huggingface_config import config_from_huggingface
@@ -22,11 +23,12 @@ from bitlens.model.text.tokenizer import Tokenizer
 from bitlens.model.weights.architectures import huggingface_name
 from bitlens.model.weights.checkpoint import Checkpoint, CheckpointError
 from fuzz import seeds
+from fuzz.dictionaries import dictionary_files
 from fuzz.mutations import damage_bytes, damage_tree, encode, json_text
 from safetensors.torch import save
 from support.random_models import tensor_shapes
 
-DOCUMENTED = (CheckpointError, FileNotFoundError)
+DOCUMENTED = (CheckpointError, DictionaryError, FileNotFoundError)
 TEXTS = ("the thin 01 été", "", "<s></s>t\0\ud7ff\U0010ffff", "a" * 300 + "\r\n\t")
 
 Campaign = Callable[[Path, int], str]
@@ -176,6 +178,7 @@ CAMPAIGNS: Mapping[str, Campaign] = {
     "safetensors": safetensors,
     "tokenizer.json": tokenizer_json,
     "config.json": config_json,
+    "dictionary": dictionary_files,
 }
 
 _GGUF = seeds.gguf_models()

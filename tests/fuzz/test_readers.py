@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from bitlens.model.text.tokenizer import Tokenizer
-from fuzz import readers, seeds, worker
+from fuzz import dictionaries, readers, seeds, worker
 from fuzz.readers import CAMPAIGNS
 
 WORKER = Path(worker.__file__)
@@ -57,8 +57,9 @@ def run_worker(folder: Path, campaign: str, first: int, count: int) -> dict[str,
 def test_mutations_raise_or_read_soundly(tmp_path: Path, campaign: str) -> None:
     outcomes = run_worker(tmp_path, campaign, 0, PER_TEST)
     # Mutations so wild, or so tame, that one outcome were left would test nothing.
-    assert outcomes["CheckpointError"] > PER_TEST // 4
-    assert PER_TEST - outcomes["CheckpointError"] > PER_TEST // 50
+    refused = outcomes.get("CheckpointError", 0) + outcomes.get("DictionaryError", 0)
+    assert refused > PER_TEST // 4
+    assert PER_TEST - refused > PER_TEST // 50
 
 
 @pytest.mark.nightly
@@ -75,7 +76,8 @@ def test_mutations_are_fixed(tmp_path: Path) -> None:
         for _ in range(2):
             with contextlib.suppress(readers.DOCUMENTED):
                 campaign(tmp_path, 7)
-            written.append({f.name: f.read_bytes() for f in tmp_path.iterdir()})
+            files = (f for f in sorted(tmp_path.rglob("*")) if f.is_file())
+            written.append({str(f): f.read_bytes() for f in files})
         assert written[0] == written[1]
 
 
@@ -93,6 +95,11 @@ def test_the_undamaged_files_are_sound(tmp_path: Path) -> None:
     tokenizer = readers.tokenizer_from_directory(tmp_path, 64)
     assert tokenizer is not None
     assert readers.judge_tokenizer(tokenizer, 64) == "a tokenizer"
+
+
+@pytest.mark.parametrize("files", dictionaries.LAYOUTS, ids=lambda files: next(iter(files)))
+def test_the_undamaged_dictionaries_are_sound(tmp_path: Path, files: dictionaries.Files) -> None:
+    assert dictionaries.judge_files(tmp_path, files) in dictionaries.SOUND
 
 
 PLANTED = {

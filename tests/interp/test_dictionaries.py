@@ -99,7 +99,7 @@ def test_sparse_and_dense_are_one(architecture: str) -> None:
     assert same_bits(sparse.dense(), dense)
     assert sparse.shape == (4, 7, dictionary.cfg.d_sae)
     assert same_bits(dictionary.decode(sparse, x), dictionary.decode(dense, x))
-    assert sparse.l0() == pytest.approx(float((dense > 0).sum()) / 28)
+    assert sparse.l0() == pytest.approx(float((dense != 0).sum()) / 28)
     assert same_bits(Features.from_dense(dense).dense(), dense)
     # A row's features do not depend on its batch mates.
     assert same_bits(dictionary.encode(x[2, 3]), dense[2, 3])
@@ -198,7 +198,10 @@ def damaged(tmp_path: Path, changes: dict[str, Any]) -> Path:
         ({"d_in": -3}, "d_in = -3"),
         ({"d_in": "576"}, "d_in = '576'"),
         ({"d_sae": 1 << 40}, "d_sae"),
-        ({"normalize_activations": "layer_norm"}, "fold the normalisation"),
+        (
+            {"normalize_activations": "covariance_whitening"},
+            "normalize_activations = 'covariance_whitening'",
+        ),
         ({"metadata": {}}, "names no hook"),
         ({"metadata": 3}, "expected an object"),
         ({"d_sae": 47}, "expected shape"),
@@ -225,7 +228,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         load_dictionary(tmp_path)
     weights.unlink()
     (tmp_path / "ae.pt").write_bytes(b"pickle")
-    with pytest.raises(FileNotFoundError, match=r"ae\.pt, a pickle"):
+    with pytest.raises(FileNotFoundError, match=r"ae\.pt is a pickle"):
         load_dictionary(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such dictionary"):
         load_dictionary(tmp_path / "nowhere")
@@ -273,6 +276,7 @@ def test_a_cross_layer_transcoder_reads_one_layer_and_writes_later_ones(
     cfg = CrossLayerConfig(n_layers=3, d_model=8, d_sae=16, activation=activation, k=4)
     generator = torch.Generator().manual_seed(0)
     tensors = {n: torch.randn(s, generator=generator) for n, s in cfg.tensor_shapes().items()}
+    tensors |= {n: x.abs() for n, x in tensors.items() if n.startswith("threshold")}
     clt = CrossLayerTranscoder(cfg, tensors)
     x = torch.randn(3, 5, 8, generator=generator)
     features = [clt.encode(x[i], i) for i in range(3)]

@@ -110,8 +110,8 @@ def test_dots_squares_and_training_steps_have_the_same_bits_everywhere() -> None
         kernels.project_rows_(g, w)
         p, first, second = table.clone(), matrix(40, 577, seed=3), matrix(40, 577, seed=4).square()
         _core.adam(
-            g.data_ptr(), g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, p.data_ptr(),
-            first.data_ptr(), second.data_ptr(),
+            g, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, p,
+            first, second,
         )  # fmt: skip
         dots = kernels.gathered_dots(x, indices, starts, table)
         rows.append([dots, kernels.sums_of_squares(x), w, g, p, first, second])

@@ -29,7 +29,7 @@ def random_dictionary(
         d_out=hook_width(model.config, out),
         hook_name=hook_name,
         hook_name_out=out,
-        k=k if architecture.startswith("topk") else None,
+        k=k if "topk" in architecture else None,
         apply_b_dec_to_input=out == hook_name,
         metadata=metadata or {},
     )

@@ -1,4 +1,4 @@
-"""What is measured before the first step: limits of outliers, means and scales of every layer.
+"""Measurements before the first step: limits of outliers, means and scales of every layer.
 
 Shapes: L layers, N rows, d d_model.
 """
@@ -80,4 +80,4 @@ def _moments(layers: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             raise ValueError("the activations of a layer do not vary, or are not finite")
         means.append(mean)
         scales.append(1 / math.sqrt(variance))
-    return torch.stack(means), torch.tensor(scales)
+    return torch.stack(means), torch.tensor(scales, dtype=torch.float32, device="cpu")

@@ -85,7 +85,7 @@ def to_cross_layer(
     tensors: dict[str, torch.Tensor] = {}
     for i, p in enumerate(layers):
         n = config.reach(i, n_layers)
-        decoder = torch.zeros(config.d_sae, n_layers - i, d)
+        decoder = torch.zeros(config.d_sae, n_layers - i, d, dtype=torch.float32, device="cpu")
         factors = scales.y_scale[i : i + n][None, :, None]
         torch.div(p["W_dec"].view(config.d_sae, n, d), factors, out=decoder[:, :n])
         tensors[f"W_enc_{i}"] = p["W_enc"] * scales.x_scale[i]

@@ -54,7 +54,9 @@ class LayersTrainer:
         self.layers = initial_layers(config, self.calibration)
         mean = self.calibration.y_mean * self.calibration.y_scale[:, None]
         self.outputs = Parameters({"b_dec": mean}, unit_decoder=False)
-        self.last_fired = torch.zeros(len(self.layers), config.d_sae, dtype=torch.int64)
+        self.last_fired = torch.zeros(
+            len(self.layers), config.d_sae, dtype=torch.int64, device="cpu"
+        )
         self._first_loss = math.nan
         self._log = TrainingLog(folder)
         self._checkpoint = LayersCheckpoint(folder, config)
@@ -166,15 +168,21 @@ def initial_layers(config: LayersTrainConfig, scales: Calibration) -> list[Param
     n_layers, d = scales.x_mean.shape
     layers = []
     for i in range(n_layers):
-        encoder = torch.randn(config.d_sae, d, generator=generator)
+        encoder = torch.randn(
+            config.d_sae, d, generator=generator, dtype=torch.float32, device="cpu"
+        )
         kernels.unit_rows_(encoder)
         mean = scales.x_mean[i : i + 1] * scales.x_scale[i]
         values = {
             "W_enc": encoder,
             "b_enc": -kernels.dense(mean, encoder, None)[0],
-            "W_dec": torch.zeros(config.d_sae, config.reach(i, n_layers) * d),
+            "W_dec": torch.zeros(
+                config.d_sae, config.reach(i, n_layers) * d, dtype=torch.float32, device="cpu"
+            ),
         }
         if config.activation == "jumprelu":
-            values["threshold"] = torch.full((config.d_sae,), _FIRST_THRESHOLD)
+            values["threshold"] = torch.full(
+                (config.d_sae,), _FIRST_THRESHOLD, dtype=torch.float32, device="cpu"
+            )
         layers.append(Parameters(values, unit_decoder=False))
     return layers
