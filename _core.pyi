@@ -6,6 +6,7 @@ TypeError or ValueError. `dtype` is 0 (fp32) or 1 (bf16), `format` is a
 `bitlens.model.weights.checkpoint.Format`.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
@@ -222,6 +223,11 @@ def attention_values(
 
 TAPS: tuple[str, ...]
 
+class Arrays:
+    """Arrays that many calls read: looked at once, and kept alive."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None: ...
+
 class Blocks:
     """The blocks of a model, run in one call each range."""
 
@@ -258,16 +264,17 @@ class Blocks:
         batch: int,
         page_table: Array,
         max_pages: int,
-        pages: list[tuple[torch.Tensor, torch.Tensor]],
+        pages: Arrays,
         rotary: list[tuple[torch.Tensor, torch.Tensor, int]],
+        rotary_of: list[int],
         tapped: list[tuple[int, torch.Tensor]],
         n_keys: int,
     ) -> None:
         """Blocks start .. stop - 1: from the residual stream x to resid, `values` numbers each.
 
-        pages: (k_pages, v_pages) of each of those blocks; rotary: (cos, sin, n_positions) of each.
-        tapped: (index in TAPS, room) for what a range of one block leaves behind; scores and
-        patterns have n_keys columns.
+        pages: k_pages and v_pages of every block. rotary: tables (cos, sin, n_positions);
+        rotary_of: each block's. tapped: (index in TAPS, room) for what a range of one block leaves
+        behind; scores and patterns have n_keys columns.
         """
 
 # Sampling (csrc/cpu/sampling.h). x, n, stride, first_id: the slice; rows: `SamplingRow` records of
@@ -523,3 +530,21 @@ def fold_scores(
     state: Array,
     out: Array,
 ) -> None: ...
+def score_tokens(
+    x: Array,
+    tokens: int,
+    k: int,
+    panels: Array,
+    probes: int,
+    bias: Array,
+    rules: Array,
+    weights: Array,
+    thresholds: Array,
+    rows: Array,
+    sequences: int,
+    floats: int,
+    seen: Array,
+    taken: Array,
+    state: Array,
+    out: Array,
+) -> int: ...

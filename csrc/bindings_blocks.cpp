@@ -15,9 +15,18 @@ namespace {
 
 using Norms = std::array<Array, 6>;
 using ProjectionFields = std::tuple<Array, int, int64_t, int64_t, Array>;
-using Pages = std::vector<std::pair<Array, Array>>;
 using Rotary = std::vector<std::tuple<Array, Array, int64_t>>;
 using Tapped = std::vector<std::pair<size_t, Array>>;
+
+// Arrays that many calls read, looked at once and kept alive.
+struct Arrays {
+  py::list held;
+  std::vector<Array> arrays;
+
+  explicit Arrays(const py::sequence& objects) : held(objects) {
+    for (const py::handle object : held) arrays.push_back(array_of(object));
+  }
+};
 
 BlockWeights block_of(const Norms& norms, const std::array<ProjectionFields, 7>& projections,
                       const std::array<int64_t, 5>& shape) {
@@ -109,13 +118,14 @@ struct Blocks {
   void run(size_t start, size_t stop, const Array& x, const Array& resid, int64_t values,
            int resid_dtype, int dtype, const Array& positions, const Array& starts,
            const Array& past, int64_t batch, const Array& page_table, int64_t max_pages,
-           const Pages& pages, const Rotary& rotary, const Tapped& tapped, int64_t n_keys) const {
+           const Arrays& pages, const Rotary& rotary, const std::vector<size_t>& rotary_of,
+           const Tapped& tapped, int64_t n_keys) const {
     if (!tapped.empty() && stop - start != 1)
       throw std::invalid_argument("Blocks.run: taps belong to one block, give a range of one");
-    if (start > stop || stop > blocks.size() || pages.size() != stop - start ||
-        rotary.size() != stop - start)
+    if (start > stop || stop > blocks.size() || pages.arrays.size() != 2 * blocks.size() ||
+        rotary_of.size() != blocks.size())
       throw std::invalid_argument(
-          "Blocks.run: pages and rotary must have one entry for each block of the range");
+          "Blocks.run: pages and rotary_of must have entries for every block");
     const FloatEnvironment environment;
     const RaggedRows rows = rows_of(starts, past, batch);
     const DType type = dtype_of(dtype), resid_type = dtype_of(resid_dtype);
@@ -127,8 +137,8 @@ struct Blocks {
       const BlockWeights& block = blocks[i];
       if (values != elements_of({count_of(rows), block.d_model}))
         throw std::invalid_argument("Blocks.run: another residual stream than the rows'");
-      const auto& [k_pages, v_pages] = pages[i - start];
-      const auto& [cos, sin, n_positions] = rotary[i - start];
+      const Array &k_pages = pages.arrays[2 * i], &v_pages = pages.arrays[2 * i + 1];
+      const auto& [cos, sin, n_positions] = rotary.at(rotary_of[i]);
       const KVPages kv = pages_of(rows, type, block.n_kv_heads, block.d_head, page_table, max_pages,
                                   given(k_pages, "k_pages"), given(v_pages, "v_pages"));
       const RotaryTable table = {at<float>(cos, {n_positions, block.d_head / 2}, "cos"),
@@ -144,6 +154,7 @@ struct Blocks {
 
 void bind_blocks(py::module_& m) {
   m.attr("TAPS") = py::tuple(py::cast(kTapNames));
+  py::class_<Arrays>(m, "Arrays").def(py::init<const py::sequence&>());
   py::class_<Blocks>(m, "Blocks")
       .def(py::init<>())
       .def("add",

@@ -8,6 +8,7 @@
 Imports model and precision, never the reverse.
 """
 
+from . import show
 from .circuits import Graph, trace
 from .dictionaries import (
     Dictionary,
@@ -19,6 +20,7 @@ from .dictionaries import (
 )
 from .evaluation import EvalResult, LayersEvalResult, compare, evaluate, evaluate_layers
 from .examples import collect_examples, load_examples
+from .pages import explore, feature_page, graph_page
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
 from .stability import StabilityResult, stability
@@ -44,10 +46,14 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_layers",
+    "explore",
+    "feature_page",
+    "graph_page",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",
     "prompt_features",
+    "show",
     "splice",
     "stability",
     "trace",

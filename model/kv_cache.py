@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 
+from .. import _core
 from .batch import RaggedBatch
 from .config import ModelConfig
 
@@ -96,6 +98,7 @@ class KVCache:
             )
             for _ in range(1 if one_layer else config.n_layers)
         ]
+        self._pages: _core.Arrays | None = None
         self._pools = layers
         self._layers = layers * config.n_layers if one_layer else layers
 
@@ -120,9 +123,17 @@ class KVCache:
         """The pages of one layer."""
         return self._layers[index]
 
-    def pages(self, start: int, stop: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The key and value pages of layers start .. stop - 1."""
-        return [(x.k_pages, x.v_pages) for x in self._layers[start:stop]]
+    def pages(self) -> _core.Arrays:
+        """The key and value pages of every layer, as the core reads them."""
+        if self._pages is None:
+            self._pages = _core.Arrays(
+                [pages for x in self._layers for pages in (x.k_pages, x.v_pages)]
+            )
+        return self._pages
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what holds addresses: a copy has tensors of its own."""
+        return vars(self) | {"_pages": None}
 
     def reserve(self, batch: RaggedBatch) -> None:
         """Makes room for the batch's tokens. Raises ValueError if it does not go on from here."""
@@ -149,6 +160,7 @@ class KVCache:
             pool.page_table = table
             pool.k_pages = _with_capacity(pool.k_pages, n_pages)
             pool.v_pages = _with_capacity(pool.v_pages, n_pages)
+        self._pages = None
 
     def advance(self, batch: RaggedBatch) -> None:
         """Counts the batch's tokens as cached, once every layer has written them."""

@@ -129,6 +129,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         kv_cache: KVCache | None = None,
         return_type: ReturnType = "logits",
         *,
+        start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
@@ -141,6 +142,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
             kv_cache: Continues these sequences and appends to them; `tokens` are the new ones.
             return_type: "logits" [B, P, V] (zeros on padding), "loss" (mean next-token cross
                 entropy over real tokens), "both" as a pair, or None.
+            start_at_layer: Begin at this block, with the residual stream [B, P, d] before it in
+                place of `tokens`, in the dtype that `stop_at_layer` returns.
             stop_at_layer: Return the residual stream [B, P, d] before this block instead.
             loss_per_token: Make the loss [B, P - 1], each next token's own, 0 at padding.
             prepend_bos: Whether texts start with the BOS token; None does as the model was trained.
@@ -154,6 +157,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
             kv_cache,
             return_type,
             stop_at_layer,
+            start_at_layer=start_at_layer,
             loss_per_token=loss_per_token,
             prepend_bos=prepend_bos,
         )
@@ -201,6 +205,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         *,
         attention_mask: torch.Tensor | None = None,
         kv_cache: KVCache | None = None,
+        start_at_layer: int | None = None,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         remove_batch_dim: bool = False,
@@ -214,7 +219,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
                 TransformerLens keeps by default, scores and patterns included.
             pos_slice: Keep these positions only (an int, a slice, a tuple of a slice's arguments,
                 or a list); of scores and patterns, only these query rows are ever computed.
-            stop_at_layer: As `forward`; None and predicates then keep what comes before.
+            start_at_layer, stop_at_layer: As `forward`; None and predicates then keep what lies
+                between.
             remove_batch_dim: Take the batch axis off what is kept, for a batch of one.
             device: Where to keep it.
             incl_bwd: Also call backward() on the loss, which `return_type` must ask for, and keep
@@ -224,10 +230,10 @@ class HookedTransformer(ModelWeights, ModelCopies):
             KeyError: a name that is no hook, with near matches.
             ValueError: `incl_bwd` without a loss, or where no gradients are computed.
         """
-        stop = self.forward_pass.stop(stop_at_layer)
+        ends = self.forward_pass.start(start_at_layer), self.forward_pass.stop(stop_at_layer)
         names = select_names(names_filter, self.hook_names)
-        if stop_at_layer is not None and (names_filter is None or callable(names_filter)):
-            names = [name for name in names if not self.forward_pass.is_beyond(name, stop)]
+        if names_filter is None or callable(names_filter):
+            names = [name for name in names if self.forward_pass.reaches(name, *ends)]
         captures = Captures(frozenset(names), pos_slice)
         kept = CapturedGradients(names if incl_bwd else (), pos_slice)
         if incl_bwd:
@@ -238,6 +244,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
             kv_cache,
             return_type,
             stop_at_layer,
+            start_at_layer=start_at_layer,
             captures=captures,
             hooks=self.forward_pass.registry.resolve(bwd_hooks=kept.hooks),
             loss_per_token=loss_per_token,

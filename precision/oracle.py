@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from . import notebook
 from .arithmetic.enclosure import EnclosureArithmetic
 from .arithmetic.exact import ExactArithmetic, Shared
 from .arithmetic.interval import Interval
@@ -80,6 +81,20 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.ok
+
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook."""
+        head = "within its contract" if self.ok else "outside of its contract"
+        share = f"{self.utilisation:.3g} of the room used at most"
+        counts = f"{self.violations:,} of {self.elements:,} values outside"
+        columns = ("values outside", "room used", "largest error", "bias", "worst at")
+        error, bias = f"{self.max_ulp_error:.3g} ULP", f"{self.bias_ulp:+.3g} ULP"
+        row = (counts, share, error, bias, str(list(self.where or ())))
+        return notebook.output(
+            notebook.line(head, "title good" if self.ok else "title bad"),
+            notebook.line(self.reason, "soft"),
+            notebook.table(columns, [row]),
+        )
 
 
 def enclosure(inputs: Mapping[str, Any], contract: PrecisionContract) -> Enclosure:

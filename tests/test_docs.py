@@ -35,7 +35,9 @@ def test_examples_run(document: str, smollm2_path: Path) -> None:
         assert not torch.equal(namespace["logits"], namespace["ablated"])
 
 
-@pytest.mark.parametrize("document", ["docs/dictionaries.md", "docs/splicing.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/dictionaries.md", "docs/splicing.md", "docs/looking.md"]
+)
 def test_examples_with_dictionaries_run(
     document: str, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

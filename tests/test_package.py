@@ -24,7 +24,10 @@ from support.extra_uses import USES, Use
 
 ROOT = Path(bitlens.__file__).resolve().parent
 ROOMS = ("precision", "model", "interp", "audit", "cli")
-HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf"}
+HEAVY = {
+    "wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf",
+    "scipy",
+}  # fmt: skip
 
 
 def _run(*command: str | Path, cwd: Path, **env: str) -> str:
@@ -154,7 +157,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for package in ROOMS
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "frontend"} & set(path.parts)
     }
     assert sources <= inside
     assert {name for name in inside if name.split("/")[0] in folders} == sources
@@ -169,7 +172,9 @@ def test_metadata_keeps_the_heavy_packages_out_of_the_core(wheel: Path) -> None:
         for line in metadata.get_all("Requires-Dist", [])
         if "extra ==" not in line
     }
-    expected = {"torch", "numpy", "safetensors", "tokenizers", "gguf", "jinja2", "rich", "typer"}
+    expected = {
+        "torch", "numpy", "scipy", "safetensors", "tokenizers", "gguf", "jinja2", "rich", "typer",
+    }  # fmt: skip
     assert core == expected
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Version"] == bitlens.__version__
@@ -241,7 +246,7 @@ for arguments in %r:
 
 
 def test_help_and_version_do_not_wait_for_torch() -> None:
-    commands = ("generate", "info", "fetch", "verify", "bench", "audit", "context-cost")
+    commands = ("generate", "info", "fetch", "verify", "bench", "audit", "context-cost", "explore")
     helps = [("--help",), ("--version",), *((command, "--help") for command in commands)]
     out = _run(sys.executable, "-c", _COMMANDS % helps, cwd=ROOT.parent)
     assert bitlens.__version__ in out

@@ -1,5 +1,8 @@
 #include "fold.h"
 
+#include <cmath>
+#include <limits>
+
 #include "row_ranges.h"
 
 namespace bitlens {
@@ -16,6 +19,28 @@ void fold_scores(const spec::FoldRule& rule, const FoldedTokens& tokens, float i
                                   tokens.logits == nullptr ? nullptr : tokens.logits + t * heads,
                                   tokens.values + t * heads, intercept, state + r * width);
   });
+}
+
+BankResult fold_bank(const ProbeBank& bank, const int64_t* rows, int64_t tokens, float* scores) {
+  BankResult result = BankResult::kBelow;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t r = rows[t], taken = bank.taken[r]++;
+    for (int64_t p = 0; p < bank.probes; ++p) {
+      float& score = scores[t * bank.probes + p];
+      if (!std::isfinite(score)) return BankResult::kNotFinite;
+      if (taken < bank.skips[p]) {
+        score = std::numeric_limits<float>::quiet_NaN();
+        continue;
+      }
+      const int64_t at = p * bank.sequences + r;
+      const spec::FoldRule rule = {static_cast<spec::Aggregate>(bank.aggregates[p]),
+                                   bank.windows[p], bank.weights[p]};
+      score = spec::fold_token(rule, bank.seen[at]++, 1, nullptr, &score, 0.0f,
+                               bank.state + at * bank.floats);
+      if (score > bank.thresholds[p]) result = BankResult::kAbove;
+    }
+  }
+  return result;
 }
 
 }  // namespace bitlens

@@ -392,6 +392,25 @@ void run_fold(Trace& trace) {
   }
 }
 
+void run_bank(Trace& trace) {
+  constexpr int64_t kProbes = 5, kSequences = 7, kTokens = 300, kFloats = 17;
+  Random random(31);
+  std::vector<float> scores = random.floats(kTokens * kProbes);
+  const std::vector<int64_t> codes = {0, 1, 2, 3, 4}, windows = {1, 1, 1, 16, 1},
+                             skips = {0, 0, 3, 0, 1};
+  const std::vector<float> weights(kProbes, 0.1f);
+  const std::vector<double> thresholds(kProbes, 0.5);
+  std::vector<int64_t> rows(kTokens), seen(kProbes * kSequences), taken(kSequences);
+  for (int64_t t = 0; t < kTokens; ++t) rows[t] = t % kSequences;
+  std::vector<float> state(kProbes * kSequences * kFloats);
+  const ProbeBank bank = {codes.data(),      windows.data(), weights.data(), skips.data(),
+                          thresholds.data(), kProbes,        kSequences,     kFloats,
+                          seen.data(),       taken.data(),   state.data()};
+  fold_bank(bank, rows.data(), kTokens, scores.data());
+  trace.add(scores);
+  trace.add(state);
+}
+
 Trace run_all(bool slow) {
   Trace trace;
   for (DType dtype : {DType::F32, DType::BF16}) {
@@ -404,6 +423,7 @@ Trace run_all(bool slow) {
       for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);
   }
   run_fold(trace);
+  run_bank(trace);
   for (int64_t n : {1, 17, 1031}) {
     run_preparation(trace, n);
     run_sampling(trace, n);

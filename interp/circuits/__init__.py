@@ -6,6 +6,7 @@ from .graph import Graph
 from .graph_data import GraphData, Node
 from .graph_schema import GraphFileError
 from .intervention import Intervention
+from .query_key import QueryKey, query_key
 from .trace import trace
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "GraphFileError",
     "Intervention",
     "Node",
+    "QueryKey",
     "edge_stability",
     "faithfulness",
+    "query_key",
     "trace",
 ]

@@ -59,7 +59,7 @@ class Attribution:
         order = torch.sort(f.layer[targets], descending=True, stable=True).indices
         numbers = targets[order]
         n = int(f.position[numbers].max()) + 1
-        bias = torch.empty(len(numbers), dtype=torch.float64)
+        bias = torch.empty(len(numbers), dtype=torch.float64, device="cpu")
         joining: dict[int, torch.Tensor] = {}
         for layer in torch.unique(f.layer[numbers]).tolist():
             at = f.layer[numbers] == layer
@@ -68,7 +68,9 @@ class Attribution:
             vectors = t.encoder(layer, feature)
             g_Bd = self.replacement.frozen.from_read(layer, t.reads[layer], vectors, position)
             joining[layer] = _scattered(g_Bd, position, n)
-        none = torch.zeros(0, n, self.replacement.errors.shape[2])
+        none = torch.zeros(
+            0, n, self.replacement.errors.shape[2], dtype=torch.float32, device="cpu"
+        )
         rows = self._down(max(joining), none, joining, bias)
         back = torch.argsort(order)
         return Rows(rows.weights[back], rows.bias[back])
@@ -76,16 +78,18 @@ class Attribution:
     def of_directions(self, vectors_Bd: torch.Tensor) -> Rows:
         """Returns the edges into directions of what the unembedding reads at the last position."""
         r = self.replacement
-        last = torch.full((len(vectors_Bd),), r.n_positions - 1)
+        last = torch.full((len(vectors_Bd),), r.n_positions - 1, dtype=torch.int64, device="cpu")
         g = _scattered(r.frozen.final_direction(vectors_Bd), last, r.n_positions)
-        return self._down(r.n_layers - 1, g, {}, torch.zeros(len(g), dtype=torch.float64))
+        return self._down(
+            r.n_layers - 1, g, {}, torch.zeros(len(g), dtype=torch.float64, device="cpu")
+        )
 
     def _down(
         self, layer: int, g: torch.Tensor, joining: dict[int, torch.Tensor], bias: torch.Tensor
     ) -> Rows:
         """Edges from the gradient of the residual stream after a block, and from those that join
         it before a block's MLP: collects what every MLP from `layer` down and the embedding add."""
-        weights = torch.zeros(len(bias), self.n_sources)
+        weights = torch.zeros(len(bias), self.n_sources, dtype=torch.float32, device="cpu")
         for i in range(layer, -1, -1):
             if len(g):
                 g = self._collect(i, g, weights[: len(g)], bias[: len(g)])
@@ -120,7 +124,7 @@ class Attribution:
         through = kernels.dense(written.reshape(-1, written.shape[2]), skip.T.contiguous(), None)
         through = through.view(g.shape)
         hook = r.transcoders.reads[layer]
-        return g + r.frozen.from_read(layer, hook, through, torch.arange(n))
+        return g + r.frozen.from_read(layer, hook, through, torch.arange(n, device="cpu"))
 
     def _from_features(
         self, source: int, layer: int, at: slice, written: torch.Tensor
@@ -130,7 +134,7 @@ class Attribution:
         n_batch, n, d = written.shape
         f = r.features
         table, rows = r.transcoders.decoder(source, layer, f.feature[at])
-        starts = torch.zeros(n_batch * n + 1, dtype=torch.int64)
+        starts = torch.zeros(n_batch * n + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(f.counts(source, n).repeat(n_batch), 0, out=starts[1:])
         x = written.reshape(n_batch * n, d)
         dots = kernels.gathered_dots(x, rows.repeat(n_batch), starts, table)
@@ -139,14 +143,14 @@ class Attribution:
 
 def _scattered(g_Bd: torch.Tensor, positions: torch.Tensor, n: int) -> torch.Tensor:
     """[B, n, d] with each direction at its position."""
-    g = torch.zeros(len(g_Bd), n, g_Bd.shape[1])
-    g[torch.arange(len(g_Bd)), positions] = g_Bd
+    g = torch.zeros(len(g_Bd), n, g_Bd.shape[1], dtype=torch.float32, device="cpu")
+    g[torch.arange(len(g_Bd), device="cpu"), positions] = g_Bd
     return g
 
 
 def _products(g_BTd: torch.Tensor, rows_Td: torch.Tensor) -> torch.Tensor:
     """[B, T]: each position's gradient times that position's row."""
     n_batch, n, d = g_BTd.shape
-    at = torch.arange(n, dtype=torch.int32).repeat(n_batch)
-    starts = torch.arange(n_batch * n + 1)
+    at = torch.arange(n, dtype=torch.int32, device="cpu").repeat(n_batch)
+    starts = torch.arange(n_batch * n + 1, device="cpu")
     return kernels.gathered_dots(g_BTd.reshape(-1, d), at, starts, rows_Td[:n]).view(n_batch, n)

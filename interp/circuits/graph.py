@@ -57,7 +57,9 @@ class Graph(GraphData):
     def influence(self) -> torch.Tensor:
         """Each node's part in what reaches the logits, fp64 [N]; logits have their probability,
         made to sum to 1."""
-        begin = torch.tensor([n.probability or 0.0 for n in self.nodes], dtype=torch.float64)
+        begin = torch.tensor(
+            [n.probability or 0.0 for n in self.nodes], dtype=torch.float64, device="cpu"
+        )
         total = float(begin.sum())
         return influence(self.levels(), begin / total if total else begin)
 
@@ -65,7 +67,7 @@ class Graph(GraphData):
     def completeness(self) -> float:
         """The part of all nodes' input that comes from no error, nodes weighted by influence; those
         that have no input count as complete, as circuit-tracer's do."""
-        by_error = torch.zeros(len(self.nodes), dtype=torch.float64)
+        by_error = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
         is_error = self.of_kind("error").double()
         for level in self.levels():
             row = torch.repeat_interleave(level.targets, level.counts)
@@ -83,11 +85,11 @@ class Graph(GraphData):
 
     def of_kind(self, kind: Kind) -> torch.Tensor:
         """Returns which nodes are of a kind, bool [N]."""
-        return torch.tensor([node.kind == kind for node in self.nodes])
+        return torch.tensor([node.kind == kind for node in self.nodes], device="cpu")
 
     def levels(self) -> list[Level]:
         """Returns the edges by the layer of their targets, the logits' first."""
-        layers = torch.tensor([node.layer for node in self.nodes])
+        layers = torch.tensor([node.layer for node in self.nodes], device="cpu")
         of_edge = layers[self.targets]
         found = []
         for layer in sorted(set(of_edge.tolist()), reverse=True):
@@ -124,7 +126,9 @@ class Graph(GraphData):
         features from which none of them leads on, or into which none does."""
         is_feature = self.of_kind("feature")
         while True:
-            leads, led = (torch.zeros(len(self.nodes), dtype=torch.bool) for _ in range(2))
+            leads, led = (
+                torch.zeros(len(self.nodes), dtype=torch.bool, device="cpu") for _ in range(2)
+            )
             leads[self.sources[edges]] = True
             led[self.targets[edges]] = True
             nodes = ~is_feature | (leads & led)
@@ -135,8 +139,8 @@ class Graph(GraphData):
 
     def carried(self) -> torch.Tensor:
         """Returns the influence that each edge carries, fp64 [E]."""
-        found = torch.empty(len(self.weights), dtype=torch.float64)
-        layers = torch.tensor([node.layer for node in self.nodes])[self.targets]
+        found = torch.empty(len(self.weights), dtype=torch.float64, device="cpu")
+        layers = torch.tensor([node.layer for node in self.nodes], device="cpu")[self.targets]
         for level in self.levels():
             layer = self.nodes[int(level.targets[0])].layer
             through = torch.repeat_interleave(self.influence[level.targets], level.counts)
@@ -230,7 +234,7 @@ class Graph(GraphData):
                 f"the graph is of a model with fingerprint {str(expected)[:12]}...; {model.name} "
                 f"has {model.fingerprint()[:12]}..."
             )
-        tokens = torch.tensor([self.input_tokens], dtype=torch.int64)
+        tokens = torch.tensor([self.input_tokens], dtype=torch.int64, device="cpu")
         traced = replacement_of(model, tokens, layer_transcoders(dictionaries, model))
         return replace(self, traced=traced)
 

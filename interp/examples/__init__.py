@@ -2,6 +2,13 @@
 
 from .collect import collect_examples
 from .examples import Example, Examples, load_examples
-from .promoted import promoted_tokens
+from .promoted import logit_effects, promoted_tokens
 
-__all__ = ["Example", "Examples", "collect_examples", "load_examples", "promoted_tokens"]
+__all__ = [
+    "Example",
+    "Examples",
+    "collect_examples",
+    "load_examples",
+    "logit_effects",
+    "promoted_tokens",
+]

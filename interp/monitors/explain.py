@@ -37,7 +37,7 @@ def explain(probe: LinearProbe, dictionary: Dictionary, x_SD: torch.Tensor) -> E
         raise ValueError("a probe of features needs no dictionary to be explained")
     tokens = token_rows(x_SD[None]).without_first(probe.skip_first)
     own = probe.own_scores(tokens)
-    score = float(probe.decision_function(tokens))
+    score = float(probe.decision_function(x_SD[None]))
     weights = token_weights(probe, own)
     x = x_SD[probe.skip_first :]
     w = probe.coef_[0].double()
@@ -114,10 +114,12 @@ def _feature_terms(
 ) -> dict[int, float]:
     """What each active feature adds."""
     indptr, indices, values = (getattr(features, name) for name in ("indptr", "indices", "values"))
-    owner = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    owner = torch.repeat_interleave(torch.arange(len(indptr) - 1, device="cpu"), indptr.diff())
     weighted = values.double() * torch.from_numpy(weights)[owner]
     active, which = indices.long().unique(return_inverse=True)
-    total = torch.zeros(len(active), dtype=torch.float64).index_add_(0, which, weighted)
+    total = torch.zeros(len(active), dtype=torch.float64, device="cpu").index_add_(
+        0, which, weighted
+    )
     added = total * (dictionary.W_dec[active].double() @ w)
     return dict(zip(active.tolist(), added.tolist(), strict=True))
 

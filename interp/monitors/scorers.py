@@ -1,29 +1,46 @@
 """Scores of the tokens of a pass, by one probe or by all linear ones of a hook at once.
 
-Shapes: B sequences, b rows of a pass, P its columns, N tokens scored in it, K probes, D width.
+Shapes: B sequences, b rows of a pass, P its columns, N real tokens of it, K probes, D width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from ... import _core
 from ...model.generation.monitors import WatchedPass
-from ...model.ops.kernels import linear
+from ...model.ops.kernels import empty
 from ...model.ops.packed import pack
 from ...model.weights.checkpoint import Format, StoredMatrix
 from ..dictionaries import Dictionary
 from ..probes import Probe
 
 
+@dataclass(frozen=True)
+class ScoredPass:
+    """The scores that one scorer gave the tokens of a pass.
+
+    Attributes:
+        monitors: The number of each of K monitors.
+        scores: fp32 [N, K], token after token of row after row; NaN where there is none.
+        is_above: Whether one of them exceeds its threshold.
+    """
+
+    monitors: Sequence[int]
+    scores: torch.Tensor
+    is_above: bool
+
+
 class Scorer(Protocol):
     """Scores tokens as they come."""
 
-    def push(self, seen: WatchedPass) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yields the number of each monitor and its scores, fp32 [b, P]; NaN where there is none.
+    def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
+        """Returns the scores of a pass's real tokens, whose sequences are `rows_N`.
 
         Raises ValueError for activations that are no finite numbers.
         """
@@ -32,69 +49,77 @@ class Scorer(Protocol):
 class StreamScorer:
     """One probe of any kind."""
 
-    def __init__(self, index: int, probe: Probe, features: Dictionary | None, n_rows: int) -> None:
+    def __init__(
+        self, index: int, probe: Probe, features: Dictionary | None, n_rows: int, threshold: float
+    ) -> None:
         self._index, self._probe, self._features = index, probe, features
         self._stream = probe.stream(n_rows)
-        self._n_rows = n_rows
+        self._n_rows, self._threshold = n_rows, threshold
 
-    def push(self, seen: WatchedPass) -> Iterator[tuple[int, torch.Tensor]]:
+    def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
         """Works like `Scorer.push`."""
         parts = [seen.found[name].flatten(2).float() for name in self._probe.hook_names]
         x_bPD = torch.cat(parts, -1)
         x_BPD = x_bPD.new_zeros(self._n_rows, *x_bPD.shape[1:])
-        real_BP = torch.zeros(self._n_rows, x_bPD.shape[1], dtype=torch.bool)
+        real_BP = torch.zeros(self._n_rows, x_bPD.shape[1], dtype=torch.bool, device="cpu")
         x_BPD[seen.rows], real_BP[seen.rows] = x_bPD, seen.real
         x_BPD[~real_BP] = 0
-        rows = x_BPD if self._features is None else self._features.encode_sparse(x_BPD)
-        yield self._index, self._stream.push(rows, real_BP)[seen.rows]
+        given = x_BPD if self._features is None else self._features.encode_sparse(x_BPD)
+        scores_N1 = self._stream.push(given, real_BP)[seen.rows][seen.real][:, None]
+        return ScoredPass([self._index], scores_N1, bool((scores_N1 > self._threshold).any()))
 
 
 class LinearScorers:
-    """Linear probes of one hook: one product for all, then a fold each."""
+    """Linear probes of one hook: one call of the compiled kernel for all."""
 
     def __init__(
-        self, indices: Sequence[int], hook_name: str, probes: Sequence[Probe], n_rows: int
+        self,
+        indices: Sequence[int],
+        hook_name: str,
+        probes: Sequence[Probe],
+        thresholds: Sequence[float],
+        n_rows: int,
     ) -> None:
-        self._indices, self._hook, self._probes = indices, hook_name, probes
+        self._indices, self._hook = indices, hook_name
         coef_KD = torch.cat([probe.coef_ for probe in probes]).contiguous()
-        self._shape = coef_KD.shape
-        n, width = coef_KD.shape
-        self._weight = pack(StoredMatrix(Format.F32, n, width, coef_KD)).data
+        k, self._width = coef_KD.shape
+        self._panels = pack(StoredMatrix(Format.F32, k, self._width, coef_KD)).data
         self._bias_K = torch.cat([probe.intercept_ for probe in probes]).contiguous()
-        self._folds = [probe.new_fold(n_rows) for probe in probes]
-        self._seen_B = torch.zeros(n_rows, dtype=torch.int64)
-        self._skips = any(probe.skip_first for probe in probes)
-
-    def push(self, seen: WatchedPass) -> Iterator[tuple[int, torch.Tensor]]:
-        """Works like `Scorer.push`."""
-        x_bPD = seen.found[self._hook].flatten(2)
-        x_ND = x_bPD[seen.real].float()
-        values_NK = linear(
-            x_ND, self._weight, Format.F32, self._shape[0], self._bias_K, torch.float32
+        rules = [(p.aggregate.code, p.aggregate.window, p.skip_first) for p in probes]
+        self._rules_3K = _tensor(rules, torch.int64).T.contiguous()
+        self._weights_K = _tensor([p.aggregate.weight for p in probes], torch.float32)
+        self._thresholds_K = _tensor(thresholds, torch.float64)
+        self._floats = max(
+            _core.fold_state_floats(p.aggregate.code, p.aggregate.window) for p in probes
         )
-        if not math.isfinite(float(values_NK.sum())):
-            raise ValueError(f"{self._hook} holds NaN or infinity: there is nothing to score")
-        counts_B = torch.zeros_like(self._seen_B)
-        counts_B[seen.rows] = seen.real.sum(1)
-        for k, (index, probe) in enumerate(zip(self._indices, self._probes, strict=True)):
-            kept_bP = self._kept(seen, probe.skip_first)
-            values_N1 = values_NK[:, k : k + 1]
-            counts = counts_B
-            if probe.skip_first and kept_bP is not seen.real:
-                values_N1 = values_N1[kept_bP[seen.real]]
-                counts = torch.zeros_like(counts_B)
-                counts[seen.rows] = kept_bP.sum(1)
-            starts = torch.zeros(len(counts) + 1, dtype=torch.int64)
-            torch.cumsum(counts, 0, out=starts[1:])
-            scores_bP = torch.full(seen.real.shape, math.nan)
-            scores_bP[kept_bP] = self._folds[k].push(values_N1, starts)
-            yield index, scores_bP
-        self._seen_B += counts_B
+        self._seen_KB = torch.zeros(k, n_rows, dtype=torch.int64, device="cpu")
+        self._taken_B = torch.zeros(n_rows, dtype=torch.int64, device="cpu")
+        shape = k, n_rows, self._floats
+        self._state = torch.zeros(shape, dtype=torch.float32, device="cpu")
+        self._n_rows = n_rows
 
-    def _kept(self, seen: WatchedPass, skip_first: int) -> torch.Tensor:
-        """The tokens of a pass that a probe scores."""
-        before_b = self._seen_B[seen.rows]
-        if skip_first == 0 or int(before_b.min()) >= skip_first:
-            return seen.real
-        position_bP = before_b[:, None] + seen.real.cumsum(1) - 1
-        return seen.real & (position_bP >= skip_first)
+    def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
+        """Works like `Scorer.push`."""
+        x = seen.found[self._hook]  # [b, P, ..., d]
+        n, k = len(rows_N), len(self._indices)
+        if n < x.shape[0] * x.shape[1]:
+            x = x[seen.real]
+        x_ND = x.reshape(n, -1).float()
+        out_NK = empty((n, k))
+        above = _core.score_tokens(
+            x_ND, n, self._width, self._panels, k, self._bias_K, self._rules_3K, self._weights_K,
+            self._thresholds_K, rows_N, self._n_rows, self._floats, self._seen_KB, self._taken_B,
+            self._state, out_NK,
+        )  # fmt: skip
+        if above < 0:
+            raise ValueError(f"{self._hook} holds NaN or infinity: there is nothing to score")
+        return ScoredPass(self._indices, out_NK, above > 0)
+
+
+def _tensor(values: Sequence[object], dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype, device="cpu")
+
+
+def is_score(score: float) -> bool:
+    """Whether a token got a score."""
+    return not math.isnan(score)

@@ -1,7 +1,6 @@
 """The monitors of one call: scores as tokens come, and alarms.
 
-Shapes: B sequences, b rows of a pass, P its columns, N tokens scored in it, K probes at one hook,
-D width.
+Shapes: B sequences, b rows of a pass, P its columns, N real tokens of it, K monitors of a scorer.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +17,7 @@ from ...model.transformer import HookedTransformer
 from ..probes.linear import LinearProbe
 from .alarm import Alarm, DecidedBy, Explanation
 from .explain import explain
-from .scorers import LinearScorers, Scorer, StreamScorer
+from .scorers import LinearScorers, ScoredPass, Scorer, StreamScorer, is_score
 from .second_look import fp32_score
 from .watched import Watched
 
@@ -39,10 +39,13 @@ class Watching:
         self.hold = max(monitor.hold for monitor in monitors)
         self.hook_names = list(dict.fromkeys(n for m in monitors for n in m.probe.hook_names))
         self._exact = model.ops.policy.name == "fp32"
-        self._scorers = _scorers(monitors, len(prompts))
-        self._above = [[False] * len(prompts) for _ in monitors]
-        self._found: list[list[tuple[int, torch.Tensor]]] = [[] for _ in monitors]
+        self._limits = [m.threshold - (0.0 if self._exact else m.margin) for m in monitors]
         self._n_rows = len(prompts)
+        self._scorers = _scorers(monitors, self._limits, self._n_rows)
+        self._above: set[tuple[int, int]] = set()
+        self._is_told = any(monitor.on_score is not None for monitor in monitors)
+        self._given: list[tuple[WatchedPass, list[ScoredPass]]] = []
+        self._rows_N = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._kept: dict[str, list[list[torch.Tensor]]] = {
             m.probe.hook_name: [[] for _ in prompts] for m in monitors if m.dictionary is not None
         }
@@ -53,46 +56,60 @@ class Watching:
         Raises ValueError for NaN or infinity in an activation.
         """
         self._keep(seen)
+        rows_N = self._owners(seen)
+        given = [scorer.push(seen, rows_N) for scorer in self._scorers]
+        # The activations are not needed again, and would fill the memory.
+        self._given.append((replace(seen, found={}), given))
         ended: dict[int, str] = {}
-        for scorer in self._scorers:
-            for index, scores_bP in scorer.push(seen):
-                self._found[index].append((seen.column, self._spread(scores_bP, seen.rows)))
-                for i, row in enumerate(seen.rows):
-                    self._judge(index, row, scores_bP[i], seen, ended)
+        if self._is_told or self._above or any(scored.is_above for scored in given):
+            for scored in given:
+                self._judge(scored, seen, rows_N, ended)
         return ended
 
     def scores(self, n_columns: int) -> dict[str, torch.Tensor]:
         """Returns each monitor's scores, fp32 [B, n_columns]; NaN where it gave none."""
-        found = {}
-        for monitor, parts in zip(self.monitors, self._found, strict=True):
-            out = torch.full((self._n_rows, n_columns), math.nan)
-            for column, part in parts:
-                out[:, column : column + part.shape[1]] = part
-            found[monitor.name] = out
-        return found
+        shape = len(self.monitors), self._n_rows, n_columns
+        out = torch.full(shape, math.nan, dtype=torch.float32, device="cpu")
+        for seen, given in self._given:
+            at = seen.real.nonzero()
+            rows_N = torch.tensor(seen.rows, device="cpu")[at[:, 0]]
+            for scored in given:
+                for k, index in enumerate(scored.monitors):
+                    out[index, rows_N, seen.column + at[:, 1]] = scored.scores[:, k]
+        return {monitor.name: out[i] for i, monitor in enumerate(self.monitors)}
+
+    def _owners(self, seen: WatchedPass) -> torch.Tensor:
+        """The sequence of each real token; the same tensor as long as the rows stay."""
+        if len(seen.rows) != len(self._rows_N) or seen.real.numel() != len(self._rows_N):
+            counts_b = seen.real.sum(1)
+            owners = torch.tensor(seen.rows, device="cpu").repeat_interleave(counts_b)
+            self._rows_N = owners if seen.real.shape[1] == 1 else self._rows_N[:0]
+            return owners
+        return self._rows_N
 
     def _judge(
-        self, index: int, row: int, scores_P: torch.Tensor, seen: WatchedPass, ended: dict[int, str]
+        self, scored: ScoredPass, seen: WatchedPass, rows_N: torch.Tensor, ended: dict[int, str]
     ) -> None:
-        monitor = self.monitors[index]
-        if monitor.rows is not None and row not in monitor.rows:
-            return
-        was_above = self._above[index][row]
-        columns = scores_P.tolist()
-        scored = [c for c, score in enumerate(columns) if not math.isnan(score)]
-        real = [c for c, r in enumerate(seen.real[seen.rows.index(row)].tolist()) if r]
-        for c in scored:
-            # Tokens behind this one in the pass; the last stands at the end of the sequence.
-            behind = len(real) - 1 - real.index(c)
-            if monitor.on_score is not None:
-                tokens = seen.step.tokens(row)
-                at = len(tokens) - 1 - behind
-                monitor.on_score(row, at, tokens[at], columns[c])
-            is_above = columns[c] > monitor.threshold - (0.0 if self._exact else monitor.margin)
-            if is_above and not was_above:
-                self._raise(index, row, columns[c], behind, seen, ended)
-            was_above = is_above
-        self._above[index][row] = was_above
+        owners, counts = (
+            rows_N.tolist(),
+            dict(zip(seen.rows, seen.real.sum(1).tolist(), strict=True)),
+        )
+        for k, index in enumerate(scored.monitors):
+            monitor, place = self.monitors[index], dict.fromkeys(seen.rows, 0)
+            for row, score in zip(owners, scored.scores[:, k].tolist(), strict=True):
+                place[row] += 1
+                if not is_score(score) or (monitor.rows is not None and row not in monitor.rows):
+                    continue
+                behind = counts[row] - place[row]  # tokens of the row after this one
+                if monitor.on_score is not None:
+                    tokens = seen.step.tokens(row)
+                    at = len(tokens) - 1 - behind
+                    monitor.on_score(row, at, tokens[at], score)
+                if score > self._limits[index] and (index, row) not in self._above:
+                    self._raise(index, row, score, behind, seen, ended)
+                (self._above.add if score > self._limits[index] else self._above.discard)(
+                    (index, row)
+                )
 
     def _raise(
         self,
@@ -151,30 +168,20 @@ class Watching:
             for i, row in enumerate(seen.rows):
                 kept[row].append(seen.found[name][i][seen.real[i]].flatten(1).float())
 
-    def _spread(self, scores_bP: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        if len(rows) == self._n_rows:
-            return scores_bP
-        out = torch.full((self._n_rows, scores_bP.shape[1]), math.nan)
-        out[rows] = scores_bP
-        return out
 
-
-def _scorers(monitors: Sequence[Watched], n_rows: int) -> list[Scorer]:
-    """Linear probes of activations share one product a hook; others score by themselves."""
+def _scorers(monitors: Sequence[Watched], limits: Sequence[float], n_rows: int) -> list[Scorer]:
+    """Linear probes of activations share one call a hook; others score by themselves."""
     shared: dict[str, list[int]] = {}
     scorers: list[Scorer] = []
     for index, monitor in enumerate(monitors):
         probe = monitor.probe
-        if (
-            isinstance(probe, LinearProbe)
-            and len(probe.hook_names) == 1
-            and not monitor.reads_features
-        ):
+        is_dense = not monitor.reads_features and len(probe.hook_names) == 1
+        if isinstance(probe, LinearProbe) and is_dense:
             shared.setdefault(probe.hook_name, []).append(index)
         else:
             features = monitor.dictionary if monitor.reads_features else None
-            scorers.append(StreamScorer(index, probe, features, n_rows))
+            scorers.append(StreamScorer(index, probe, features, n_rows, limits[index]))
     for hook_name, indices in shared.items():
-        probes = [monitors[i].probe for i in indices]
-        scorers.append(LinearScorers(indices, hook_name, probes, n_rows))
+        probes, own = [monitors[i].probe for i in indices], [limits[i] for i in indices]
+        scorers.append(LinearScorers(indices, hook_name, probes, own, n_rows))
     return scorers

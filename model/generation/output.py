@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from ...precision import notebook
 from ..text.prompts import left_pad
 from .monitors import GenerationWatch
 from .sequence import Sequence
@@ -58,6 +59,16 @@ class GenerateOutput:
     top_logprobs: torch.Tensor | None = None
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
     alarms: list[Any] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """The new texts in a notebook; token ids where there is no tokenizer."""
+        n_prompt = self.tokens.shape[1] - max(self.n_new)
+        new = [row[n_prompt : n_prompt + n] for row, n in zip(self.tokens, self.n_new, strict=True)]
+        texts = self.text or [str(row.tolist()) for row in new]
+        counts = zip(self.n_new, self.finish_reason, texts, strict=True)
+        rows = [(i, *each) for i, each in enumerate(counts)]
+        columns = ("row", "new tokens", "ended by", "text")
+        return notebook.output(notebook.table(columns, rows, words=(2, 3)))
 
 
 def output_of(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from ...precision import notebook
 from . import cache_decomposition
 from .activation_names import get_act_name
 from .cache_decomposition import AxisSlice, Decomposed, select
@@ -106,6 +108,25 @@ class ActivationCache(Mapping[str, torch.Tensor]):
         An ordered one, which `torch.load` takes with `weights_only=True`.
         """
         return OrderedDict, (), None, None, iter(self._activations.items())
+
+    def _repr_html_(self) -> str:
+        """The names in a notebook, those of all layers in one line."""
+        kinds: dict[tuple[str, tuple[int, ...], torch.dtype], list[str]] = {}
+        for name, x in self.items():
+            kind = re.sub(r"blocks\.\d+\.", "blocks.*.", name)
+            kinds.setdefault((kind, tuple(x.shape), x.dtype), []).append(name)
+        rows = [
+            (
+                names[0] if len(names) == 1 else kind,
+                len(names),
+                str(list(shape)),
+                str(dtype).removeprefix("torch."),
+                sum(self[name].nbytes for name in names) / 2**20,
+            )
+            for (kind, shape, dtype), names in kinds.items()
+        ]
+        columns = ("name", "activations", "shape", "dtype", "MiB")
+        return notebook.output(notebook.line(repr(self), "title"), notebook.table(columns, rows))
 
     def __repr__(self) -> str:
         n_bytes = sum(x.nbytes for x in self.values())

@@ -67,8 +67,6 @@ class FusedRunner:
         resid_Td = resid_Td.contiguous()
         out_Td = empty(resid_Td.shape, resid_Td.dtype)
         page_table = run.cache.layer(start).page_table
-        rotaries = self._rotary_of[start:stop]
-        tables = {i: self._table(i, batch.n_keys) for i in set(rotaries)}
         self._in_core.run(
             start,
             stop,
@@ -83,8 +81,9 @@ class FusedRunner:
             batch.size,
             page_table,
             page_table.shape[1],
-            run.cache.pages(start, stop),
-            [tables[i] for i in rotaries],
+            run.cache.pages(),
+            [self._table(i, batch.n_keys) for i in range(len(self._rotaries))],
+            self._rotary_of,
             [(_TAP_INDEX[name], tap) for name, tap in taps.items()],
             batch.n_keys,
         )

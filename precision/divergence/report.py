@@ -6,11 +6,16 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .. import notebook
 from ..meaning import MeaningDifference
 from .difference import Difference
 
 Mode = Literal["free", "lockstep", "swap"]
 JudgeName = Literal["bits", "relative", "contract"]
+
+
+_SHOWN = 40
+"""Operations that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,22 @@ class Divergence:
         """The finding, and a line for each operation that differs."""
         meaning = [f"meaning: {difference}" for difference in self.meaning]
         return "\n".join([*meaning, self._headline(), *_lines(self)])
+
+    def _repr_html_(self) -> str:
+        """The finding in a notebook, with the operations that differ."""
+        rows: list[tuple[notebook.Cell, ...]] = []
+        for row in self.table:
+            differs = row.exceeds(row.free) or row.exceeds(row.created) or row.swap is not None
+            if differs and len(rows) < _SHOWN:
+                free, created = (None if d is None else d.error for d in (row.free, row.created))
+                rows.append((row.address, free, created, row.amplification, row.violation or ""))
+        columns = ("operation", "free", "created", "gain", "what is wrong")
+        counts = f"{len(rows)} of {len(self.table)} operations shown"
+        return notebook.output(
+            notebook.line(self._headline(), "title"),
+            notebook.line(counts, "soft"),
+            notebook.table(columns, rows, words=(4,)),
+        )
 
     def _headline(self) -> str:
         if self.mode == "swap":

@@ -6,10 +6,12 @@ import json
 import random
 from pathlib import Path
 
+import bitlens
 import pytest
 import torch
 from bitlens.interp.probes import Probe
 from support.command_line import Run, command_runner
+from support.random_dictionaries import random_dictionary
 from support.speaking_llama import write_speaking_llama
 
 MARKED = ("zq", "qz")
@@ -118,6 +120,25 @@ def test_what_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
     code, _, err = run("eval", folder / "model", made, folder / "others.jsonl")
     assert code == 2
     assert "damaged" in err
+
+
+def test_features_of_a_dictionary(folder: Path, tmp_path: Path, run: Run) -> None:
+    model = bitlens.load(folder / "model")
+    random_dictionary(model, "blocks.0.hook_resid_post", k=12).save_model(tmp_path / "sae")
+    made = tmp_path / "probe"
+    code, out, err = run(
+        "train", folder / "model", folder / "mine.jsonl", "--dictionary", tmp_path / "sae",
+        "--max-tokens", "48", "--aggregate", "mean", "--aggregate", "max", "--C", "0.1", "-o", made,
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["auroc"] > 0.8
+    probe = Probe.load(made, model)
+    assert probe.hook_name == "blocks.0.hook_resid_post"
+    assert probe.coef_.shape == (1, 48)
+    code, out, err = run("eval", folder / "model", made, folder / "others.jsonl", "--json")
+    assert code == 0, err
+    assert json.loads(out)["auroc"] > 0.8
 
 
 def test_one_class_gets_alarms_alone(folder: Path, tmp_path: Path, run: Run) -> None:

@@ -171,6 +171,13 @@ CALLS: dict[str, Call] = {
             *(i64(0, 0), f32(2, HEADS, _core.fold_state_floats(_SOFTMAX, 1)), f32(3)),
         )
     ),
+    "score_tokens": Call(
+        (
+            *(f32(3, D), 3, D, f32(32, D), 2, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2)),
+            *(zeros(np.float64, 2), i64(0, 1, 1), 2, 1, i64(0, 0, 0, 0), i64(0, 0), f32(2, 2, 1)),
+            f32(3, 2),
+        )
+    ),
     "sampling_prepare": Call(
         (
             *(f32(ROWS, N), 0, ROWS, N, N, np.ones(ROWS, FLOAT), f32(ROWS, N)),
@@ -319,7 +326,7 @@ def test_sequences_pages_and_rows_are_checked() -> None:
     args = list(CALLS["attention"].args)
     for i, value, message in (
         (9, i64(1, ROWS), "starts, past"),
-        (9, i64(0, 50), "holds 192 elements, 3200 are needed"),
+        (9, i64(0, 50), "holds 12 elements, 200 are needed"),
         (10, i64(-1), "starts, past"),
         (10, i64(64), "more keys than pages"),
         (12, i32(-1), "a page below 0"),

@@ -83,7 +83,7 @@ def _product_in_bf16(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _squares_in_bf16(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    total = sum_in_bf16(x.square())[..., None]
+    total = sum_in_bf16(x.bfloat16().square())[..., None]
     scale = (total.double() / x.shape[-1] + eps).rsqrt()
     return (x.double() * scale * weight.double()).to(x)
 

@@ -35,7 +35,7 @@ def test_the_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     namespace: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), namespace)
     node, graph = namespace["node"], namespace["graph"]

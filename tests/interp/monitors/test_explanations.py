@@ -37,10 +37,19 @@ def total(explanation: Explanation) -> Fraction:
     return sum(map(Fraction, terms), Fraction(0))
 
 
-@given(st.sampled_from(AGGREGATES), st.integers(1, 30), st.integers(0, 10_000), st.integers(-8, 8))
-def test_terms_add_up_to_the_score(aggregate: str, n: int, seed: int, exponent: int) -> None:
+@given(
+    st.sampled_from(AGGREGATES),
+    st.integers(3, 30),
+    st.integers(0, 2),
+    st.integers(0, 10_000),
+    st.integers(-8, 8),
+)
+def test_terms_add_up_to_the_score(
+    aggregate: str, n: int, skip_first: int, seed: int, exponent: int
+) -> None:
     d = MODEL.config.d_model
     probe = probe_of(d, aggregate, seed)
+    probe.skip_first = skip_first
     dictionary = random_dictionary(MODEL, HOOK, seed=seed)
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
     score = probe.decision_function(x[None])[0]
