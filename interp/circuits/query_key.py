@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...model.hooks.weight_views import AttentionWeights
+from ...model.layers import RMSNorm
 from ..dictionaries import kernels
 from .graph import Graph
 from .replacement import Replacement
@@ -166,7 +167,6 @@ class _Parts:
         hook = self._traced.transcoders.writes.get(layer, "hook_mlp_out")
         if hook == "hook_mlp_out" or not frozen.model.config.sandwich_norms:
             return vector
-        block: Any = frozen.model.blocks[layer]
+        norm: RMSNorm = frozen.model.blocks[layer].ln2_post  # type: ignore[assignment]
         scale = frozen.scale(layer, "ln2_post")[position]
-        scaled: torch.Tensor = vector * block.ln2_post.w.float() / scale
-        return scaled
+        return vector * norm.w.float() / scale
