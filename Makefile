@@ -7,12 +7,13 @@ PIP := $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 MODEL ?= smollm2-135m-instruct
 TESTFLAGS ?=
+STAGES ?=
 PYTHONS ?= python3.11 python3.12 python3.13
 CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help demo test check bench bench-precision build fuzz nightly packages sanitize format clean
+.PHONY: help demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -31,7 +32,7 @@ $(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml setup.py CMakeLists.tx
 	$(PIP) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
+$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
 	$(PIP) --no-build-isolation -e ".[$*]"
 	touch $@
 
@@ -67,6 +68,10 @@ bench: $(VENV)/bench.stamp build ## paired benchmarks against peers
 bench-precision: $(VENV)/test.stamp build ## which faults contracts catch, and tolerances let through
 	$(PY) -m bitlens.benchmarks.precision
 
+docs: $(VENV)/docs.stamp build ## the pages and the API as a site, build/docs/docs/index.html; warnings and lost links fail
+	$(PY) -m sphinx -q -W --keep-going -c docs -b html . build/docs
+	$(PY) docs/check_links.py build/docs
+
 sanitize: ## the C++ core under ASan and UBSan, then TSan
 	for sanitizers in address,undefined thread; do \
 		tree=build/sanitize/$${sanitizers%%,*}; \
@@ -81,14 +86,8 @@ packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in 
 	PYTHONS="$(PYTHONS)" $(PY) -m pytest -q --nightly tests/packages
 
 # CONTRIBUTING.md says what each of these shows.
-nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers
-	$(PY) -m pytest -q --nightly --ignore tests/fuzz --ignore tests/packages --ignore tests/csrc/test_exhaustive.py
-	$(MAKE) fuzz
-	$(MAKE) exhaustive
-	$(MAKE) sanitize
-	$(MAKE) arm-check
-	$(MAKE) clang-check
-	$(MAKE) packages
+nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
+	$(PY) tests/support/nightly.py $(STAGES)
 
 clean: ## remove what was built, the environment stays
 	rm -rf build dist *.egg-info _core*.so

@@ -1,8 +1,19 @@
-"""The compiled core: kernels on raw addresses (csrc/bindings.cpp). Nothing here validates tensors.
+"""The compiled core: kernels on tensors and numpy arrays (csrc/bindings.cpp).
 
-Pointers are `tensor.data_ptr()`, strides count elements, `dtype` is 0 (fp32) or 1 (bf16), `format`
-is a `bitlens.model.weights.checkpoint.Format`.
+Every array is checked before a kernel gets its address: on the CPU, of the type that is read or
+written, without gaps, as large as sizes and strides say (they count elements). What is not raises
+TypeError or ValueError. `dtype` is 0 (fp32) or 1 (bf16), `format` is a
+`bitlens.model.weights.checkpoint.Format`.
 """
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+import torch
+
+Array: TypeAlias = torch.Tensor | npt.NDArray[Any] | None
+"""None where nothing is given or wanted."""
 
 numerics_version: str
 
@@ -27,39 +38,39 @@ class ResultPages:
 def kept_page_bytes() -> int: ...
 def drop_kept_pages() -> None: ...
 def packed_bytes(format: int, n: int, k: int) -> int: ...
-def pack(format: int, rows: int, n: int, k: int, panels: int) -> None: ...
+def pack(format: int, rows: Array, n: int, k: int, panels: Array) -> None: ...
 def unpack_rows(
-    format: int, panels: int, n: int, k: int, row0: int, rows: int, out: int
+    format: int, panels: Array, n: int, k: int, row0: int, rows: int, out: Array
 ) -> None: ...
 def linear(
-    x: int,
+    x: Array,
     dtype: int,
     rows: int,
     x_stride: int,
-    panels: int,
+    panels: Array,
     format: int,
     n: int,
     k: int,
-    bias: int,
-    out: int,
+    bias: Array,
+    out: Array,
     out_dtype: int,
     out_stride: int,
 ) -> None: ...
 def embedding(
-    tokens: int,
+    tokens: Array,
     count: int,
-    panels: int,
+    panels: Array,
     format: int,
     n: int,
     k: int,
     scale: float,
-    out: int,
+    out: Array,
     dtype: int,
 ) -> None: ...
 def rms_norm(
-    x: int,
-    residual: int,
-    weight: int,
+    x: Array,
+    residual: Array,
+    weight: Array,
     rows: int,
     heads: int,
     d: int,
@@ -67,89 +78,91 @@ def rms_norm(
     eps: float,
     x_dtype: int,
     dtype: int,
-    out: int,
+    out: Array,
     out_stride: int,
-    residual_out: int,
-    scale_out: int,
-    normalized_out: int,
+    residual_out: Array,
+    scale_out: Array,
+    normalized_out: Array,
 ) -> None: ...
 
 stepwise_rms_norm = rms_norm
 
-def normalize(x: int, scale: int, rows: int, d: int, dtype: int, out: int) -> None: ...
-def norm_weight(normalized: int, weight: int, rows: int, d: int, out: int, dtype: int) -> None: ...
-def add(x: int, dtype: int, y: int, y_dtype: int, count: int, out: int) -> None: ...
-def cast(x: int, dtype: int, count: int, out: int, out_dtype: int) -> None: ...
-def scale_scores(x: int, scale: float, count: int, dtype: int, out: int) -> None: ...
+def normalize(x: Array, scale: Array, rows: int, d: int, dtype: int, out: Array) -> None: ...
+def norm_weight(
+    normalized: Array, weight: Array, rows: int, d: int, out: Array, dtype: int
+) -> None: ...
+def add(x: Array, dtype: int, y: Array, y_dtype: int, count: int, out: Array) -> None: ...
+def cast(x: Array, dtype: int, count: int, out: Array, out_dtype: int) -> None: ...
+def scale_scores(x: Array, scale: float, count: int, dtype: int, out: Array) -> None: ...
 def gated_act(
     kind: int,
-    gate: int,
-    up: int,
+    gate: Array,
+    up: Array,
     rows: int,
     width: int,
     gate_stride: int,
     up_stride: int,
     dtype: int,
-    out: int,
+    out: Array,
     out_stride: int,
 ) -> None: ...
 
 stepwise_gated_act = gated_act
 
-def softmax(x: int, rows: int, n: int, out: int) -> None: ...
-def logsumexp(x: int, rows: int, n: int, out: int) -> None: ...
-def log_softmax(x: int, rows: int, n: int, out: int) -> None: ...
-def exp(x: int, count: int, out: int) -> None: ...
-def log(x: int, count: int, out: int) -> None: ...
-def tanh(x: int, count: int, out: int) -> None: ...
-def soft_cap(x: int, count: int, cap: float, out: int) -> None: ...
-def rope_inv_freq(theta: float, d_head: int, out: int) -> None: ...
+def softmax(x: Array, rows: int, n: int, out: Array) -> None: ...
+def logsumexp(x: Array, rows: int, n: int, out: Array) -> None: ...
+def log_softmax(x: Array, rows: int, n: int, out: Array) -> None: ...
+def exp(x: Array, count: int, out: Array) -> None: ...
+def log(x: Array, count: int, out: Array) -> None: ...
+def tanh(x: Array, count: int, out: Array) -> None: ...
+def soft_cap(x: Array, count: int, cap: float, out: Array) -> None: ...
+def rope_inv_freq(theta: float, d_head: int, out: Array) -> None: ...
 def rope_table(
-    inv_freq: int,
+    inv_freq: Array,
     half: int,
     position: int,
     count: int,
-    cos: int,
-    sin: int,
+    cos: Array,
+    sin: Array,
     attention_factor: float = 1.0,
 ) -> None: ...
 def exp_f64(x: float) -> float: ...
 def log_f64(x: float) -> float: ...
 def rope(
-    x: int,
+    x: Array,
     dtype: int,
     rows: int,
     heads: int,
     d_head: int,
     x_stride: int,
-    positions: int,
-    cos: int,
-    sin: int,
+    positions: Array,
+    cos: Array,
+    sin: Array,
     n_positions: int,
-    out: int,
+    out: Array,
     out_stride: int,
 ) -> None: ...
 
 stepwise_rope = rope
 
 def kv_write(
-    k: int,
-    v: int,
+    k: Array,
+    v: Array,
     dtype: int,
     k_stride: int,
     v_stride: int,
-    starts: int,
-    past: int,
+    starts: Array,
+    past: Array,
     batch: int,
     n_kv_heads: int,
     d_head: int,
-    page_table: int,
+    page_table: Array,
     max_pages: int,
-    k_pages: int,
-    v_pages: int,
+    k_pages: Array,
+    v_pages: Array,
 ) -> None: ...
 def attention(
-    q: int,
+    q: Array,
     dtype: int,
     q_stride: int,
     n_heads: int,
@@ -158,19 +171,19 @@ def attention(
     scale: float,
     cap: float,
     window: int,
-    starts: int,
-    past: int,
+    starts: Array,
+    past: Array,
     batch: int,
-    page_table: int,
+    page_table: Array,
     max_pages: int,
-    k_pages: int,
-    v_pages: int,
-    out: int,
+    k_pages: Array,
+    v_pages: Array,
+    out: Array,
     out_stride: int,
-    lse: int,
+    lse: Array,
 ) -> None: ...
 def attention_scores(
-    q: int,
+    q: Array,
     dtype: int,
     q_stride: int,
     n_heads: int,
@@ -179,44 +192,49 @@ def attention_scores(
     scale: float,
     cap: float,
     window: int,
-    starts: int,
-    past: int,
+    starts: Array,
+    past: Array,
     batch: int,
-    page_table: int,
+    page_table: Array,
     max_pages: int,
-    k_pages: int,
-    row_indices: int,
+    k_pages: Array,
+    row_indices: Array,
     n_rows: int,
     k_total: int,
-    out: int,
+    out: Array,
 ) -> None: ...
 def attention_values(
-    pattern: int,
+    pattern: Array,
     k_total: int,
     n_heads: int,
     n_kv_heads: int,
     d_head: int,
     dtype: int,
     window: int,
-    starts: int,
-    past: int,
+    starts: Array,
+    past: Array,
     batch: int,
-    page_table: int,
+    page_table: Array,
     max_pages: int,
-    v_pages: int,
-    out: int,
+    v_pages: Array,
+    out: Array,
     out_stride: int,
 ) -> None: ...
 
 TAPS: tuple[str, ...]
+
+class Arrays:
+    """Arrays that many calls read: looked at once, and kept alive."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None: ...
 
 class Blocks:
     """The blocks of a model, run in one call each range."""
 
     def add(
         self,
-        norms: tuple[int, int, int, int, int, int],
-        projections: list[tuple[int, int, int, int, int]],
+        norms: tuple[Array, Array, Array, Array, Array, Array],
+        projections: list[tuple[torch.Tensor, int, int, int, Array]],
         shape: tuple[int, int, int, int, int],
         window: int,
         eps: float,
@@ -226,212 +244,230 @@ class Blocks:
     ) -> None:
         """Appends a block.
 
-        norms: ln1, ln2, ln1_post, ln2_post, q_norm, k_norm (0: none). projections: (panels, format,
-        n, k, bias) of q, k, v, o, gate, up, down. shape: d_model, n_heads, n_kv_heads, d_head,
-        d_mlp. attn_cap: 0 for none.
+        norms: ln1, ln2, ln1_post, ln2_post, q_norm, k_norm; None for none. projections: (panels,
+        format, n, k, bias) of q, k, v, o, gate, up, down. shape: d_model, n_heads, n_kv_heads,
+        d_head, d_mlp. attn_cap: 0 for none.
         """
 
     def run(
         self,
         start: int,
         stop: int,
-        x: int,
-        resid: int,
+        x: Array,
+        resid: Array,
         values: int,
         resid_dtype: int,
         dtype: int,
-        positions: int,
-        starts: int,
-        past: int,
+        positions: Array,
+        starts: Array,
+        past: Array,
         batch: int,
-        page_table: int,
+        page_table: Array,
         max_pages: int,
-        pages: list[tuple[int, int]],
-        rotary: list[tuple[int, int, int]],
-        tapped: list[tuple[int, int]],
+        pages: Arrays,
+        rotary: list[tuple[torch.Tensor, torch.Tensor, int]],
+        rotary_of: list[int],
+        tapped: list[tuple[int, torch.Tensor]],
         n_keys: int,
     ) -> None:
         """Blocks start .. stop - 1: from the residual stream x to resid, `values` numbers each.
 
-        pages: (k_pages, v_pages) of each of those blocks; rotary: (cos, sin, n_positions) of each.
-        tapped: (index in TAPS, address) of what a range of one block leaves behind; scores and
-        patterns have n_keys columns.
+        pages: k_pages and v_pages of every block. rotary: tables (cos, sin, n_positions);
+        rotary_of: each block's. tapped: (index in TAPS, room) for what a range of one block leaves
+        behind; scores and patterns have n_keys columns.
         """
 
 # Sampling (csrc/cpu/sampling.h). x, n, stride, first_id: the slice; rows: `SamplingRow` records of
 # the batch; indices: int64 [count], the rows meant.
 def sampling_edit(
-    row: int,
+    row: Array,
     n: int,
     first_id: int,
-    allowed: tuple[int, int],
-    bias: tuple[int, int, int],
-    banned: tuple[int, int],
-    seen: tuple[int, int, int],
+    allowed: tuple[Array, int],
+    bias: tuple[Array, Array, int],
+    banned: tuple[Array, int],
+    seen: tuple[Array, Array, int],
     penalties: tuple[float, float, float],
 ) -> None: ...
 def sampling_prepare(
-    logits: int,
+    logits: Array,
     type: int,
     rows: int,
     n: int,
     stride: int,
-    temperature: int,
-    x: int,
-    max: int,
-    bad: int,
+    temperature: Array,
+    x: Array,
+    max: Array,
+    bad: Array,
 ) -> None: ...
 def sampling_terms(
-    keys: int,
+    keys: Array,
     count: int,
     x_max: float,
     seed: int,
     position: int,
     draw: int,
-    weights: int,
-    scores: int,
+    weights: Array,
+    scores: Array,
 ) -> None: ...
 def sampling_score(d: float, r: int) -> int: ...
-def sampling_logprobs(keys: int, x_max: int, totals: int, count: int, out: int) -> None: ...
+def sampling_logprobs(keys: Array, x_max: Array, totals: Array, count: int, out: Array) -> None: ...
 def sampling_perturbed(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
     m: int,
-    thresholds: int,
-    best: int,
-    mass: int,
+    thresholds: Array,
+    best: Array,
+    mass: Array,
 ) -> None: ...
 def sampling_top(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    k: int,
+    k: Array,
     width: int,
-    keys: int,
+    keys: Array,
 ) -> None: ...
 def sampling_choose(
-    rows: int, indices: int, count: int, keys: int, width: int, totals: int, choices: int
+    rows: Array, indices: Array, count: int, keys: Array, width: int, totals: Array, choices: Array
 ) -> None: ...
 def sampling_before(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    keys: int,
+    keys: Array,
     width: int,
-    mass: int,
-    counts: int,
+    mass: Array,
+    counts: Array,
 ) -> None: ...
 def sampling_histogram(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    prefix: int,
+    prefix: Array,
     shift: int,
-    mass: int,
-    counts: int,
+    mass: Array,
+    counts: Array,
 ) -> None: ...
 def sampling_nth_tie(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    order: int,
-    nth: int,
-    ids: int,
+    order: Array,
+    nth: Array,
+    ids: Array,
 ) -> None: ...
 def typical_mask(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    thresholds: int,
-    out: int,
+    thresholds: Array,
+    out: Array,
 ) -> None: ...
 def typical_sums(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    sums: int,
+    sums: Array,
 ) -> None: ...
 def typical_before(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    centres: int,
-    keys: int,
+    centres: Array,
+    keys: Array,
     width: int,
-    mass: int,
-    counts: int,
+    mass: Array,
+    counts: Array,
 ) -> None: ...
 def typical_histogram(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    centres: int,
-    prefix: int,
+    centres: Array,
+    prefix: Array,
     shift: int,
-    mass: int,
-    counts: int,
+    mass: Array,
+    counts: Array,
 ) -> None: ...
 def typical_keep(
-    x: int,
+    x: Array,
     n: int,
     stride: int,
     first_id: int,
-    rows: int,
-    indices: int,
+    rows: Array,
+    indices: Array,
     count: int,
-    centres: int,
-    last: int,
-    out: int,
+    centres: Array,
+    last: Array,
+    out: Array,
 ) -> None: ...
-def scaled(x: int, dtype: int, count: int, factor: float, out: int, out_dtype: int) -> None: ...
+def scaled(x: Array, dtype: int, count: int, factor: float, out: Array, out_dtype: int) -> None: ...
 def normalize_backward(
-    dn: int, x: int, scale: int, rows: int, d: int, dx: int, dscale: int
+    dn: Array, x: Array, scale: Array, rows: int, d: int, dx: Array, dscale: Array
 ) -> None: ...
-def rms_scale_backward(dscale: int, x: int, scale: int, rows: int, d: int, dx: int) -> None: ...
+def rms_scale_backward(
+    dscale: Array, x: Array, scale: Array, rows: int, d: int, dx: Array
+) -> None: ...
 def rms_norm_backward(
-    dy: int, x: int, weight: int, rows: int, d: int, eps: float, x_dtype: int, dtype: int, dx: int
+    dy: Array,
+    x: Array,
+    weight: Array,
+    rows: int,
+    d: int,
+    eps: float,
+    x_dtype: int,
+    dtype: int,
+    dx: Array,
 ) -> None: ...
-def soft_cap_backward(dy: int, y: int, count: int, cap: float, dx: int) -> None: ...
-def softmax_backward(p: int, dp: int, rows: int, n: int, ds: int) -> None: ...
+def soft_cap_backward(dy: Array, y: Array, count: int, cap: float, dx: Array) -> None: ...
+def softmax_backward(p: Array, dp: Array, rows: int, n: int, ds: Array) -> None: ...
 def gated_act_backward(
-    kind: int, gate: int, up: int, dpost: int, count: int, dtype: int, dgate: int, dup: int
+    kind: int,
+    gate: Array,
+    up: Array,
+    dpost: Array,
+    count: int,
+    dtype: int,
+    dgate: Array,
+    dup: Array,
 ) -> None: ...
 
 # Sparse dictionaries and their training (csrc/cpu/dictionary.h).
@@ -439,44 +475,51 @@ def gated_act_backward(
 class ActiveFeatures:
     @property
     def entries(self) -> int: ...
-    def write(self, starts: int, indices: int, values: int) -> None: ...
+    def write(self, starts: Array, indices: Array, values: Array) -> None: ...
 
 def encode_above(
-    x: int, m: int, weight: int, format: int, n: int, k: int, bias: int, thresholds: int
+    x: Array, m: int, panels: Array, format: int, n: int, k: int, bias: Array, thresholds: Array
 ) -> ActiveFeatures: ...
 def encode_top_k(
-    x: int,
+    x: Array,
     m: int,
-    weight: int,
+    panels: Array,
     format: int,
     n: int,
     k: int,
-    bias: int,
+    bias: Array,
     selected: int,
-    values: int,
-    indices: int,
+    values: Array,
+    indices: Array,
 ) -> None: ...
-def top_k(x: int, rows: int, n: int, k: int, values: int, indices: int) -> None: ...
+def top_k(x: Array, rows: int, n: int, k: int, values: Array, indices: Array) -> None: ...
 def weighted_sums(
-    coefs: int,
-    indices: int,
-    starts: int,
+    coefs: Array,
+    indices: Array,
+    starts: Array,
     rows: int,
-    table: int,
+    table: Array,
     table_rows: int,
     d: int,
-    bias: int,
-    out: int,
+    bias: Array,
+    out: Array,
 ) -> None: ...
 def gathered_dots(
-    x: int, indices: int, starts: int, rows: int, table: int, table_rows: int, d: int, out: int
+    x: Array,
+    indices: Array,
+    starts: Array,
+    rows: int,
+    table: Array,
+    table_rows: int,
+    d: int,
+    out: Array,
 ) -> None: ...
-def by_column(indices: int, entries: int, columns: int, starts: int, order: int) -> None: ...
-def sums_of_squares(x: int, rows: int, d: int, out: int) -> None: ...
-def unit_rows(w: int, rows: int, d: int) -> None: ...
-def project_rows(g: int, w: int, rows: int, d: int) -> None: ...
+def by_column(indices: Array, entries: int, columns: int, starts: Array, order: Array) -> None: ...
+def sums_of_squares(x: Array, rows: int, d: int, out: Array) -> None: ...
+def unit_rows(w: Array, rows: int, d: int) -> None: ...
+def project_rows(g: Array, w: Array, rows: int, d: int) -> None: ...
 def adam(
-    g: int,
+    g: Array,
     count: int,
     beta1: float,
     one_minus_beta1: float,
@@ -486,7 +529,43 @@ def adam(
     v_scale: float,
     eps: float,
     clip: float,
-    p: int,
-    first: int,
-    second: int,
+    p: Array,
+    first: Array,
+    second: Array,
 ) -> None: ...
+
+# Probes (csrc/cpu/fold.h). Aggregates are 0 mean, 1 last, 2 max, 3 rolling, 4 ema, 5 softmax.
+
+def fold_state_floats(aggregate: int, window: int) -> int: ...
+def fold_scores(
+    aggregate: int,
+    window: int,
+    weight: float,
+    values: Array,
+    logits: Array,
+    starts: Array,
+    sequences: int,
+    heads: int,
+    intercept: float,
+    seen: Array,
+    state: Array,
+    out: Array,
+) -> None: ...
+def score_tokens(
+    x: Array,
+    tokens: int,
+    k: int,
+    panels: Array,
+    probes: int,
+    bias: Array,
+    rules: Array,
+    weights: Array,
+    thresholds: Array,
+    rows: Array,
+    sequences: int,
+    floats: int,
+    seen: Array,
+    taken: Array,
+    state: Array,
+    out: Array,
+) -> int: ...

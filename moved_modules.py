@@ -54,6 +54,7 @@ MOVED = {
     "model.verify": "audit.invariance.verify",
     "model.weight_pages": "model.ops.weight_pages",
     "model.weight_views": "model.hooks.weight_views",
+    "policy_names": "policies",
 }
 """Old and new names below `bitlens`; a package stands for everything in it."""
 

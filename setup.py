@@ -106,7 +106,10 @@ setup(
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
         "bitlens.audit.page": ["report.html.j2", "report.css"],
+        "bitlens.interp.probes.page": ["report.html.j2", "report.css"],
+        "bitlens.interp.monitors": ["watch.html.j2"],
         "bitlens.audit.postmortem": ["prompts.txt"],
+        "bitlens.interp.pages": ["page.js", "page.css"],
         "bitlens.precision": ["equivalence_certificate.schema.json"],
         "bitlens.precision.pytest_plugin": ["report.html.j2"],
     },

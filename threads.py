@@ -1,4 +1,4 @@
-"""How many threads bitlens' kernels use: torch's number until another is set."""
+"""The number of threads of bitlens' kernels: torch's until another is set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads bitlens' kernels use."""
+    """Returns the number of threads that bitlens' kernels use."""
     follow_torch()
     return _core.get_num_threads()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,6 +42,18 @@ def certificate(
     )
     found: dict[str, Any] = json.loads(stated.to_json())
     return found
+
+
+_END = ("ln_final", "unembed")
+_UNPROVEN = "the final norm or the unembedding broke its contract, so that no position is certified"
+
+
+def only_proven_by(ops: tuple[OpFinding, ...], flips: TokenFlips) -> TokenFlips:
+    """Returns the flips without certificates whose premise, those contracts, turned out broken."""
+    if all(op.ok for op in ops if op.address in _END):
+        return flips
+    premises = (*flips.premises, _UNPROVEN)
+    return replace(flips, certified=0, proven=0, broken_certificates=0, premises=premises)
 
 
 def _subject(model: str, path: ModelPath) -> Subject:

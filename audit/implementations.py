@@ -22,8 +22,10 @@ from ..model.ops.native import NativeOps
 from ..model.ops.native_huggingface import NativeHuggingFaceOps
 from ..model.ops.packed import pack
 from ..model.ops.policy import get_policy
-from ..model.rope.tables import rope_table
+from ..model.rope.scaling import Frequencies, rotary_frequencies
+from ..model.rope.tables import frequency_table
 from ..model.weights.checkpoint import Format, StoredMatrix
+from ..policies import STEPWISE
 from ..precision.contract import PrecisionContract
 
 Inputs = Mapping[str, Any]
@@ -81,16 +83,21 @@ def _native_norm(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 def _native_rope(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
     x_THh, stepwise = inputs["x"].transpose(0, 1), "products" in contract.casts
     if inputs.get("cos") is not None:
-        # Tables of a scaled RoPE hold a row for each row of x.
         cos_Th, sin_Th = (inputs[name].float().contiguous() for name in ("cos", "sin"))
         if cos_Th.shape != sin_Th.shape or cos_Th.shape != (len(x_THh), x_THh.shape[-1] // 2):
             raise ValueError("rope: native kernels take cos and sin of a row for each position")
         positions_T = torch.arange(len(x_THh))
     else:
         positions_T = inputs["positions"]
-        table = rope_table(inputs["theta"], x_THh.shape[-1], int(positions_T.max()) + 1)
+        table = frequency_table(_frequencies(inputs), int(positions_T.max()) + 1)
         cos_Th, sin_Th = table.cos, table.sin
     return kernels.rope(x_THh, positions_T, cos_Th, sin_Th, stepwise=stepwise).transpose(0, 1)
+
+
+def _frequencies(inputs: Inputs) -> Frequencies:
+    if inputs.get("inv_freq") is not None:
+        return Frequencies(tuple(inputs["inv_freq"]), inputs.get("attention_factor", 1.0))
+    return rotary_frequencies(inputs["theta"], inputs["x"].shape[-1], None)
 
 
 def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
@@ -106,7 +113,7 @@ def _native_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tens
     whole, none = torch.tensor([0, n_keys]), torch.tensor([0])
     kernels.kv_write(keys, values, k_pages, v_pages, table, whole, none)
     stepwise = "scores" in contract.casts
-    ops = NativeHuggingFaceOps(get_policy("hf_bf16")) if stepwise else NativeOps(get_policy("fp32"))
+    ops = NativeHuggingFaceOps(get_policy(STEPWISE)) if stepwise else NativeOps(get_policy("fp32"))
     z_THh = ops.attention(
         q_HTh.transpose(0, 1),
         LayerCache(k_pages, v_pages, table),
@@ -149,11 +156,29 @@ def _eager_norm(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
 
 
 def _eager_rope(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
-    x_HTh, cos, sin = inputs["x"], inputs["cos"], inputs["sin"]
+    x_HTh = inputs["x"]
+    cos, sin = _eager_tables(inputs)
     cos, sin = torch.cat([cos, cos], -1), torch.cat([sin, sin], -1)
     first, second = x_HTh.chunk(2, dim=-1)
     y_HTh: torch.Tensor = x_HTh * cos + torch.cat([-second, first], -1) * sin
     return y_HTh
+
+
+def _eager_tables(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """In fp32, then in the model's dtype."""
+    if inputs.get("cos") is not None:
+        return inputs["cos"], inputs["sin"]
+    x, given = inputs["x"], inputs.get("inv_freq")
+    index = torch.arange(0, x.shape[-1], 2, dtype=torch.float32) / x.shape[-1]
+    inv_freq = (
+        1.0 / inputs["theta"] ** index
+        if given is None
+        else torch.tensor(given, dtype=torch.float32)
+    )
+    angle_Th = inputs["positions"][:, None].float() * inv_freq
+    factor = inputs.get("attention_factor", 1.0)
+    cos, sin = ((f(angle_Th) * factor).to(x.dtype) for f in (torch.cos, torch.sin))
+    return cos, sin
 
 
 def _eager_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:

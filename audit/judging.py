@@ -81,7 +81,7 @@ class Tally:
                 y,
                 verdict.where,
                 verdict.utilisation,
-                not verdict.ok,
+                verdict.violations > 0,
             )
 
 

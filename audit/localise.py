@@ -1,4 +1,4 @@
-"""Where A and B part, and which single operation, computed A's way, would restore a token."""
+"""Finds where A and B part, and the single operations that, computed A's way, restore a token."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..precision.addresses import Site
+from ..precision.divergence.plain_run import require_unmoved
 from ..precision.divergence.side_by_side import common_sites, following
 from ..precision.divergence.stream import Stream
 from .judging import Tally, UlpErrors, Worst
@@ -58,6 +59,7 @@ class Lockstep:
 
     def __init__(self, a: ModelPath, b: ModelPath, *, rows: int, seed: int) -> None:
         self._a, self._b = a.model, b.model
+        self._names = a.name, b.name
         self._rows = rows
         self._generator = torch.Generator().manual_seed(seed)
         self._sites_a, self._sites_b = common_sites(a.model, b.model)
@@ -70,6 +72,7 @@ class Lockstep:
         """Runs one prompt. `last` judges the products held back until now: enclosing one costs
         what its weights cost, whatever the number of rows."""
         done = 0
+        plain_a, plain_b = self._a(tokens_P), self._b(tokens_P)
 
         def compare(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
             nonlocal done
@@ -88,6 +91,8 @@ class Lockstep:
             following(self._b, self._sites_b, compare),
         ):
             self._b(tokens_P)
+            require_unmoved(plain_a, pass_a.finish(), self._names[0])
+            require_unmoved(plain_b, own.finish(), self._names[1])
 
     def _judge(self, site: Site, inputs: dict[str, Any], fed: torch.Tensor, last: bool) -> None:
         contract = site.contract

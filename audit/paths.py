@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from ..model.load import load
 from ..model.ops.policy import NATIVE_POLICIES, get_policy
+from ..model.transformer import HookedTransformer
 from ..precision.addresses import Addressable
 
 if TYPE_CHECKING:
     from ..model.text.tokenizer import Tokenizer
-    from ..model.transformer import HookedTransformer
 
 HUGGING_FACE = {"hf": "fp32", "hf-bf16": "bf16"}
 """Hugging Face's eager Llama on the model's own weights, by its name on the command line."""
@@ -46,12 +49,14 @@ def reference_path(source: str, dtype: str) -> tuple[ModelPath, HookedTransforme
     return bitlens_path(dtype, dtype, model), model
 
 
-def path_on_trial(source: str, choice: str, reference: ModelPath) -> ModelPath:
-    """Path B: a policy, Hugging Face, or another checkpoint under A's policy.
+def path_on_trial(source: str, choice: str | nn.Module, reference: ModelPath) -> ModelPath:
+    """Path B: a policy, Hugging Face, another checkpoint under A's policy, or a model in memory.
 
     Raises ValueError for a path that is A itself and for one whose tokens mean other things, and
-    as `load` does.
+    as `load` and `TransformersAddresses` do.
     """
+    if not isinstance(choice, str):
+        return _path_in_memory(choice, reference)
     if choice == reference.name:
         raise ValueError(f"--b {choice}: the same path as --a; choose {CHOICES}")
     if choice in HUGGING_FACE:
@@ -63,6 +68,24 @@ def path_on_trial(source: str, choice: str, reference: ModelPath) -> ModelPath:
     except FileNotFoundError as error:
         raise ValueError(f"--b {choice}: no such file or directory; choose {CHOICES}") from error
     path = bitlens_path(choice.rstrip("/").rpartition("/")[2], reference.policy, model)
+    _check_comparable(reference, path)
+    return path
+
+
+def _path_in_memory(model: nn.Module, reference: ModelPath) -> ModelPath:
+    """Whatever its code has become: patched, adapted, wrapped."""
+    if isinstance(model, HookedTransformer):
+        name = f"a bitlens model under {model.ops.policy.name}"
+        path = bitlens_path(name, model.ops.policy.name, model)
+        _check_comparable(reference, path)
+        return path
+    from ..model.interop.transformers_addresses import TransformersAddresses
+
+    peer: Any = TransformersAddresses(model)
+    policy = {torch.float32: "fp32", torch.bfloat16: "bf16"}[peer.dtype]
+    name = f"{type(model).__name__} in memory"
+    vocabulary = peer.config.d_vocab
+    path = ModelPath(name, peer, "transformers eager", policy, vocabulary, reference.tokenizer)
     _check_comparable(reference, path)
     return path
 

@@ -59,11 +59,11 @@ def reproducer(worst: Worst, implementation: str, subject: str) -> Reproducer:
         shrunk = shrinking.run(worst.inputs, worst.where)
         checks, actual = shrinking.checks, run(shrunk)
     verdict = check(actual, shrunk, contract)
-    shown = "uses the most of its permitted error" if verdict.ok else "breaks its contract"
+    shown = "breaks its contract" if verdict.violations else "uses the most of its permitted error"
     title = f"{worst.address} of {subject}: {shown}."
     return Reproducer(
         address=worst.address,
-        violates=not verdict.ok,
+        violates=verdict.violations > 0,
         utilisation=verdict.utilisation,
         original_utilisation=worst.utilisation,
         shapes_before=_shapes(worst.inputs),
@@ -77,7 +77,7 @@ def reproducer(worst: Worst, implementation: str, subject: str) -> Reproducer:
 
 def _score(verdict: Verdict) -> float:
     """Utilisation of what is permitted, 2 for a violation."""
-    return verdict.utilisation if verdict.ok else 2.0
+    return 2.0 if verdict.violations else verdict.utilisation
 
 
 def _in_two_axes(worst: Worst) -> Worst:

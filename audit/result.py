@@ -1,4 +1,4 @@
-"""What an audit found, as data: everything the page shows and `--json` prints.
+"""The findings of an audit as data: everything the page shows and `--json` prints.
 
 A is the reference path, B the path on trial. "Free" errors are between two whole runs; "created"
 errors are what B's operation alone does to A's own inputs.
@@ -14,13 +14,14 @@ from typing import Any
 
 from ..interp.stability.result import FeatureFlip
 from ..precision.contract import PrecisionContract
+from ..precision.meaning import MeaningDifference
 
 SCHEMA = "bitlens.audit/1"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was audited and how much of it.
+    """The models, policies and prompts of an audit.
 
     Attributes:
         a: The reference path, such as "fp32".
@@ -55,7 +56,7 @@ class OpFinding:
         kind: The address within its block: "mlp.down", "unembed".
         values: Outputs checked against the contract.
         outside: Of these, how many lie outside what the contract permits: proven violations.
-        unclaimed: Of these, how many the contract permits to be anything (sums that may overflow).
+        unclaimed: Of these, how many the contract says nothing about (sums that may overflow).
         utilisation: The most of its permitted error any value used; above 1 is a violation.
         free_error: |b - a| / |a| (2-norms) of this output in the two whole runs.
         created_error: The same where B's operation gets A's inputs.
@@ -83,7 +84,8 @@ class OpFinding:
 
     @property
     def ok(self) -> bool:
-        return self.outside == 0
+        """No value checked is outside, and the contract claims something of one."""
+        return self.outside == 0 and (self.unclaimed < self.values or not self.values)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class UlpHistogram:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where the two paths part, on one prompt.
+    """The first point at which the two paths differ, on one prompt.
 
     Attributes:
         judge: What makes `first` one: "contract" where a contract is broken; else "bits" for one
@@ -279,12 +281,15 @@ class AuditResult:
     """An audit of B against A.
 
     Attributes:
+        meaning: Quantities that B derives otherwise than A, such as a RoPE base: B computes another
+            function there, however well it rounds.
         ops: Every operation in the order of a pass.
         certificate: The `EquivalenceCertificate` as JSON-ready data.
         features: Where a dictionary was given.
     """
 
     setting: Setting
+    meaning: tuple[MeaningDifference, ...]
     ops: tuple[OpFinding, ...]
     histograms: tuple[UlpHistogram, ...]
     divergence: Divergence
@@ -301,8 +306,8 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether B kept every contract and nothing certified flipped, token or feature."""
-        return not self.violated and not self.broken_certificates
+        """Whether B means what A means, kept every contract, and nothing certified flipped."""
+        return not self.meaning and not self.violated and not self.broken_certificates
 
     @property
     def broken_certificates(self) -> int:

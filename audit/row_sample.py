@@ -17,6 +17,7 @@ ROW_AXES: Mapping[str, tuple[Mapping[str, int], int]] = {
     "silu": ({"x": 0}, 0),
     "gelu": ({"x": 0}, 0),
     "swiglu": ({"gate": 0, "up": 0}, 0),
+    "gated_mlp": ({"x": 0}, 0),
     "rope": ({"x": 1, "positions": 0, "cos": 0, "sin": 0}, 1),
     "attention": ({"q": 1}, 1),
 }

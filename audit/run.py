@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 import torch
+from torch import nn
 
+from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
-from .certify import certificate
+from ..precision.meaning import meaning_differences
+from .certify import certificate, only_proven_by
 from .features import NamedDictionary, feature_changes, read_dictionary
 from .localise import localise
 from .lockstep import Lockstep
@@ -27,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How much an audit looks at.
+    """The extent of an audit.
 
     Attributes:
         tokens: A prompt's length; shorter prompts are continued by A.
@@ -56,7 +59,7 @@ DEFAULT_PROMPTS = 64
 def run_audit(
     source: str,
     a: str = "fp32",
-    b: str = "bf16",
+    b: str | nn.Module = "bf16",
     prompts: Sequence[str] | None = None,
     plan: Plan = DEFAULT_PLAN,
     progress: Progress | None = None,
@@ -67,14 +70,17 @@ def run_audit(
     Args:
         source: As `bitlens.load` takes it.
         a: A policy with native kernels: "fp32", "bf16", "bf16_weights" or "hf_bf16".
-        b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; or
-            another checkpoint, under A's policy.
+        b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; another
+            checkpoint, under A's policy; or a model in memory, of transformers (eager attention) or
+            of bitlens, with whatever has been patched into its code.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).
         dictionary: Whose features are compared as well, as `load_dictionary` takes it.
 
     Raises:
         ValueError: for paths that are none or one and the same, other tokenizers, fewer than two
             prompts, and a plan that cannot be. Otherwise as `bitlens.load`.
+        TypeError: for a model in memory whose code cannot be watched, naming the module.
+        UnobservedError: as `audit`.
     """
     tell = progress or _silent
     if prompts is None:
@@ -101,17 +107,25 @@ def audit(
     progress: Progress | None = None,
     dictionary: NamedDictionary | None = None,
 ) -> AuditResult:
-    """Runs the audit on paths and texts that are there already."""
+    """Runs the audit on paths and texts that are there already.
+
+    Raises UnobservedError for a path that two plain runs, or watching it, give other logits, or
+    whose operations do not each run once.
+    """
     tell = progress or _silent
     tokens_NP = written.tokens_NP
     n_prompts = len(tokens_NP)
     if n_prompts < 2:
         raise ValueError(f"{n_prompts} prompts: intervals need at least two")
     clock = _Clock()
+    for path in (a, b):
+        plain_logits(path.model, tokens_NP[0], path.name)
+    meaning = meaning_differences(a.model, b.model, tokens_NP[0])
     flips = _count_tokens(a, b, tokens_NP, plan, tell)
     clock.lap("tokens")
     lockstep = _lockstep(a, b, tokens_NP, plan, tell)
     ops = lockstep.findings()
+    flips = only_proven_by(ops, flips)
     clock.lap("contracts")
     tell("localising", 0, 1)
     divergence = localise(a, b, tokens_NP, ops, flips.examples)
@@ -142,6 +156,7 @@ def audit(
     )
     return AuditResult(
         setting=setting,
+        meaning=meaning,
         ops=ops,
         histograms=lockstep.histograms(),
         divergence=divergence,

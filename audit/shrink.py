@@ -4,8 +4,8 @@ Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input" (IEEE
 over axes first (rows, then columns, then terms of a sum) and values last (few significand bits,
 then exponent 0). Deterministic.
 
-Axis names: m rows, n columns, k terms of a sum, d features, h heads, t queries, g key/value heads,
-s keys.
+Axis names: m rows, n columns, k terms of a sum, d features, i inside an MLP, h heads, t queries,
+g key/value heads, s keys.
 """
 
 from __future__ import annotations
@@ -48,6 +48,20 @@ AXES = {
     "silu": Axes({"x": "md"}, "md", "md", ""),
     "gelu": Axes({"x": "md"}, "md", "md", ""),
     "swiglu": Axes({"gate": "md", "up": "md"}, "md", "md", ""),
+    "gated_mlp": Axes(
+        {
+            "x": "md",
+            "gate": "di",
+            "gate_bias": "i",
+            "up": "di",
+            "up_bias": "i",
+            "down": "in",
+            "down_bias": "n",
+        },
+        "mn",
+        "mn",
+        "di",
+    ),
     "rope": Axes({"x": "htd", "positions": "t", "cos": "td", "sin": "td"}, "htd", "ht", ""),
     "attention": Axes({"q": "htd", "k": "gsd", "v": "gsd"}, "htd", "", "sd"),
 }

@@ -1,4 +1,4 @@
-"""What B does to A's next tokens: flips with intervals, margins, and a certificate against flips.
+"""Effects of B on A's next tokens: flips with intervals, margins, a certificate against flips.
 
 Tensor names: N prompts, P positions of each, T positions, d d_model, V vocabulary.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..precision.contract import PrecisionContract
+from ..precision.divergence.plain_run import require_unmoved
 from ..precision.flips import Observed, enclose_final_norm, flip_certificate
 from ..precision.head import Heads
 from ..precision.statistics import EquivalencePlan, PairedRuns
@@ -49,7 +50,7 @@ class LastStep:
 
 @torch.no_grad()
 def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
-    """Runs one prompt."""
+    """Runs one prompt, plainly and observed. Raises UnobservedError where that differs in a bit."""
     unembed, norm = path.model.site("unembed"), path.model.site("ln_final")
     hidden: list[torch.Tensor] = []
     unembedded: list[torch.Tensor] = []
@@ -66,11 +67,13 @@ def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
         norm_inputs.update(norm.bind(*args, **kwargs))
         return original(*args, **kwargs)
 
+    plain = path.model(tokens_P)
     with (
         path.model.override("unembed", at_unembed),
         path.model.override("ln_final", at_norm),
     ):
-        logits_TV = path.model(tokens_P).flatten(0, -2)
+        require_unmoved(plain, path.model(tokens_P), path.name)
+    logits_TV = plain.flatten(0, -2)
     return LastStep(logits_TV.float(), unembedded[0], hidden[0], norm_inputs, norm.contract)
 
 

@@ -57,26 +57,30 @@ def audit(
         ),
     ] = "bf16",
     prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
+        Path | None,
+        typer.Option(help="A file with one prompt a line (default: the shipped prompts)."),
     ] = None,
-    n_prompts: Annotated[int, typer.Option(min=2, help="Take so many of them.")] = 64,
+    n_prompts: Annotated[int, typer.Option(min=2, help="Use this many prompts.")] = 64,
     tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of each; A continues shorter ones.")
+        int, typer.Option(min=2, help="Tokens per prompt; A continues shorter prompts.")
     ] = 128,
     checked: Annotated[
         int, typer.Option(min=1, help="Prompts to run in lockstep, operation by operation.")
     ] = 8,
     rows: Annotated[
-        int, typer.Option(min=1, help="Rows of each operation's output judged, of such a prompt.")
+        int, typer.Option(min=1, help="Output rows to judge per operation of such a prompt.")
     ] = 16,
     margin: Annotated[
-        float, typer.Option(help="Flip rate below which both count as equivalent.")
+        float,
+        typer.Option(
+            help="Treat the paths as equivalent if fewer than this share of tokens change."
+        ),
     ] = 0.05,
     dictionary: Annotated[
         str | None, typer.Option(help="Compare the features of this dictionary, too.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of continuations and sampled rows.")] = 0,
-    output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    seed: Annotated[int, typer.Option(help="Seed of continuations and sampled rows.")] = 0,
+    output: Annotated[Path, typer.Option(help="Write the report here.")] = Path("report.html"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the findings as one JSON object too.")
     ] = False,
@@ -169,7 +173,10 @@ def _print(result: AuditResult, output: Path) -> None:
     if found.first is not None:
         words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
         out.print(f"{words} {found.first}")
+    for difference in result.meaning:
+        out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
         out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
-    verdict = "[green]contract kept[/]" if result.ok else "[red]contract broken[/]"
+    broken = "contract broken" if result.violated else "not the same function"
+    verdict = "[green]contract kept[/]" if result.ok else f"[red]{broken}[/]"
     out.print(f"{verdict}, report in {output}")

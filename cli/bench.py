@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .console import err, out, print_json, setting, setting_line
 from .loading import load_model
 from .model_argument import Model

@@ -18,14 +18,19 @@ from ..version import __version__
 from . import (
     audit,
     bench,
+    clt,
     context_cost,
+    explore,
     features,
     fetch,
     generate,
     info,
     postmortem,
+    probe,
     sae,
+    trace,
     verify,
+    watch,
 )
 from .console import BAD_INPUT, INTERNAL_ERROR
 
@@ -47,7 +52,12 @@ for group in (
     context_cost,
     postmortem,
     features,
+    explore,
     sae,
+    clt,
+    trace,
+    probe,
+    watch,
 ):
     group.register(app)
 

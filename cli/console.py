@@ -1,4 +1,4 @@
-"""Where commands write, what they say of their setting, and how they exit."""
+"""The commands' console, the setting that they report, and their exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ err = Console(stderr=True)
 
 
 def setting(dtype: StrEnum) -> dict[str, Any]:
-    """What a result was computed with, as JSON-ready data."""
+    """Returns what a result was computed with, as JSON-ready data."""
     return {
         "dtype": dtype.value,
         "isa": isa(),

@@ -41,9 +41,11 @@ def context_cost(
     lengths: Annotated[
         str, typer.Option(help="Context lengths in tokens, comma-separated.")
     ] = "8000,32000,200000,1000000",
-    base: Annotated[int, typer.Option(min=1, help="The length that ratios are over.")] = 32000,
+    base: Annotated[
+        int, typer.Option(min=1, help="Divide costs by the cost at this length.")
+    ] = 32000,
     dtype: Annotated[
-        KVDtype, typer.Option(help="Precision policy: of the cache and of --measure.")
+        KVDtype, typer.Option(help="Precision policy of the cache and of --measure.")
     ] = KVDtype.fp32,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time prefills, too, within the model's context.")

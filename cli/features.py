@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from ..policies import NativePolicyName
 
 if TYPE_CHECKING:
     from ..interp.dictionaries import Dictionary
@@ -24,28 +27,44 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog='Examples:  bitlens features "The Eiffel Tower is in"  |  bitlens features '
         "--feature 1234  |  bitlens features --token ' Paris'  |  bitlens features --text football"
+        "  |  "
+        'bitlens features "The Eiffel Tower is in" --html page.html'
     )(features)
 
 
 def features(
     prompt: Annotated[str | None, typer.Argument(help="A text; '-' reads it from stdin.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="As for `generate`.")] = (
+    model: Annotated[str, typer.Option("--model", "-m", help="The model, as for `generate`.")] = (
         "smollm2-135m-instruct"
     ),
     dictionary: Annotated[
         str, typer.Option("--dictionary", "-d", help="A SAELens folder, or the shipped one's name.")
     ] = SHIPPED,
-    top: Annotated[int, typer.Option(min=1, help="Features of a token.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Features to show per token.")] = 3,
     feature: Annotated[int | None, typer.Option(help="Show this feature.")] = None,
     token: Annotated[str | None, typer.Option(help="Find features of a token, ' Paris'.")] = None,
     text: Annotated[str | None, typer.Option(help="Find features by text of examples.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Features to find, or examples to show.")] = 5,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page on the prompt to this file instead.")
+    ] = None,
+    against: Annotated[
+        NativePolicyName | None,
+        typer.Option(help="With --html: run the prompt under this policy too, show what flips."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the strongest features of each token, what they promote, and where else they fire."""
     chosen = [each is not None for each in (prompt, feature, token, text)]
     if sum(chosen) != 1:
         raise ValueError("features: give a prompt, or one of --feature, --token and --text")
+    if html is None and against is not None:
+        raise ValueError("features: --against goes with --html")
+    if prompt is not None:
+        prompt = typer.get_text_stream("stdin").read() if prompt == "-" else prompt
+    if html is not None:
+        _page(prompt, model, dictionary, against, html)
+        return
     from ..interp.dictionaries import load_dictionary
     from ..interp.dictionaries.load import find_dictionary
     from ..interp.examples import load_examples
@@ -56,9 +75,7 @@ def features(
     sae = load_dictionary(path, model=loaded)
     view = _View(loaded, sae, load_examples(path, sae.cfg.d_sae), limit)
     if prompt is not None:
-        _prompt(
-            view, typer.get_text_stream("stdin").read() if prompt == "-" else prompt, top, as_json
-        )
+        _prompt(view, prompt, top, as_json)
         return
     found = [feature] if feature is not None else view.search(token, text)
     if feature is not None and not 0 <= feature < sae.cfg.d_sae:
@@ -71,6 +88,23 @@ def features(
         typer.echo("no feature has it in its examples")
     for card in cards:
         view.show(card)
+
+
+def _page(
+    prompt: str | None,
+    model: str,
+    dictionary: str,
+    against: NativePolicyName | None,
+    path: Path,
+) -> None:
+    if prompt is None:
+        raise ValueError("features: --html shows a prompt; `bitlens sae dashboard` shows features")
+    from ..interp.pages.explore import explored
+    from ..model import load
+
+    beside = None if against is None else load(model, dtype=against.value)
+    page, _ = explored(load(model), prompt, dictionary, against=beside)
+    typer.echo(f"wrote {page.save(path)}")
 
 
 class _View:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..policy_names import PolicyName
+from ..policies import PolicyName
 from .console import err, print_json, setting, setting_line
 from .loading import load_model
 from .model_argument import Model
 from .options import Backend, BackendOption, DtypeOption, Json, Threads
+
+if TYPE_CHECKING:
+    from ..model.generation import GenerateOutput
 
 
 def register(app: typer.Typer) -> None:
@@ -31,11 +34,42 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat/--raw", help="Wrap the prompt in the model's chat template.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")] = 128,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generate at most this many tokens.")
+    ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Keep tokens of this probability relative to the best.")
+    ] = None,
+    typical_p: Annotated[
+        float | None, typer.Option(help="Keep this much of the most typical probability.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Divide the logits of tokens seen by this.")
+    ] = 1.0,
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Subtract this for each time a token was written.")
+    ] = 0.0,
+    presence_penalty: Annotated[
+        float, typer.Option(help="Subtract this from tokens that were written.")
+    ] = 0.0,
+    no_repeat_ngram_size: Annotated[
+        int, typer.Option(min=0, help="Let no n-gram of this size appear twice (0: any may).")
+    ] = 0,
+    min_new_tokens: Annotated[int, typer.Option(min=0, help="No end before so many tokens.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends the answer; may be given repeatedly.")
+    ] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(min=0, help="With --json: log-probabilities, of the best n, too.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sampler: the same seed, the same text.")
+    ] = None,
     dtype: DtypeOption = PolicyName.fp32,
     backend: BackendOption = Backend.native,
     threads: Threads = None,
@@ -50,7 +84,7 @@ def generate(
     with torchrun_group() as group:
         leads = group is None or group.rank == 0
         err.quiet = not leads
-        read = sys.stdin.read() if prompt is None and leads else ""
+        read = _read_prompt() if prompt is None and leads else ""
         text = from_rank_0(group, (prompt or read).encode()).decode()
         loaded = load_model(model, dtype, backend, threads, group)
         request: Any = [{"role": "user", "content": text}] if chat else text
@@ -61,6 +95,15 @@ def generate(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
+            typical_p=typical_p,
+            repetition_penalty=repetition_penalty,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            min_new_tokens=min_new_tokens,
+            stop=stop,
+            logprobs=logprobs if as_json else None,
             seed=seed,
             stream=leads and not as_json,
         )
@@ -75,9 +118,25 @@ def generate(
             text=result.text[0],
             tokens=result.tokens[0].tolist(),
             new_tokens=n_new,
+            finish_reason=result.finish_reason[0],
+            **_logprobs(result),
             seconds=seconds,
             ranks=1 if group is None else group.size,
             **setting(dtype),
         )
-    else:
-        err.print(f"[dim]{n_new} tokens, {n_new / seconds:.1f} tokens/s, {setting_line(dtype)}[/]")
+        return
+    ended = "" if result.finish_reason[0] == "stop" else f"stopped at {n_new} tokens; "
+    rate = f"{n_new} tokens, {n_new / seconds:.1f} tokens/s"
+    err.print(f"[dim]{ended}{rate}, {setting_line(dtype)}[/]")
+
+
+def _read_prompt() -> str:
+    if sys.stdin.isatty():
+        err.print("[dim]Type the prompt, then Ctrl-D on a line of its own:[/]")
+    return sys.stdin.read()
+
+
+def _logprobs(result: GenerateOutput) -> dict[str, Any]:
+    names = ("logprobs", "top_ids", "top_logprobs")
+    found = {name: getattr(result, name) for name in names}
+    return {name: x[0].tolist() for name, x in found.items() if x is not None}

@@ -7,7 +7,7 @@ import dataclasses
 import typer
 from rich.table import Table
 
-from ..policy_names import PolicyName
+from ..policies import PolicyName
 from .console import out, print_json, setting, setting_line
 from .loading import load_model
 from .model_argument import Model

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..policy_names import NativePolicyName, PolicyName
+from ..policies import NativePolicyName, PolicyName
 
 
 class Backend(StrEnum):
@@ -19,7 +19,7 @@ class Backend(StrEnum):
 
 DtypeOption = Annotated[PolicyName, typer.Option(help="Precision policy, see docs/numerics.md.")]
 NativeDtypeOption = Annotated[
-    NativePolicyName, typer.Option(help="Precision policy, of those with native kernels.")
+    NativePolicyName, typer.Option(help="Precision policy that has native kernels.")
 ]
 BackendOption = Annotated[Backend, typer.Option(help="Native kernels, or plain PyTorch.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: torch's number).")]

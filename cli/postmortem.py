@@ -33,9 +33,10 @@ def register(app: typer.Typer) -> None:
 def postmortem(
     model: Model,
     prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line (default: those shipped).")
+        Path | None,
+        typer.Option(help="A file with one prompt a line (default: the shipped prompts)."),
     ] = None,
-    n_prompts: Annotated[int, typer.Option(min=1, help="Take so many of them.")] = 300,
+    n_prompts: Annotated[int, typer.Option(min=1, help="Use this many prompts.")] = 300,
     shards: Annotated[str, typer.Option(help="Shard counts, comma-separated.")] = "1,2,4,8",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     plot: Annotated[

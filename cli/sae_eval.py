@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +12,13 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption
+from .sae_progress import progress_bars
 
 if TYPE_CHECKING:
     from ..interp.evaluation import Comparison, EvalResult
@@ -60,11 +59,12 @@ Text = Annotated[
     typer.Option(help="A text or .jsonl file, or a folder of them (default: the shipped corpus)."),
 ]
 Split = Annotated[
-    Documents, typer.Option(help="Documents to take: those training never saw, or all.")
+    Documents, typer.Option(help="Judge on documents that training never saw, or on all.")
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Tokens for reconstructions and losses.")]
 DeadTokens = Annotated[
-    int, typer.Option(min=0, help="Tokens in which a feature must be active not to be dead.")
+    int,
+    typer.Option(min=0, help="Count a feature as dead if it is active in none of so many tokens."),
 ]
 Context = Annotated[int | None, typer.Option(min=2, help="Tokens of the longest sequence.")]
 Strict = Annotated[
@@ -96,11 +96,11 @@ def evaluate(
     n_dead_tokens: DeadTokens = 1_000_000,
     context_size: Context = None,
     outliers: Annotated[
-        bool, typer.Option(help="Set rows of more than 3 times the median norm apart.")
+        bool, typer.Option(help="Judge rows above 3 times the median norm apart.")
     ] = True,
     control: Annotated[
         int | None,
-        typer.Option(help="Judge random directions of this seed, as sparse as it, beside it."),
+        typer.Option(help="Also judge equally sparse random directions, drawn with this seed."),
     ] = None,
     dtype: NativeDtypeOption = NativePolicyName.fp32,
     strict: Strict = True,
@@ -118,7 +118,7 @@ def evaluate(
         judged[CONTROL] = random_dictionary(judged[dictionary], control)
     loaded = load_model(model, dtype, threads=threads)
     found: dict[str, EvalResult] = {}
-    with progress() as advance:
+    with progress_bars() as advance:
         for name, each in judged.items():
             found[name] = run(
                 loaded,
@@ -141,7 +141,7 @@ def evaluate(
 
 def compare(
     model: Model,
-    dictionaries: Annotated[list[str], typer.Argument(help="Two or more of them.")],
+    dictionaries: Annotated[list[str], typer.Argument(help="Two or more dictionaries.")],
     text: Text = None,
     split: Split = Documents.held_out,
     n_tokens: Tokens = 1 << 16,
@@ -164,7 +164,7 @@ def compare(
         raise ValueError("sae compare: name at least two dictionaries, each of them once")
     read = {name: load_dictionary(name) for name in dictionaries}
     loaded = None if weights_only else load_model(model, dtype, threads=threads)
-    with progress() as advance:
+    with progress_bars() as advance:
         found = run(
             read,
             model=loaded,
@@ -182,27 +182,6 @@ def compare(
     if found.results:
         _print_results(found.results)
     _print_neighbours(found)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a stage, on stderr."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(escape(stage), total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield advance
 
 
 def _named(advance: Callable[[str, int, int], None], name: str) -> Callable[[str, int, int], None]:

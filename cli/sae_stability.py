@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from .console import VIOLATED
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, Threads
-from .sae_eval import Context, Documents, Split, Strict, Text, progress
+from .sae_eval import Context, Documents, Split, Strict, Text
+from .sae_progress import progress_bars
 
 if TYPE_CHECKING:
     from ..interp.stability import StabilityResult
@@ -66,7 +67,7 @@ def stability(
         other = load_model(model, NativePolicyName(b), threads=threads)
     else:
         other = load_model(b, a, threads=threads)
-    with progress() as advance:
+    with progress_bars() as advance:
         result = run(
             reference,
             other,

@@ -26,7 +26,7 @@ Config = Annotated[
         "several, each [dictionaries.NAME]) with hook_name, d_sae, k, n_tokens ..."
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The run's folder, made here.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Create the run's folder here.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Config,
     output: Output,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = True,
+    resume: Annotated[bool, typer.Option(help="Resume the run in the folder.")] = True,
     keep_harvest: Annotated[
         bool, typer.Option("--keep-harvest", help="Keep the activations at the end.")
     ] = False,
@@ -92,7 +92,7 @@ def harvest(config: Config, output: Output) -> None:
 
 
 class RunFile:
-    """What a config file asks for.
+    """The contents of a config file.
 
     Attributes:
         configs: The dictionaries by the name of their folders; one alone is "".

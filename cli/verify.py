@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from ..policy_names import NativePolicyName
+from ..policies import NativePolicyName
 from ..threads import set_num_threads
 from .console import VIOLATED, err, out, print_json
 from .model_argument import Model

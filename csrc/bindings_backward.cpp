@@ -7,52 +7,62 @@ namespace bitlens {
 void bind_backward(py::module_& m) {
   m.def(
       "scaled",
-      [](Address x, int dtype, int64_t count, float factor, Address out, int out_dtype) {
-        scaled(at<void>(x), dtype_of(dtype), count, factor, at<void>(out), dtype_of(out_dtype));
+      [](const Array& x, int dtype, int64_t count, float factor, const Array& out, int out_dtype) {
+        const DType from = dtype_of(dtype), to = dtype_of(out_dtype);
+        scaled(at(x, from, {count}, "x"), from, count, factor, at(out, to, {count}, "out"), to);
       },
       NoGil());
   m.def(
       "normalize_backward",
-      [](Address dn, Address x, Address scale, int64_t rows, int64_t d, Address dx,
-         Address dscale) {
-        normalize_backward(at<float>(dn), at<float>(x), at<float>(scale), rows, d, at<float>(dx),
-                           at<float>(dscale));
+      [](const Array& dn, const Array& x, const Array& scale, int64_t rows, int64_t d,
+         const Array& dx, const Array& dscale) {
+        normalize_backward(at<float>(dn, {rows, d}, "dn"), at<float>(x, {rows, d}, "x"),
+                           at<float>(scale, {rows}, "scale"), rows, d,
+                           at<float>(dx, {rows, d}, "dx"), at<float>(dscale, {rows}, "dscale"));
       },
       NoGil());
   m.def(
       "rms_scale_backward",
-      [](Address dscale, Address x, Address scale, int64_t rows, int64_t d, Address dx) {
-        rms_scale_backward(at<float>(dscale), at<float>(x), at<float>(scale), rows, d,
-                           at<float>(dx));
+      [](const Array& dscale, const Array& x, const Array& scale, int64_t rows, int64_t d,
+         const Array& dx) {
+        rms_scale_backward(at<float>(dscale, {rows}, "dscale"), at<float>(x, {rows, d}, "x"),
+                           at<float>(scale, {rows}, "scale"), rows, d,
+                           at<float>(dx, {rows, d}, "dx"));
       },
       NoGil());
   m.def(
       "rms_norm_backward",
-      [](Address dy, Address x, Address weight, int64_t rows, int64_t d, float eps, int x_dtype,
-         int dtype, Address dx) {
-        rms_norm_backward({at<void>(dy), at<void>(x), at<float>(weight), d, eps, dtype_of(x_dtype),
-                           dtype_of(dtype), at<void>(dx)},
-                          rows);
+      [](const Array& dy, const Array& x, const Array& weight, int64_t rows, int64_t d, float eps,
+         int x_dtype, int dtype, const Array& dx) {
+        const DType of_x = dtype_of(x_dtype), of_y = dtype_of(dtype);
+        rms_norm_backward(
+            {at(dy, of_y, {rows, d}, "dy"), at(x, of_x, {rows, d}, "x"),
+             at<float>(weight, {d}, "weight"), d, eps, of_x, of_y, at(dx, of_x, {rows, d}, "dx")},
+            rows);
       },
       NoGil());
   m.def(
       "softmax_backward",
-      [](Address p, Address dp, int64_t rows, int64_t n, Address ds) {
-        softmax_backward(at<float>(p), at<float>(dp), rows, n, at<float>(ds));
+      [](const Array& p, const Array& dp, int64_t rows, int64_t n, const Array& ds) {
+        softmax_backward(at<float>(p, {rows, n}, "p"), at<float>(dp, {rows, n}, "dp"), rows, n,
+                         at<float>(ds, {rows, n}, "ds"));
       },
       NoGil());
   m.def(
       "soft_cap_backward",
-      [](Address dy, Address y, int64_t count, float cap, Address dx) {
-        soft_cap_backward(at<float>(dy), at<float>(y), count, cap, at<float>(dx));
+      [](const Array& dy, const Array& y, int64_t count, float cap, const Array& dx) {
+        soft_cap_backward(at<float>(dy, {count}, "dy"), at<float>(y, {count}, "y"), count, cap,
+                          at<float>(dx, {count}, "dx"));
       },
       NoGil());
   m.def(
       "gated_act_backward",
-      [](int kind, Address gate, Address up, Address dpost, int64_t count, int dtype, Address dgate,
-         Address dup) {
-        gated_act_backward({activation_of(kind), at<void>(gate), at<void>(up), at<void>(dpost),
-                            dtype_of(dtype), at<void>(dgate), at<void>(dup)},
+      [](int kind, const Array& gate, const Array& up, const Array& dpost, int64_t count, int dtype,
+         const Array& dgate, const Array& dup) {
+        const DType type = dtype_of(dtype);
+        gated_act_backward({activation_of(kind), at(gate, type, {count}, "gate"),
+                            at(up, type, {count}, "up"), at(dpost, type, {count}, "dpost"), type,
+                            at(dgate, type, {count}, "dgate"), at(dup, type, {count}, "dup")},
                            count);
       },
       NoGil());

@@ -1,4 +1,4 @@
-"""What reads a model: dictionaries of features now; circuits, probes and monitors to come.
+"""Reads a model: dictionaries of features, circuits, probes, monitors.
 
     from bitlens.interp import load_dictionary, splice
     sae = load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_post", model=model)
@@ -8,6 +8,8 @@
 Imports model and precision, never the reverse.
 """
 
+from . import show
+from .circuits import Graph, trace
 from .dictionaries import (
     Dictionary,
     DictionaryConfig,
@@ -16,12 +18,14 @@ from .dictionaries import (
     load_dictionaries,
     load_dictionary,
 )
-from .evaluation import EvalResult, compare, evaluate
+from .evaluation import EvalResult, LayersEvalResult, compare, evaluate, evaluate_layers
 from .examples import collect_examples, load_examples
+from .pages import explore, feature_page, graph_page
 from .prompt_features import prompt_features
 from .splicing import Edit, splice
 from .stability import StabilityResult, stability
 from .training import TrainConfig, TrainingDiverged, TrainResult, train, train_all
+from .training.layers import LayersTrainConfig, LayersTrainResult, train_layers
 
 __all__ = [
     "Dictionary",
@@ -30,6 +34,10 @@ __all__ = [
     "Edit",
     "EvalResult",
     "Features",
+    "Graph",
+    "LayersEvalResult",
+    "LayersTrainConfig",
+    "LayersTrainResult",
     "StabilityResult",
     "TrainConfig",
     "TrainResult",
@@ -37,12 +45,19 @@ __all__ = [
     "collect_examples",
     "compare",
     "evaluate",
+    "evaluate_layers",
+    "explore",
+    "feature_page",
+    "graph_page",
     "load_dictionaries",
     "load_dictionary",
     "load_examples",
     "prompt_features",
+    "show",
     "splice",
     "stability",
+    "trace",
     "train",
     "train_all",
+    "train_layers",
 ]

@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class RaggedBatch:
-    """Which rows belong to which sequence, and where each token stands.
+    """The ragged rows of a batch: each row's sequence, and its token's position there.
 
     Attributes:
         n_columns: P, the width of the padded batch.
@@ -92,12 +92,14 @@ class RaggedBatch:
     @cached_property
     def starts_B1(self) -> torch.Tensor:
         """`starts` as int64 [B + 1] on the CPU."""
-        return torch.arange(self.size + 1) if self._is_step else torch.tensor(self.starts)
+        if self._is_step:
+            return torch.arange(self.size + 1, device="cpu")
+        return torch.tensor(self.starts, dtype=torch.int64, device="cpu")
 
     @cached_property
     def past_B(self) -> torch.Tensor:
         """`past` as int64 [B] on the CPU."""
-        return torch.tensor(self.past, dtype=torch.int64)
+        return torch.tensor(self.past, dtype=torch.int64, device="cpu")
 
     @property
     def _is_step(self) -> bool:
@@ -152,10 +154,14 @@ class RaggedBatch:
     def cells_T(self) -> torch.Tensor:
         """Index of each row in the flattened padded batch, int64 [T]."""
         spans = [
-            torch.arange(b * self.n_columns + offset, b * self.n_columns + offset + length)
+            torch.arange(
+                b * self.n_columns + offset,
+                b * self.n_columns + offset + length,
+                device=self.device,
+            )
             for b, (offset, length) in enumerate(zip(self.offsets, self.lengths, strict=True))
         ]
-        return torch.cat(spans).to(self.device)
+        return torch.cat(spans)
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """Ragged [T, ...] to padded [B, P, ...]; zeros on padding, a view where there is none."""
@@ -207,7 +213,7 @@ class RaggedBatch:
         return sorted(row for row in cells if row is not None)
 
     def visible_THK(self, window: int | None) -> torch.Tensor:
-        """Which keys each row attends to: bool [T, 1, K]."""
+        """Returns whether each row attends to each key, bool [T, 1, K]."""
         return visible_keys(self.positions_T, self.n_keys, window)
 
     def _row(self, b: int, column: int) -> int | None:
@@ -217,7 +223,7 @@ class RaggedBatch:
 
 
 def visible_keys(positions_T: torch.Tensor, n_keys: int, window: int | None) -> torch.Tensor:
-    """Which of keys 0 .. n_keys - 1 queries at these positions attend to: bool [T, 1, K]."""
+    """Returns whether queries at these positions attend to keys 0 .. n_keys - 1, bool [T, 1, K]."""
     key_K = torch.arange(n_keys, device=positions_T.device)
     t_T11 = positions_T[:, None, None]
     visible = key_K <= t_T11

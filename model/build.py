@@ -45,7 +45,9 @@ class ModuleBuilder:
 
     def embedding(self) -> Embedding:
         weight = self.ops.weight(self._matrix("embed.weight"))
-        scale = torch.tensor(self.config.embed_scale, dtype=self.ops.policy.compute).item()
+        scale = torch.tensor(
+            self.config.embed_scale, dtype=self.ops.policy.compute, device="cpu"
+        ).item()
         return Embedding(self.ops, weight, scale)
 
     def unembedding(self, embedding: Embedding) -> Linear:

@@ -1,4 +1,4 @@
-"""What a dense decoder-only transformer is made of, as data."""
+"""The definition of a dense decoder-only transformer, as data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIZES = (
 
 @dataclass(frozen=True, kw_only=True)
 class LayerConfig:
-    """What may differ from layer to layer.
+    """The settings that may differ from layer to layer.
 
     Attributes:
         window: A token at position t sees positions t - window < j <= t; None sees all j <= t.

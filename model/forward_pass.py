@@ -10,13 +10,22 @@ from typing import Any, Literal
 
 import torch
 
+from .autocast import without_autocast
 from .batch import RaggedBatch
 from .build import ModuleBuilder
 from .config import ModelConfig
 from .gradients import check_differentiable, gradient_ops
 from .hooks.captures import Captures
 from .hooks.overrides import OverrideRegistry, op_addresses
-from .hooks.registry import FINAL_NAMES, HookRegistry, hook_names, layer_of
+from .hooks.registry import (
+    FINAL_NAMES,
+    NO_HOOKS,
+    HookRegistry,
+    InstalledHooks,
+    hook_names,
+    in_graph,
+    layer_of,
+)
 from .kv_cache import KVCache
 from .layers import SoftCap
 from .loss import next_token_loss, next_token_losses
@@ -30,6 +39,9 @@ from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 
 ReturnType = Literal["logits", "loss", "both"] | None
+
+Watched = tuple[Captures, InstalledHooks]
+"""What one call keeps, and its own hooks."""
 
 
 class ForwardPass:
@@ -68,27 +80,75 @@ class ForwardPass:
     def run(
         self,
         tokens: Tokens,
-        attention_mask: torch.Tensor | None,
-        kv_cache: KVCache | None,
-        return_type: ReturnType,
-        stop_at_layer: int | None,
-        captures: Captures,
+        attention_mask: torch.Tensor | None = None,
+        kv_cache: KVCache | None = None,
+        return_type: ReturnType = "logits",
+        stop_at_layer: int | None = None,
         *,
+        start_at_layer: int | None = None,
+        captures: Captures | None = None,
+        hooks: InstalledHooks = NO_HOOKS,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
-        """What `HookedTransformer.forward` returns; `captures` are filled on the way."""
-        stop = self.stop(stop_at_layer)
+        """What `HookedTransformer.forward` returns.
+
+        `captures`, filled on the way, and `hooks` are this call's own.
+        """
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
+        watched = captures or Captures(), hooks
+        with without_autocast(self.ops.device):
+            return self._run(
+                tokens,
+                attention_mask,
+                kv_cache,
+                return_type,
+                (start_at_layer, stop_at_layer),
+                watched,
+                loss_per_token,
+                prepend_bos,
+            )
+
+    def _run(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        return_type: ReturnType,
+        at_layers: tuple[int | None, int | None],
+        watched: Watched,
+        loss_per_token: bool,
+        prepend_bos: bool | None,
+    ) -> Any:
+        start_at_layer, stop_at_layer = at_layers
+        start, stop = self.start(start_at_layer), self.stop(stop_at_layer)
+        if start_at_layer is not None:
+            self._check_residual(tokens, kv_cache, return_type)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")
-        arguments = (return_type, stop, loss_per_token)
+        entering = tokens if start_at_layer is not None else None
         tokens_T, run = self._start(
-            tokens, attention_mask, kv_cache, captures, arguments, prepend_bos
+            torch.zeros_like(entering[..., 0], dtype=torch.int64)
+            if isinstance(entering, torch.Tensor)
+            else tokens,
+            attention_mask,
+            kv_cache,
+            watched,
+            (return_type, start, stop, loss_per_token, entering),
+            prepend_bos,
         )
-        for name in run.watch.names if stop_at_layer is not None else ():
-            if self.is_beyond(name, stop):
-                raise ValueError(f"stop_at_layer = {stop_at_layer}: {name} would never fire")
-        resid_Td = self._residual(tokens_T, run, stop)
+        for name in run.watch.names if at_layers != (None, None) else ():
+            if not self.reaches(name, start, stop):
+                raise ValueError(
+                    f"start_at_layer = {start_at_layer}, stop_at_layer = {stop_at_layer}: {name} "
+                    "would never fire"
+                )
+        if isinstance(entering, torch.Tensor):
+            resid_Td = self._entered(entering, run)
+        else:
+            resid_Td = self._embedded(tokens_T, run)
+        resid_Td = self._residual(resid_Td, run, max(start, 0), stop)
         if stop_at_layer is not None:
             return run.batch.pad(resid_Td)
         loss = next_token_losses if loss_per_token else next_token_loss
@@ -122,21 +182,58 @@ class ForwardPass:
         start: int = self.ops.own_columns(self.unembed.weight).start
         return start
 
-    def stop(self, stop_at_layer: int | None) -> int:
-        """The block before which a pass ends. Raises ValueError for one there is not."""
-        n = self.config.n_layers
-        if stop_at_layer is None:
-            return n
-        if not -n <= stop_at_layer <= n:
-            raise ValueError(f"stop_at_layer = {stop_at_layer}: the model has {n} layers")
-        return stop_at_layer + n if stop_at_layer < 0 else stop_at_layer
+    def start(self, start_at_layer: int | None) -> int:
+        """The block at which a pass begins, -1 for the embedding. Raises as `stop`."""
+        return -1 if start_at_layer is None else self._layer("start_at_layer", start_at_layer)
 
-    def is_beyond(self, name: str, stop: int) -> bool:
-        """Whether a pass that stops before block `stop` never reaches this hook."""
+    def stop(self, stop_at_layer: int | None) -> int:
+        """The block before which a pass ends, n_layers + 1 for after the unembedding.
+
+        Raises ValueError for one there is not.
+        """
+        if stop_at_layer is None:
+            return self.config.n_layers + 1
+        return self._layer("stop_at_layer", stop_at_layer)
+
+    def _layer(self, argument: str, layer: int) -> int:
+        n = self.config.n_layers
+        if not -n <= layer <= n:
+            raise ValueError(f"{argument} = {layer}: the model has {n} layers")
+        return layer + n if layer < 0 else layer
+
+    def reaches(self, name: str, start: int, stop: int) -> bool:
+        """Whether a pass from block `start` to before block `stop` fires this hook."""
         layer = layer_of(name)
         if layer is None:
-            return name not in ("hook_tokens", "hook_embed")
-        return layer >= stop
+            layer = -1 if name in ("hook_tokens", "hook_embed") else self.config.n_layers
+        return start <= layer < stop
+
+    def _check_residual(
+        self, resid_BPd: Any, kv_cache: KVCache | None, return_type: ReturnType
+    ) -> None:
+        """Raises ValueError for what a pass that begins at a block cannot take or give."""
+        d_model, dtype = self.config.d_model, self.ops.policy.residual
+        found = (
+            (resid_BPd.dtype, list(resid_BPd.shape))
+            if isinstance(resid_BPd, torch.Tensor)
+            else type(resid_BPd).__name__
+        )
+        if (
+            not isinstance(resid_BPd, torch.Tensor)
+            or (resid_BPd.ndim, resid_BPd.dtype) != (3, dtype)
+            or resid_BPd.shape[-1] != d_model
+        ):
+            raise ValueError(
+                f"start_at_layer: begins with the residual stream, {dtype} [batch, positions, "
+                f"{d_model}], in place of tokens; got {found}"
+            )
+        if kv_cache is not None:
+            raise ValueError("start_at_layer: would leave the lower layers of kv_cache unwritten")
+        if return_type in ("loss", "both"):
+            raise ValueError(
+                "start_at_layer: the residual stream does not say which tokens come next, so it "
+                'has no loss; take return_type="logits"'
+            )
 
     def _last(
         self,
@@ -147,9 +244,20 @@ class ForwardPass:
         unembed: Callable[[torch.Tensor, Run], torch.Tensor],
     ) -> torch.Tensor:
         """What `unembed` makes of each sequence's last row of the residual stream."""
-        captures = captures or Captures()
-        tokens_T, run = self._start(tokens, attention_mask, kv_cache, captures, (unembed.__name__,))
-        resid_Td = self._residual(tokens_T, run, self.config.n_layers)
+        with without_autocast(self.ops.device):
+            return self._last_rows(tokens, attention_mask, kv_cache, captures, unembed)
+
+    def _last_rows(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        kv_cache: KVCache | None,
+        captures: Captures | None,
+        unembed: Callable[[torch.Tensor, Run], torch.Tensor],
+    ) -> torch.Tensor:
+        watched = captures or Captures(), NO_HOOKS
+        tokens_T, run = self._start(tokens, attention_mask, kv_cache, watched, (unembed.__name__,))
+        resid_Td = self._residual(self._embedded(tokens_T, run), run, 0, self.config.n_layers)
         batch = run.batch
         if batch.n_rows == batch.size:  # a token each: every row is a last one
             logits = unembed(resid_Td, run)
@@ -165,20 +273,20 @@ class ForwardPass:
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
         kv_cache: KVCache | None,
-        captures: Captures,
+        watched: Watched,
         arguments: tuple[Any, ...],
         prepend_bos: bool | None = None,
     ) -> tuple[torch.Tensor, Run]:
         """Prepares the pass once all ranks agree on it, its other `arguments` included."""
         if self.group is None:
-            return self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
+            return self._prepare(tokens, attention_mask, kv_cache, watched, prepend_bos)
         topics = ("the tokens", "the hooks and overrides", "the arguments")
         with agreement(self.group, "a forward pass", *topics) as statement:
-            tokens_T, run = self._prepare(tokens, attention_mask, kv_cache, captures, prepend_bos)
+            tokens_T, run = self._prepare(tokens, attention_mask, kv_cache, watched, prepend_bos)
             batch, watch = run.batch, run.watch
             statement.say(topics[0], tokens_T, batch.lengths, batch.offsets)
             statement.say(topics[1], sorted(watch.names), sorted(watch.overrides))
-            statement.say(topics[2], arguments, batch.past, batch.key_offsets)
+            statement.say(topics[2], *arguments, batch.past, batch.key_offsets)
         return tokens_T, run
 
     def _prepare(
@@ -186,7 +294,7 @@ class ForwardPass:
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
         kv_cache: KVCache | None,
-        captures: Captures,
+        watched: Watched,
         prepend_bos: bool | None,
     ) -> tuple[torch.Tensor, Run]:
         """Checks the input; returns its real tokens and the pass's context."""
@@ -216,30 +324,40 @@ class ForwardPass:
                 one_layer=True,
             )
         kv_cache.reserve(batch)
-        ops, watch = self._watched(captures, batch)
+        ops, watch = self._watched(*watched, batch)
         return tokens_T, Run(ops, batch, kv_cache, watch, self.group)
 
-    def _watched(self, captures: Captures, batch: RaggedBatch) -> tuple[Ops, Watch]:
-        """What is installed for a pass, and operations that record where that may ask for it."""
-        registry, overrides = self.registry, self.overrides.installed
-        ops, backward = self.ops, {}
-        if torch.is_grad_enabled() and (registry.installed or registry.backward or overrides):
-            # As of now: the hooks may be gone when backward() comes.
-            backward = {name: tuple(fns) for name, fns in registry.backward.items()}
-            ops = gradient_ops(ops)
+    def _watched(
+        self, captures: Captures, of_call: InstalledHooks, batch: RaggedBatch
+    ) -> tuple[Ops, Watch]:
+        """What is in place for a pass, and operations that record where that may ask for it."""
+        hooks, overrides = self.registry.now(of_call), self.overrides.installed
+        ops, backward = self.ops, NO_HOOKS.backward
+        if torch.is_grad_enabled() and (hooks or overrides):
+            backward, ops = hooks.backward, gradient_ops(ops)
         if backward:
             check_differentiable(ops, batch)
-        taps = self.runner.taps
-        watch = Watch(registry.installed, registry.points, overrides, captures, taps, backward)
-        return ops, watch
+        points, taps = self.registry.points, self.runner.taps
+        return ops, Watch(hooks.forward, points, overrides, captures, taps, backward)
 
-    def _residual(self, tokens_T: torch.Tensor, run: Run, stop: int) -> torch.Tensor:
-        """The residual stream before block `stop`: embedding, then blocks fused where unwatched."""
+    def _entered(self, resid_BPd: torch.Tensor, run: Run) -> torch.Tensor:
+        """The caller's residual stream as rows, recorded from here on if it is in a graph."""
+        if in_graph(resid_BPd):
+            run.ops = gradient_ops(run.ops)
+            check_differentiable(run.ops, run.batch)
+        resid_BPd = resid_BPd.to(self.ops.device)
+        return run.ops.rearrange(resid_BPd, run.batch.strip, run.batch.pad)
+
+    def _embedded(self, tokens_T: torch.Tensor, run: Run) -> torch.Tensor:
+        """The embedding, where the residual stream begins."""
         if run.wants("hook_tokens"):
             tokens_T = run.hook("hook_tokens", tokens_T.clone())
             check_ids(tokens_T, self.config.d_vocab)
-        resid: torch.Tensor = run.hook("hook_embed", self.embed(tokens_T, run))
-        layer = 0
+        return run.hook("hook_embed", self.embed(tokens_T, run))
+
+    def _residual(self, resid: torch.Tensor, run: Run, start: int, stop: int) -> torch.Tensor:
+        """The residual stream after blocks start .. stop - 1, fused where unwatched."""
+        layer, stop = start, min(stop, self.config.n_layers)
         while layer < stop:
             resid = run.hook(f"blocks.{layer}.hook_resid_pre", resid)
             end = run.watch.closed_until(layer, stop)

@@ -5,10 +5,14 @@ Tensor names: B batch, G key/value heads, h d_head, N pages, T ragged rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 
+from .. import _core
 from .batch import RaggedBatch
 from .config import ModelConfig
 
@@ -46,9 +50,9 @@ class LayerCache:
     @torch.no_grad()
     def write(self, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor) -> None:
         """Stores the batch's keys and values at the positions after `batch.past`."""
-        counts = torch.tensor(batch.lengths)
+        counts = torch.tensor(batch.lengths, device="cpu")
         positions_T = batch.positions_T.cpu()
-        row_T = torch.repeat_interleave(torch.arange(batch.size), counts)
+        row_T = torch.repeat_interleave(torch.arange(batch.size, device="cpu"), counts)
         page_T = self.page_table[row_T, positions_T // PAGE].long().to(self.k_pages.device)
         slot_T = (positions_T % PAGE).to(self.k_pages.device)
         self.k_pages[page_T, :, :, slot_T] = k_TGh.detach()
@@ -83,7 +87,8 @@ class KVCache:
         self.lengths = [0] * batch_size
         self.key_offsets = [0] * batch_size
         self.n_pages = 0
-        table = torch.zeros(batch_size, 0, dtype=torch.int32)
+        self._free: list[int] = []
+        table = torch.zeros(batch_size, 0, dtype=torch.int32, device="cpu")
         shape = (0, config.n_key_value_heads, config.d_head)
         layers = [
             LayerCache(
@@ -93,6 +98,7 @@ class KVCache:
             )
             for _ in range(1 if one_layer else config.n_layers)
         ]
+        self._pages: _core.Arrays | None = None
         self._pools = layers
         self._layers = layers * config.n_layers if one_layer else layers
 
@@ -117,9 +123,17 @@ class KVCache:
         """The pages of one layer."""
         return self._layers[index]
 
-    def addresses(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the key and value pages of layers start .. stop - 1 lie in memory."""
-        return self._addresses[start:stop]
+    def pages(self) -> _core.Arrays:
+        """The key and value pages of every layer, as the core reads them."""
+        if self._pages is None:
+            self._pages = _core.Arrays(
+                [pages for x in self._layers for pages in (x.k_pages, x.v_pages)]
+            )
+        return self._pages
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what holds addresses: a copy has tensors of its own."""
+        return vars(self) | {"_pages": None}
 
     def reserve(self, batch: RaggedBatch) -> None:
         """Makes room for the batch's tokens. Raises ValueError if it does not go on from here."""
@@ -130,28 +144,47 @@ class KVCache:
         table = self._pools[0].page_table
         needed = [-(-total // PAGE) for total in batch.totals]
         held = [-(-length // PAGE) for length in self.lengths]
-        n_pages = self.n_pages + sum(n - h for n, h in zip(needed, held, strict=True))
-        self._reserved = n_pages
-        if n_pages == self.n_pages:
+        n_new = sum(n - h for n, h in zip(needed, held, strict=True))
+        reused = self._free[:n_new]
+        n_pages = self.n_pages + n_new - len(reused)
+        self._reserved = n_pages, len(reused)
+        if n_new == 0:
             return
         width = max(table.shape[1], *needed)
         table = torch.nn.functional.pad(table, (0, width - table.shape[1]))
-        page = self.n_pages
+        pages = iter([*reused, *range(self.n_pages, n_pages)])
         for b, (have, need) in enumerate(zip(held, needed, strict=True)):
-            table[b, have:need] = torch.arange(page, page + need - have, dtype=torch.int32)
-            page += need - have
+            taken = list(islice(pages, need - have))
+            table[b, have:need] = torch.tensor(taken, dtype=torch.int32, device="cpu")
         for pool in self._pools:
             pool.page_table = table
             pool.k_pages = _with_capacity(pool.k_pages, n_pages)
             pool.v_pages = _with_capacity(pool.v_pages, n_pages)
-        self._addresses = [(x.k_pages.data_ptr(), x.v_pages.data_ptr()) for x in self._layers]
+        self._pages = None
 
     def advance(self, batch: RaggedBatch) -> None:
         """Counts the batch's tokens as cached, once every layer has written them."""
         if not any(self.lengths):
             self.key_offsets = list(batch.key_offsets)
         self.lengths = list(batch.totals)
-        self.n_pages = self._reserved
+        self.n_pages, n_reused = self._reserved
+        del self._free[:n_reused]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps these sequences, in this order; the pages of the others are used again.
+
+        Raises ValueError for no row, one twice, or one that is none.
+        """
+        if not rows or len(set(rows)) < len(rows) or not set(rows) <= set(range(self.batch_size)):
+            raise ValueError(f"keep: {list(rows)}: expected different rows of {self.batch_size}")
+        table = self._pools[0].page_table
+        for b in set(range(self.batch_size)) - set(rows):
+            self._free += table[b, : -(-self.lengths[b] // PAGE)].tolist()
+        table = table[list(rows)].contiguous()
+        for pool in self._pools:
+            pool.page_table = table
+        self.lengths = [self.lengths[b] for b in rows]
+        self.key_offsets = [self.key_offsets[b] for b in rows]
 
 
 def _with_capacity(pages: torch.Tensor, n: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .._core import numerics_version
+from .interop.own_function import require_own_function
 from .ops.interface import Ops
 from .ops.native import NativeOps
 from .ops.native_huggingface import NativeHuggingFaceOps
@@ -24,6 +25,7 @@ from .runners.interface import RunnerFactory
 from .runners.sharded import ShardedRunner
 from .runners.unfused import UnfusedRunner
 from .sources.resolve import open_checkpoint
+from .sources.transformers_model import is_transformers_model
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
 
@@ -89,7 +91,8 @@ def load(
         FileNotFoundError: no such source.
         FetchError: it is not on this machine and cannot be fetched.
         TypeError: no source at all.
-        CheckpointError: a damaged or unsupported checkpoint, naming file and tensor or field.
+        CheckpointError: a damaged or unsupported checkpoint, naming file and tensor or field; a
+            model in memory that computes something else than its class, naming where.
         RuntimeError: K-quants without the `gguf` package; says what to install.
         ValueError: an argument that cannot be, naming it and what can.
         ConfigError: a rope_scaling that cannot be, or one whose frequencies follow the length of
@@ -97,9 +100,14 @@ def load(
         GroupError: ranks that loaded different models, or one that failed to load its own.
     """
     ranks = as_group(group)
-    with agreement(ranks, "bitlens.load", "settings", "weights") as statement:
+    with (
+        torch.inference_mode(False),  # weights made now serve gradients later
+        agreement(ranks, "bitlens.load", "settings", "weights") as statement,
+    ):
         ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
+        if is_transformers_model(source):
+            require_own_function(source, checkpoint.config)
         if rope_scaling is not None:
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
@@ -135,7 +143,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _backend(
     backend: str, policy: Policy, device: torch.device, storage: str, group: Group | None
 ) -> tuple[Ops, RunnerFactory]:
-    stepwise = policy.compute is torch.bfloat16
+    stepwise = policy.stepwise
     if backend == "torch":
         if group is not None:
             raise ValueError(

@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ..precision.addresses import Site
+from ..precision.meaning import Quantities
+from . import generation
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
-from .generation import GenerateOutput, Stop, Stream, generate
 from .hooks.activation_cache import ActivationCache
 from .hooks.captured_gradients import CapturedGradients
 from .hooks.captures import Captures, PosSlice
@@ -34,11 +35,12 @@ from .kv_cache import KVCache
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
+from .ops.meaning import config_quantities
 from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
-from .text.prompts import Prompt, Tokens
+from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
@@ -99,9 +101,10 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Backend, policy and ranks do not change it. Computed once, from the files the model was
         loaded from: about a second for 135 million weights.
         """
-        if self._fingerprint is None:
-            assert self._checkpoint is not None
-            self._fingerprint, self._checkpoint = fingerprint(self._checkpoint), None
+        checkpoint = self._checkpoint  # another thread may be here, too
+        if checkpoint is not None:
+            self._fingerprint, self._checkpoint = fingerprint(checkpoint), None
+        assert self._fingerprint is not None
         return self._fingerprint
 
     def storage(self) -> dict[str, int]:
@@ -126,6 +129,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         kv_cache: KVCache | None = None,
         return_type: ReturnType = "logits",
         *,
+        start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
@@ -138,6 +142,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
             kv_cache: Continues these sequences and appends to them; `tokens` are the new ones.
             return_type: "logits" [B, P, V] (zeros on padding), "loss" (mean next-token cross
                 entropy over real tokens), "both" as a pair, or None.
+            start_at_layer: Begin at this block, with the residual stream [B, P, d] before it in
+                place of `tokens`, in the dtype that `stop_at_layer` returns.
             stop_at_layer: Return the residual stream [B, P, d] before this block instead.
             loss_per_token: Make the loss [B, P - 1], each next token's own, 0 at padding.
             prepend_bos: Whether texts start with the BOS token; None does as the model was trained.
@@ -145,15 +151,13 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Raises:
             ValueError: naming the argument that is wrong.
         """
-        if return_type not in ("logits", "loss", "both", None):
-            raise ValueError(f"return_type = {return_type!r}: expected logits, loss, both or None")
         return self.forward_pass.run(
             tokens,
             attention_mask,
             kv_cache,
             return_type,
             stop_at_layer,
-            Captures(),
+            start_at_layer=start_at_layer,
             loss_per_token=loss_per_token,
             prepend_bos=prepend_bos,
         )
@@ -201,6 +205,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         *,
         attention_mask: torch.Tensor | None = None,
         kv_cache: KVCache | None = None,
+        start_at_layer: int | None = None,
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         remove_batch_dim: bool = False,
@@ -214,7 +219,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
                 TransformerLens keeps by default, scores and patterns included.
             pos_slice: Keep these positions only (an int, a slice, a tuple of a slice's arguments,
                 or a list); of scores and patterns, only these query rows are ever computed.
-            stop_at_layer: As `forward`; None and predicates then keep what comes before.
+            start_at_layer, stop_at_layer: As `forward`; None and predicates then keep what lies
+                between.
             remove_batch_dim: Take the batch axis off what is kept, for a batch of one.
             device: Where to keep it.
             incl_bwd: Also call backward() on the loss, which `return_type` must ask for, and keep
@@ -224,27 +230,28 @@ class HookedTransformer(ModelWeights, ModelCopies):
             KeyError: a name that is no hook, with near matches.
             ValueError: `incl_bwd` without a loss, or where no gradients are computed.
         """
-        stop = self.forward_pass.stop(stop_at_layer)
+        ends = self.forward_pass.start(start_at_layer), self.forward_pass.stop(stop_at_layer)
         names = select_names(names_filter, self.hook_names)
-        if stop_at_layer is not None and (names_filter is None or callable(names_filter)):
-            names = [name for name in names if not self.forward_pass.is_beyond(name, stop)]
+        if names_filter is None or callable(names_filter):
+            names = [name for name in names if self.forward_pass.reaches(name, *ends)]
         captures = Captures(frozenset(names), pos_slice)
         kept = CapturedGradients(names if incl_bwd else (), pos_slice)
         if incl_bwd:
             kept.check_loss(return_type, loss_per_token, stop_at_layer)
-        with self.hooks(bwd_hooks=kept.hooks):
-            result = self.forward_pass.run(
-                tokens,
-                attention_mask,
-                kv_cache,
-                return_type,
-                stop_at_layer,
-                captures,
-                loss_per_token=loss_per_token,
-                prepend_bos=prepend_bos,
-            )
+        result = self.forward_pass.run(
+            tokens,
+            attention_mask,
+            kv_cache,
+            return_type,
+            stop_at_layer,
+            start_at_layer=start_at_layer,
+            captures=captures,
+            hooks=self.forward_pass.registry.resolve(bwd_hooks=kept.hooks),
+            loss_per_token=loss_per_token,
+            prepend_bos=prepend_bos,
+        )
         if incl_bwd:
-            result.backward()
+            kept.backward(result)
         cache = ActivationCache({**captures.found, **kept.take()}, self)
         if remove_batch_dim:
             cache.remove_batch_dim()
@@ -259,63 +266,29 @@ class HookedTransformer(ModelWeights, ModelCopies):
         reset_hooks_end: bool = True,
         **options: Any,
     ) -> Any:
-        """`forward` with hooks installed for this call; `options` are its other arguments.
+        """`forward` with hooks of this call alone; `options` are its other arguments.
 
-        `bwd_hooks` are called with gradients, when backward() comes to them, after this call as
-        well. `reset_hooks_end=False` leaves the hooks installed.
+        No other pass sees them, in this thread or another. `bwd_hooks` are called with gradients,
+        when backward() comes to them, after this call as well. `reset_hooks_end=False` installs
+        the hooks on the model instead, as `add_hook` does.
 
         Raises:
             ValueError: `bwd_hooks` where no gradients are computed.
         """
         if bwd_hooks and not torch.is_grad_enabled():
             raise ValueError("bwd_hooks: gradients are switched off here (torch.no_grad)")
-        if not reset_hooks_end:
-            with self.hooks(fwd_hooks, bwd_hooks):
-                pass  # a name that is none raises here, before any is left installed
-            for name, fn in fwd_hooks:
-                self.add_hook(name, fn)
-            for name, fn in bwd_hooks:
-                self.add_hook(name, fn, "bwd")
-            return self(tokens, **options)
-        with self.hooks(fwd_hooks, bwd_hooks):
-            return self(tokens, **options)
+        hooks = self.forward_pass.registry.resolve(fwd_hooks, bwd_hooks)
+        if reset_hooks_end:
+            return self.forward_pass.run(tokens, hooks=hooks, **options)
+        self.forward_pass.registry.install(hooks)
+        return self(tokens, **options)
 
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 64,
-        min_new_tokens: int = 0,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        n: int = 1,
-        stop: Stop = None,
-        stream: Stream = None,
-        capture: Sequence[str] | str = (),
-        attention_mask: torch.Tensor | None = None,
-        prepend_bos: bool | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-    ) -> GenerateOutput:
-        """Continues prompts. See `bitlens.model.generation.generate` for the arguments."""
-        return generate(
-            self,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            n=n,
-            stop=stop,
-            stream=stream,
-            capture=capture,
-            attention_mask=attention_mask,
-            prepend_bos=prepend_bos,
-            template_variables=template_variables,
-        )
+    generate = generation.generate
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether hook functions or overrides run inside a pass that begins here and now."""
+        return bool(self.forward_pass.registry.now() or self.forward_pass.overrides.installed)
 
     # Gradients
 
@@ -357,19 +330,25 @@ class HookedTransformer(ModelWeights, ModelCopies):
     ) -> None:
         """Installs `fn(tensor, hook)` until `reset_hooks`, on a name or all a predicate accepts.
 
-        With `dir="bwd"` it is called with the gradient, and may edit it as it may an activation.
+        It runs in every pass that begins from now on, in any thread, before hooks of `with` blocks
+        and of calls. With `dir="bwd"` it is called with the gradient, and may edit it as it may an
+        activation.
         """
         self.forward_pass.registry.add(name, fn, dir)
 
     def reset_hooks(self, direction: Direction | Literal["both"] = "both") -> None:
-        """Removes every hook function of a direction; with both, clears every `hook.ctx`, too."""
+        """Removes what `add_hook` installed, of a direction; with both, clears every `hook.ctx`.
+
+        Hooks of `with` blocks leave with their block.
+        """
         self.forward_pass.registry.clear(direction)
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
-        """Installs hooks for the length of a `with` block, on top of those there are.
+        """Installs hooks for the passes that begin inside a `with` block, after those there are.
 
-        Backward hooks belong to the passes begun inside it, wherever backward() is called.
+        They are this thread's, or asyncio task's: others run without them. Backward hooks belong
+        to the passes begun inside it, wherever backward() is called.
         """
         with self.forward_pass.registry.added(fwd_hooks, bwd_hooks):
             yield self
@@ -382,11 +361,17 @@ class HookedTransformer(ModelWeights, ModelCopies):
     def override(self, address: str, fn: Override) -> AbstractContextManager[None]:
         """Calls `fn(original, *args, **kwargs)` in place of one operation in a `with` block.
 
-        A later override of the same address wraps the earlier one. Where a hook is edited,
+        It is this thread's, or asyncio task's. A later override of the same address wraps the
+        earlier one. Where a hook is edited,
         `original` is the part of the operation that follows the edit (`norm_weight`,
         `attention_values`).
         """
         return self.forward_pass.overrides.added(address, fn)
+
+    def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
+        """What this model takes from its config and another might take otherwise, by name and
+        address (precision/meaning.py)."""
+        return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:
         """One operation in terms of its precision contract (docs/precision.md).

@@ -20,9 +20,13 @@ Replacement = Callable[..., Any]
 """Called as fn(original, *args, **kwargs) in place of original(*args, **kwargs)."""
 
 
+class UnobservedError(RuntimeError):
+    """A pass whose operations cannot all be seen, or that seeing changes: nothing is concluded."""
+
+
 @dataclass(frozen=True)
 class Site:
-    """How one operation of a model is put in terms of its contract.
+    """Puts one operation of a model in terms of its contract.
 
     Attributes:
         address: Where it stands.
@@ -32,7 +36,8 @@ class Site:
         bind: Takes the operation's own arguments; returns the contract's inputs by name. Raises
             NotImplementedError where the implementation shows results only.
         operands: Takes the operation's own arguments; returns the activations among them, without
-            touching weights. None where the implementation shows results only.
+            touching weights. None where the implementation shows results only, or starts from other
+            activations than an unfused one does.
         view: Takes what the operation returns; returns it shaped as the contract's output, which is
             the same for every implementation: rows [T, n], or heads [H, T, d_head].
         restore: Takes an output so shaped, and a result of the operation; returns the output in

@@ -1,4 +1,4 @@
-"""What can be said about two runs being equivalent, kept apart by how it is known."""
+"""Statements about the equivalence of two runs, kept apart by how each is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much an operation magnifies relative errors of its data: componentwise condition numbers.
+"""Componentwise condition numbers: how far an operation magnifies relative errors of its data.
 
 kappa_i = sum_j |x_j dy_i/dx_j| / |y_i| (Higham 2002, section 1.6; Gohberg and Koltracht 1993): if
 every x_j is off by a relative e, y_i can be off by kappa_i e, to first order.

@@ -1,12 +1,13 @@
-"""What an implementation of an operation promises about its precision."""
+"""The promises of an implementation about the precision of an operation."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
-from .formats import FORMATS, Format
-from .operations import OPERATIONS
+from .formats import FORMATS, Format, Overflow
+from .operations import OPERATIONS, UNITS, operation_called
 
 
 class ContractError(ValueError):
@@ -23,7 +24,7 @@ class PrecisionContract:
     named cast points: none left out, none added.
 
     Attributes:
-        op: A name in `OPERATIONS`.
+        op: A name in `OPERATIONS` or `UNITS`.
         storage: The format of the inputs and of what is cast.
         compute: The format of elementwise arithmetic.
         accumulate: The format of sums. Dot products multiply in `compute` (operands rounded at the
@@ -39,6 +40,9 @@ class PrecisionContract:
             argument or result; erf counts ULP of 1.
         angles: rope only: the format rotary angles, cos and sin are formed in, where not `compute`.
         may_flush: Subnormals of `compute` and `storage` may become zeros anywhere.
+        overflow: What a cast makes of values past the largest number: "saturate" (that number,
+            infinities too), "inf" or "nan". By default what hardware does (`Format.overflow`):
+            infinity for IEEE's formats, bf16 and TF32, saturation for fp8.
     """
 
     op: str
@@ -51,13 +55,14 @@ class PrecisionContract:
     function_ulp: float = 2.0
     angles: str | None = None
     may_flush: bool = False
+    overflow: Overflow | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "casts", tuple(self.casts))
         self._check_names()
         self._check_formats()
         depth(self.order, 1)
-        if self.order != "any" and not OPERATIONS[self.op].reduces:
+        if self.order != "any" and not operation_called(self.op).reduces:
             raise ContractError(
                 f"order={self.order!r}: {self.op} sums nothing, leave the order at 'any'"
             )
@@ -74,10 +79,14 @@ class PrecisionContract:
             return FORMATS[self.compute]
         return FORMATS[self.output or self.storage]
 
+    def overflow_in(self, fmt: Format) -> Overflow:
+        """What a cast to `fmt` makes of values past its largest number."""
+        return self.overflow or fmt.overflow
+
     def _check_names(self) -> None:
-        if self.op not in OPERATIONS:
-            raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS)}")
-        points = OPERATIONS[self.op].cast_points
+        if self.op not in OPERATIONS | UNITS:
+            raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS | UNITS)}")
+        points = operation_called(self.op).cast_points
         for name in self.casts:
             if name not in points:
                 raise ContractError(
@@ -96,11 +105,12 @@ class PrecisionContract:
                 f"output={self.output!r} without the cast 'output': add it to casts, or leave "
                 f"output out and the results stay in {self.compute}"
             )
+        self._check_overflow()
         if self.angles is not None and self.op != "rope":
             raise ContractError(f"angles={self.angles!r}: only rope forms angles, not {self.op}")
         storage, compute = FORMATS[self.storage], FORMATS[self.compute]
         if compute.precision < storage.precision and "inputs" not in self.casts:
-            points = OPERATIONS[self.op].cast_points
+            points = operation_called(self.op).cast_points
             raise ContractError(
                 f"compute={self.compute!r} cannot hold inputs stored in {self.storage!r}: "
                 + (
@@ -114,6 +124,21 @@ class PrecisionContract:
                 f"the cast 'inputs' rounds to compute={self.compute!r}, which is not narrower than "
                 f"storage={self.storage!r}: leave it out"
             )
+
+    def _check_overflow(self) -> None:
+        if self.overflow is None:
+            return
+        if self.overflow not in get_args(Overflow):
+            raise ContractError(
+                f"overflow={self.overflow!r}: use {', '.join(map(repr, get_args(Overflow)))}, or "
+                "leave it out for what hardware does"
+            )
+        targets = [self.output_format] + [FORMATS[self.storage]] * (set(self.casts) != {"output"})
+        for fmt in targets + [FORMATS[self.compute]] * ("inputs" in self.casts):
+            if self.overflow == "inf" and not fmt.infinities:
+                raise ContractError(
+                    f"overflow='inf': {fmt.name} has no infinity; use 'saturate' or 'nan'"
+                )
 
 
 def depth(order: str, n: int) -> int:

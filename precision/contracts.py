@@ -7,6 +7,7 @@ A contract of one's own takes a line:
 
 from __future__ import annotations
 
+from ..policies import FORMATS, NativePolicyName, PolicyName
 from .contract import ContractError, PrecisionContract
 from .operations import OPERATIONS
 
@@ -25,22 +26,19 @@ _EAGER_CASTS: dict[str, tuple[str, ...]] = {
 }
 """What transformers' eager Llama rounds on the way to an operation's output."""
 
-# What activations are stored in.
-_STORAGE = {"fp32": "fp32", "bf16": "bf16", "bf16_weights": "fp32", "hf_bf16": "bf16"}
-
 
 def bitlens_contract(op: str, policy: str) -> PrecisionContract:
-    """What bitlens's native kernels promise under a policy (docs/numerics.md), "fp64" apart.
+    """Returns what bitlens's native kernels promise under a policy (docs/numerics.md).
 
-    `op` is one of `OPERATIONS` or "unembed", the matmul whose output stays fp32 but for "hf_bf16",
-    under which all contracts but rope's angles and the orders are `HUGGINGFACE_LLAMA_BF16`'s.
-    Raises ContractError for others, and for policies without native kernels.
+    `op` is one of `OPERATIONS` or "unembed", the matmul whose output stays fp32 unless the policy
+    is stepwise; then all contracts but rope's angles and the orders are `HUGGINGFACE_LLAMA_BF16`'s.
+    Raises ContractError for other operations, and for policies without native kernels.
     """
-    if policy not in _STORAGE:
-        raise ContractError(
-            f"policy {policy!r} has no native kernels: use {', '.join(map(repr, _STORAGE))}"
-        )
-    storage, stepwise = _STORAGE[policy], policy == "hf_bf16"
+    if policy not in list(NativePolicyName):
+        natives = ", ".join(repr(name.value) for name in NativePolicyName)
+        raise ContractError(f"policy {policy!r} has no native kernels: use {natives}")
+    formats = FORMATS[PolicyName(policy)]
+    storage, stepwise = formats.activation, formats.stepwise
     if op == "unembed":
         output = "bf16" if stepwise else "fp32"
         return PrecisionContract("matmul", storage=storage, order="blocked:256", output=output)

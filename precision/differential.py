@@ -43,11 +43,13 @@ def differential_test(
     result = search(fn, contract, strategies=strategies, profile=profile, judge=judge)
     if result.violation is not None:
         raise AssertionError(describe(result.violation, contract, fn))
+    if result.failure is not None:
+        raise AssertionError(result.failure)
     return result
 
 
 def describe(violation: Violation, contract: PrecisionContract, fn: Implementation) -> str:
-    """What is wrong, what explains it, and a script that shows it."""
+    """Returns what is wrong, what explains it, and a script that shows it."""
     lines = [f"{getattr(fn, '__qualname__', repr(fn))} breaks {contract_code(contract)}"]
     lines += [violation.verdict.reason]
     if cause := explain(violation, contract):
@@ -60,7 +62,7 @@ def _beside(reference: Implementation, contract: PrecisionContract) -> Judge:
 
     def judge(actual: torch.Tensor, inputs: Mapping[str, Any]) -> Verdict:
         expected = check(reference(**inputs), inputs, contract)
-        if not expected.ok:
+        if expected.violations:
             raise ReferenceBroken(
                 f"the reference breaks {contract_code(contract)}: {expected.reason}"
             )

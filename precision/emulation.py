@@ -9,7 +9,7 @@ import torch
 
 from .arithmetic.emulation import Emulation, Execution
 from .contract import PrecisionContract
-from .operations import OPERATIONS, validate_inputs
+from .operations import operation_called, validate_inputs
 
 if TYPE_CHECKING:
     from .faults import Fault
@@ -25,8 +25,8 @@ def emulate(
     does not apply to the contract.
     """
     prepared = validate_inputs(contract.op, inputs)
-    execution = Execution.of(contract)
+    execution, formula = Execution.of(contract), operation_called(contract.op).program
     if fault is not None:
-        execution = fault.bend(contract, execution)
-    result: torch.Tensor = OPERATIONS[contract.op].program(Emulation.of(execution), prepared)
+        execution, formula = fault.bend(contract, execution), fault.formula(contract.op)
+    result: torch.Tensor = formula(Emulation.of(execution), prepared)
     return result.to(execution.output.dtype or torch.float32)

@@ -1,4 +1,4 @@
-"""What to say where a package of the extra `precision` is not installed."""
+"""The error for a package of the extra `precision` that is not installed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .search import PROFILES, Implementation, Profile, Strategies, search
 
 @dataclass(frozen=True)
 class FaultScore:
-    """What became of every fault that applies to a contract.
+    """The outcome of every fault that applies to a contract.
 
     Attributes:
         caught: Those that the search found inputs against.

@@ -1,24 +1,38 @@
 """Faults: the ways in which an implementation breaks its contract without looking wrong.
 
-A fault bends one rule of how a contract is executed. Some contracts cannot tell a fault from honest
-work, because all it can produce they permit: `why_indistinguishable` gives the argument.
+A fault bends one rule of how a contract is executed, or computes another formula. Some contracts
+cannot tell a fault from honest work, because all it can produce they permit:
+`why_indistinguishable` gives the argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from .arithmetic.emulation import Execution
 from .contract import PrecisionContract
 from .formats import BF16, FORMATS, TF32, Format
-from .operations import OPERATIONS
+from .operations import operation_called
+from .wrong_formulas import (
+    Formula,
+    attention_capped_after_mask,
+    attention_without_cap,
+    attention_without_past,
+    attention_without_scale,
+    layer_norm_from_squares,
+    layer_norm_without_small_variance,
+)
 
 _TF32_OPS = ("matmul", "attention")
 _FUSED_OPS = ("matmul", "rms_norm", "layer_norm", "attention")
 
 Bend = Callable[[PrecisionContract, Execution], Execution | None]
 Argument = Callable[[PrecisionContract], str | None]
+
+
+def _none(contract: PrecisionContract, execution: Execution) -> Execution | None:
+    return None
 
 
 def _never(contract: PrecisionContract) -> str | None:
@@ -33,16 +47,24 @@ class Fault:
         summary: What the implementation does.
         bent: The execution it makes of a contract's; None where there is nothing to bend.
         argument: Why a contract that it applies to permits all that it can produce, or None.
+        formulas: By operation, what it computes instead of the operation's program.
     """
 
     name: str
     summary: str
-    bent: Bend
+    bent: Bend = _none
     argument: Argument = _never
+    formulas: Mapping[str, Formula] = field(default_factory=dict)
 
     def applies_to(self, contract: PrecisionContract) -> bool:
         """Whether the contract has the rule that this fault breaks."""
-        return self.bent(contract, Execution.of(contract)) is not None
+        return (
+            contract.op in self.formulas or self.bent(contract, Execution.of(contract)) is not None
+        )
+
+    def formula(self, op: str) -> Formula:
+        """What it computes for an operation."""
+        return self.formulas.get(op, operation_called(op).program)
 
     def why_indistinguishable(self, contract: PrecisionContract) -> str | None:
         """Why no input can show this fault under the contract; None if some can.
@@ -54,7 +76,7 @@ class Fault:
 
     def bend(self, contract: PrecisionContract, execution: Execution) -> Execution:
         """The faulty execution. Raises ValueError where the fault does not apply."""
-        bent = self.bent(contract, execution)
+        bent = execution if contract.op in self.formulas else self.bent(contract, execution)
         if bent is None:
             raise ValueError(
                 f"fault {self.name} ({self.summary}) has nothing to bend in {contract}"
@@ -99,7 +121,7 @@ def _double_rounding(contract: PrecisionContract, execution: Execution) -> Execu
 
 
 def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    operation = OPERATIONS[contract.op]
+    operation = operation_called(contract.op)
     skipped = {"inputs", *operation.statistics}
     if contract.op == "attention":
         skipped.add("exponentials")  # another place to round the probabilities
@@ -108,7 +130,7 @@ def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution 
 
 
 def _rounded_statistic(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    return _with_casts(execution, set(OPERATIONS[contract.op].statistics) - execution.casts)
+    return _with_casts(execution, set(operation_called(contract.op).statistics) - execution.casts)
 
 
 def _with_casts(execution: Execution, added: set[str]) -> Execution | None:
@@ -122,7 +144,7 @@ def _low_precision_accumulator(
 ) -> Execution | None:
     storage = execution.storage
     narrow = storage if _narrower(storage, execution.accumulate) else BF16
-    if not OPERATIONS[contract.op].reduces or not _narrower(narrow, execution.accumulate):
+    if not operation_called(contract.op).reduces or not _narrower(narrow, execution.accumulate):
         return None
     return replace(execution, accumulate=narrow)
 
@@ -149,7 +171,7 @@ def _tf32_argument(contract: PrecisionContract) -> str | None:
 
 
 def _reordered_reduction(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    if not OPERATIONS[contract.op].reduces:
+    if not operation_called(contract.op).reduces:
         return None
     order = {"any": "reversed", "sequential": "reversed"}.get(contract.order, "sequential")
     return replace(execution, order=order)
@@ -182,6 +204,19 @@ def _flush_argument(contract: PrecisionContract) -> str | None:
     return "the contract lets subnormals become zeros" if contract.may_flush else None
 
 
+_MAY_OVERFLOW = ("matmul", "rms_norm", "layer_norm", "rope", "swiglu")
+"""The others' results are never larger than their largest input."""
+
+
+def _other_overflow(contract: PrecisionContract, execution: Execution) -> Execution | None:
+    """Where the output's range is the narrower one: elsewhere the arithmetic overflows first."""
+    output = execution.output
+    if contract.op not in _MAY_OVERFLOW or 2 * output.largest > execution.compute.largest:
+        return None
+    saturates = execution.overflow_in(output) == "saturate"
+    return replace(execution, overflow="nan" if saturates else "saturate")
+
+
 def _narrower(a: Format, b: Format) -> bool:
     return a.precision < b.precision
 
@@ -211,6 +246,35 @@ FAULTS: dict[str, Fault] = {
             "sums in another order",
             _reordered_reduction,
             _reordered_argument,
+        ),
+        Fault("other_overflow", "overflows by another convention", _other_overflow),
+        Fault(
+            "variance_from_squares",
+            "takes the variance as E[x^2] - E[x]^2",
+            formulas={"layer_norm": layer_norm_from_squares},
+        ),
+        Fault(
+            "small_variance_dropped",
+            "takes a variance below 1e-6 as 0",
+            formulas={"layer_norm": layer_norm_without_small_variance},
+        ),
+        Fault(
+            "scale_ignored",
+            "scales scores by 1 / sqrt(d) whatever is asked for",
+            formulas={"attention": attention_without_scale},
+        ),
+        Fault(
+            "cap_ignored", "leaves out the soft cap", formulas={"attention": attention_without_cap}
+        ),
+        Fault(
+            "past_ignored",
+            "takes the queries to stand at the end of the keys",
+            formulas={"attention": attention_without_past},
+        ),
+        Fault(
+            "cap_after_mask",
+            "caps masked scores, too",
+            formulas={"attention": attention_capped_after_mask},
         ),
         Fault("fma_contraction", "fuses multiply and add", _fma_contraction, _fma_argument),
     )

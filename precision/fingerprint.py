@@ -1,4 +1,4 @@
-"""What a result was computed on, as far as it can move a bit. No host names, users or paths."""
+"""The machine of a result, as far as it can move a bit. No host names, users or paths."""
 
 from __future__ import annotations
 

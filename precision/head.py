@@ -19,7 +19,7 @@ _SLACK = 1 + 2.0**-20  # over what the fp64 evaluation of a bound itself may err
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """What turns the last hidden state of run a and of run b into logits.
+    """The unembeddings of run a and of run b.
 
     Attributes:
         W_U_a: [d, V], as run a multiplies by it.
@@ -62,7 +62,7 @@ class Heads:
 
     @cached_property
     def arithmetic(self) -> torch.dtype:
-        """What products with the vocabulary are evaluated in.
+        """The arithmetic in which products with the vocabulary are evaluated.
 
         fp32, whose rounding the bounds allow for, except for fp64 weights and where torch has been
         told to multiply fp32 in less (torch.set_float32_matmul_precision).
@@ -106,7 +106,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class Growth:
-    """What evaluating h . w errs at most: `relative` ||h|| ||w|| + `absolute`, before any cast.
+    """Bounds the error of evaluating h . w by `relative` ||h|| ||w|| + `absolute`, before casts.
 
     |h|.|w| <= ||h|| ||w|| (Cauchy-Schwarz) stands in for the sizes of the terms, which spares a
     product of the hidden states with the vocabulary.

@@ -116,9 +116,25 @@ def _soft_cap(op: str, inputs: dict[str, Any]) -> None:
 def _swiglu(op: str, inputs: dict[str, Any]) -> None:
     if _tensor(op, inputs, "gate").shape != _tensor(op, inputs, "up").shape:
         raise _mismatch(op, inputs, "gate", "up")
+    _activation(op, inputs)
+
+
+def _gated_mlp(op: str, inputs: dict[str, Any]) -> None:
+    x = _tensor(op, inputs, "x", 2)
+    gate, up, down = (_tensor(op, inputs, name, 2) for name in ("gate", "up", "down"))
+    if gate.shape != up.shape or gate.shape[-2] != x.shape[-1] or down.shape[-2] != gate.shape[-1]:
+        raise _mismatch(op, inputs, "x", "gate", "up", "down")
+    for name in ("gate", "up", "down"):
+        bias = f"{name}_bias"
+        if inputs[bias] is not None and _tensor(op, inputs, bias).shape != inputs[name].shape[-1:]:
+            raise _mismatch(op, inputs, name, bias)
+    _activation(op, inputs)
+
+
+def _activation(op: str, inputs: dict[str, Any]) -> None:
     inputs["activation"] = inputs["activation"] or "silu"
     if inputs["activation"] not in ("silu", "gelu_tanh"):
-        raise InputsError(f"swiglu: activation={inputs['activation']!r}: use 'silu' or 'gelu_tanh'")
+        raise InputsError(f"{op}: activation={inputs['activation']!r}: use 'silu' or 'gelu_tanh'")
 
 
 def _attention(op: str, inputs: dict[str, Any]) -> None:
@@ -142,12 +158,19 @@ def _attention(op: str, inputs: dict[str, Any]) -> None:
             f"attention: causal with past={past}: {n_queries} queries stand at the end of "
             f"{n_keys} keys unless `past` says otherwise, and no query may stand before key 0"
         )
-    position = torch.arange(n_queries)[:, None] + past
-    distance = position - torch.arange(n_keys)
+    visible = visible_keys(n_queries, n_keys, causal=causal, window=window, past=past)
+    inputs.update(causal=causal, past=past, visible=visible)
+
+
+def visible_keys(
+    n_queries: int, n_keys: int, *, causal: bool, window: int | None, past: int
+) -> Tensor:
+    """Which keys each query sees, bool [queries, keys]; query i stands at position past + i."""
+    distance = torch.arange(n_queries)[:, None] + past - torch.arange(n_keys)
     visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
         visible &= distance < window
-    inputs.update(causal=causal, past=past, visible=visible)
+    return visible
 
 
 def _rope(op: str, inputs: dict[str, Any]) -> None:
@@ -156,8 +179,9 @@ def _rope(op: str, inputs: dict[str, Any]) -> None:
         raise InputsError(f"rope: x {list(x.shape)} has an odd last axis; it is rotated in pairs")
     tables = [inputs[name] is not None for name in ("cos", "sin")]
     if any(tables):
-        if not all(tables) or inputs["positions"] is not None:
-            raise InputsError("rope: give either cos and sin, or positions and theta")
+        others = ("positions", "theta", "inv_freq", "attention_factor")
+        if not all(tables) or any(inputs[name] is not None for name in others):
+            raise InputsError("rope: give either cos and sin, or positions and theta or inv_freq")
         for name in ("cos", "sin"):
             inputs[name] = _half_table(op, inputs, name, x)
         return
@@ -168,7 +192,23 @@ def _rope(op: str, inputs: dict[str, Any]) -> None:
         raise _mismatch(op, inputs, "x", "positions")
     if positions.numel() and (int(positions.min()) < 0 or int(positions.max()) >= 2**31):
         raise InputsError("rope: positions must lie in [0, 2^31)")
-    _number(op, inputs, "theta", 10000.0, above=1.0)
+    _number(op, inputs, "attention_factor", 1.0, above=0.0)
+    if inputs["inv_freq"] is None:
+        _number(op, inputs, "theta", 10000.0, above=1.0)
+    else:
+        inputs["inv_freq"] = _frequencies(op, inputs, x.shape[-1] // 2)
+
+
+def _frequencies(op: str, inputs: Inputs, half: int) -> tuple[float, ...]:
+    """Radians a position, one for each pair; parameters like theta, not data."""
+    if inputs["theta"] is not None:
+        raise InputsError("rope: give either theta or inv_freq")
+    given = inputs["inv_freq"]
+    found = tuple(given.tolist() if isinstance(given, Tensor) else given)
+    numbers = all(isinstance(f, int | float) and math.isfinite(f) and f >= 0 for f in found)
+    if len(found) != half or not numbers:
+        raise InputsError(f"rope: inv_freq must hold {half} finite numbers from 0 up, got {given}")
+    return tuple(map(float, found))
 
 
 def _half_table(op: str, inputs: Inputs, name: str, x: Tensor) -> Tensor:
@@ -202,5 +242,6 @@ _CHECKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "rope": _rope,
     "silu": _unary,
     "swiglu": _swiglu,
+    "gated_mlp": _gated_mlp,
     "gelu": _unary,
 }

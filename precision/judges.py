@@ -60,7 +60,7 @@ def _bounded(
     used, violations = float(share[where]), int((share > 1).sum())
     return dataclasses.replace(
         verdict,
-        ok=violations == 0,
+        ok=violations == 0 and verdict.claimed > 0,
         utilisation=used,
         where=where,
         violations=violations,

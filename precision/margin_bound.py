@@ -1,4 +1,4 @@
-"""What can have moved the margin between two tokens.
+"""Bounds on the movement of the margin between two tokens.
 
 Tensor names: T positions, d d_model, V vocabulary, N some of it; a and b the runs.
 """
@@ -33,7 +33,7 @@ class Box:
 
 @dataclass(frozen=True)
 class LogitMovement:
-    """What can move each logit from run a to run b, fp64 [T, V].
+    """Bounds on the movement of each logit from run a to run b, fp64 [T, V].
 
     Attributes:
         shift_TV: By how much it moves at the middle of the box.
@@ -48,7 +48,7 @@ class LogitMovement:
     spread_TV: torch.Tensor | None
 
     def certified(self, token_T1: torch.Tensor) -> torch.Tensor:
-        """Where z_1 - z_j > |s_1 - s_j| + r_1 + r_j for every other j, as two comparisons."""
+        """Returns where z_1 - z_j > |s_1 - s_j| + r_1 + r_j for all other j, as two comparisons."""
         own_TV = self.error_TV if self.spread_TV is None else self.error_TV + self.spread_TV
         least_T1 = self.logits_TV.gather(1, token_T1) - own_TV.gather(1, token_T1)
         most_TV = self.logits_TV + own_TV
@@ -73,7 +73,7 @@ class LogitMovement:
         return bound_T + (between_Td * self.box.radius_Td).sum(1) * _UPWARDS
 
     def require_product(self, tokens_T2: torch.Tensor, start: int) -> None:
-        """That the logits which matter most are hidden_a @ W_U_a."""
+        """Checks that the logits which matter most are hidden_a @ W_U_a."""
         columns_T2d = self.box.heads.a_dV.mT[tokens_T2].double()
         product_T2 = (columns_T2d @ self.box.hidden_a_Td[:, :, None])[..., 0]
         away_T2 = (product_T2 - self.logits_TV.gather(1, tokens_T2)).abs()

@@ -104,7 +104,7 @@ OPERATIONS: dict[str, Operation] = {
         Operation(
             "rope",
             ("x",),
-            ("positions", "theta", "cos", "sin"),
+            ("positions", "theta", "inv_freq", "attention_factor", "cos", "sin"),
             ("tables", "products", "output"),
             (),
             programs.rope,
@@ -133,13 +133,33 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+UNITS: dict[str, Operation] = {
+    "gated_mlp": Operation(
+        "gated_mlp",
+        ("x", "gate", "up", "down"),
+        ("activation", "gate_bias", "up_bias", "down_bias"),
+        ("hidden", "activated", "product", "output"),
+        (),
+        programs.gated_mlp,
+        True,
+    )
+}
+"""Operations that somebody fused into one, of which only the whole can be seen: judged, but neither
+drawn inputs for nor given closed bounds."""
+
+
+def operation_called(name: str) -> Operation:
+    """Returns one of `OPERATIONS` or of `UNITS`. Raises KeyError."""
+    return UNITS[name] if name in UNITS else OPERATIONS[name]
+
+
 def validate_inputs(op: str, inputs: Inputs) -> dict[str, Any]:
     """The inputs with tensors on the CPU, detached, and defaults filled in.
 
     Raises InputsError (a ValueError) naming the argument: unknown or missing names, shapes that do
     not fit, dtypes that are no float, non-finite numbers (softmax and logsumexp allow -inf).
     """
-    if op not in OPERATIONS:
-        raise InputsError(f"op {op!r}: known are {', '.join(OPERATIONS)}")
-    operation = OPERATIONS[op]
-    return prepare(op, operation.arguments, operation.optional, inputs)
+    if op not in OPERATIONS | UNITS:
+        raise InputsError(f"op {op!r}: known are {', '.join(OPERATIONS | UNITS)}")
+    known = operation_called(op)
+    return prepare(op, known.arguments, known.optional, inputs)

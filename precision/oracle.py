@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from . import notebook
 from .arithmetic.enclosure import EnclosureArithmetic
 from .arithmetic.exact import ExactArithmetic, Shared
 from .arithmetic.interval import Interval
 from .contract import PrecisionContract
-from .formats import FORMATS, Format, round_to
-from .operations import OPERATIONS, InputsError, validate_inputs
+from .formats import FORMATS, Format, overflows, round_to
+from .operations import InputsError, operation_called, validate_inputs
 from .ulp import ulp, ulp_error
 
 Tensor = torch.Tensor
@@ -22,11 +23,13 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """What a contract permits, elementwise, all fp64 of the output's shape.
+    """The outputs that a contract permits, elementwise, all fp64 of the output's shape.
 
     lo, hi: the smallest and largest permitted results; NaN where the contract says nothing (0/0,
-    sums that may overflow with both signs). unrounded: what is permitted before the last rounding.
-    exact: the real value; error: a bound on how far `exact` itself may be off.
+    sums that may overflow with both signs), lo > hi where only NaN is permitted. unrounded: what is
+    permitted before the last rounding. exact: the real value; error: a bound on how far `exact`
+    itself may be off. nan: where NaN is permitted (bool): overflow="nan", and a value may be past
+    the largest number.
     """
 
     lo: Tensor
@@ -34,22 +37,30 @@ class Enclosure:
     unrounded: Interval
     exact: Tensor
     error: Tensor
+    nan: Tensor
+
+    @property
+    def unclaimed(self) -> Tensor:
+        """Where the contract says nothing."""
+        return self.lo.isnan() | self.hi.isnan()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` found.
+    """The findings of `check`.
 
     Attributes:
-        ok: False only where a result lies provably outside of what the contract permits.
+        ok: False only where a result lies provably outside of what the contract permits, or where
+            there are results and the contract claims nothing of any.
         utilisation: The largest share that any result needed of the room which the contract leaves
             before the last rounding; 0 if all are correct roundings of the real value, above 1 (or
-            inf) exactly if not ok.
+            inf) exactly if there are violations.
         bias_ulp: Mean of (|actual| - |real value|) in ULP of the output format; NaN where no
             element's real value is known to 1/64 ULP.
         where: Index of the worst element (None for no elements).
-        reason: One line: what is wrong there, or how close the worst element came.
-        violations, unclaimed, elements: Counts: outside; permitted anything; all.
+        reason: One line: how many results were claimed, what is wrong at the worst one, or how
+            close it came.
+        violations, unclaimed, elements: Counts: outside; nothing said about them; all.
         max_ulp_error: The largest |actual - real value| in ULP of the output format.
     """
 
@@ -63,8 +74,27 @@ class Verdict:
     elements: int
     max_ulp_error: float
 
+    @property
+    def claimed(self) -> int:
+        """How many results the contract says something about."""
+        return self.elements - self.unclaimed
+
     def __bool__(self) -> bool:
         return self.ok
+
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook."""
+        head = "within its contract" if self.ok else "outside of its contract"
+        share = f"{self.utilisation:.3g} of the room used at most"
+        counts = f"{self.violations:,} of {self.elements:,} values outside"
+        columns = ("values outside", "room used", "largest error", "bias", "worst at")
+        error, bias = f"{self.max_ulp_error:.3g} ULP", f"{self.bias_ulp:+.3g} ULP"
+        row = (counts, share, error, bias, str(list(self.where or ())))
+        return notebook.output(
+            notebook.line(head, "title good" if self.ok else "title bad"),
+            notebook.line(self.reason, "soft"),
+            notebook.table(columns, [row]),
+        )
 
 
 def enclosure(inputs: Mapping[str, Any], contract: PrecisionContract) -> Enclosure:
@@ -74,7 +104,7 @@ def enclosure(inputs: Mapping[str, Any], contract: PrecisionContract) -> Enclosu
     """
     prepared = validate_inputs(contract.op, inputs)
     _check_held(prepared, contract)
-    program = OPERATIONS[contract.op].program
+    program = operation_called(contract.op).program
     prepared = {name: _widened(value) for name, value in prepared.items()}
     shared: Shared = {}
     arithmetic = EnclosureArithmetic(contract, shared=shared)
@@ -83,8 +113,8 @@ def enclosure(inputs: Mapping[str, Any], contract: PrecisionContract) -> Enclosu
     exact = real.lo + (real.hi - real.lo) / 2
     exact = torch.where(real.lo == real.hi, real.lo, exact)
     error = torch.maximum(real.hi - exact, exact - real.lo)
-    final = arithmetic.output(permitted)
-    return Enclosure(final.lo, final.hi, permitted, exact, error)
+    final, nan = arithmetic.output(permitted)
+    return Enclosure(final.lo, final.hi, permitted, exact, error, nan)
 
 
 def _widened(value: Any) -> Any:
@@ -119,27 +149,35 @@ def _judge(y: Tensor, allowed: Enclosure, contract: PrecisionContract) -> Verdic
     fmt = contract.output_format
     if y.numel() == 0:
         return Verdict(True, 0.0, math.nan, None, "no elements", 0, 0, 0, 0.0)
-    unclaimed = allowed.lo.isnan() | allowed.hi.isnan()
-    # NaN comes from a format without infinities; elsewhere it lies outside of every interval.
+    unclaimed = allowed.unclaimed
     outside = ~((y >= allowed.lo) & (y <= allowed.hi)) | (round_to(y, fmt) != y)
-    outside &= ~unclaimed
-    share = _share(y, allowed, fmt).masked_fill(unclaimed, 0.0)
+    outside = torch.where(y.isnan(), ~allowed.nan, outside) & ~unclaimed
+    right = unclaimed | _overflowed(y, allowed, contract)
+    share = _share(y, allowed, fmt).masked_fill(right, 0.0)
     share = torch.where(outside, share.clamp(min=1 + 2.0**-52), share.clamp(max=1.0))
-    error = ulp_error(y, allowed.exact, fmt).masked_fill(unclaimed, 0.0)
+    error = ulp_error(y, allowed.exact, fmt).masked_fill(right, 0.0)
     worst = int(share.flatten().argmax())
     where = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), y.shape))
     violations = int(outside.sum())
     return Verdict(
-        ok=violations == 0,
+        ok=violations == 0 and not bool(unclaimed.all()),
         utilisation=float(share[where]),
         bias_ulp=_bias(y, allowed, fmt),
         where=where,
-        reason=_reason(y, allowed, contract, where, violations),
+        reason=_counts(unclaimed, violations) + _reason(y, allowed, contract, where, violations),
         violations=violations,
         unclaimed=int(unclaimed.sum()),
         elements=y.numel(),
         max_ulp_error=float(error.max()),
     )
+
+
+def _overflowed(y: Tensor, allowed: Enclosure, contract: PrecisionContract) -> Tensor:
+    """Where the real value is past the largest number and y is what that gives."""
+    fmt = contract.output_format
+    past = contract.overflow_in(fmt)
+    given = round_to(allowed.exact, fmt, overflow=past)
+    return overflows(allowed.exact, fmt) & ((y == given) | (y.isnan() & given.isnan()))
 
 
 def _share(y: Tensor, allowed: Enclosure, fmt: Format) -> Tensor:
@@ -155,7 +193,7 @@ def _share(y: Tensor, allowed: Enclosure, fmt: Format) -> Tensor:
 
 def _bias(y: Tensor, allowed: Enclosure, fmt: Format) -> float:
     unit = ulp(allowed.exact, fmt)
-    known = y.isfinite() & (allowed.error <= unit / 64) & ~allowed.lo.isnan()
+    known = y.isfinite() & (allowed.error <= unit / 64) & ~allowed.unclaimed & ~allowed.nan
     signed = (y.abs() - allowed.exact.abs()) / unit
     return float(signed[known].mean()) if bool(known.any()) else math.nan
 
@@ -172,14 +210,28 @@ def _reason(
     at = f"{contract.op}{list(where)} = {value!r}"
     errs = float(ulp_error(y[where], allowed.exact[where], fmt))
     truth = f"real value {exact!r}, {errs:.3g} ULP of {fmt.name} away"
+    if bool(allowed.unclaimed.all()):
+        return f"choose inputs whose results the formats can hold; {at}"
     if not violations:
-        return f"all {y.numel()} permitted; closest to its bound is {at} ({truth})"
-    count = f"{violations} of {y.numel()} results break the contract; {at}"
+        return f"closest to its bound is {at} ({truth})"
+    permitted = f"[{lo!r}, {hi!r}]" if lo <= hi else "NaN"
     if math.isnan(value):
-        return f"{count} where [{lo!r}, {hi!r}] is permitted ({truth})"
+        return f"{at} where {permitted} is permitted ({truth})"
     if lo <= value <= hi:
-        return f"{count} is no {fmt.name} number: the cast to {fmt.name} is missing ({truth})"
-    return f"{count} lies outside of the permitted [{lo!r}, {hi!r}] ({truth})"
+        return f"{at} is no {fmt.name} number: the cast to {fmt.name} is missing ({truth})"
+    return f"{at} lies outside of the permitted {permitted} ({truth})"
+
+
+def _counts(unclaimed: Tensor, violations: int) -> str:
+    """How many results were claimed and how many broke the claim, up to the worst one's account."""
+    rest = int(unclaimed.sum())
+    claimed = unclaimed.numel() - rest
+    if not claimed:
+        return f"the contract claims nothing of any of the {rest} results: "
+    results, others = ("claimed results", f" ({rest} unclaimed)") if rest else ("results", "")
+    if violations:
+        return f"{violations} of {claimed} {results} break the contract{others}; "
+    return f"all {claimed} {results} permitted{others}; "
 
 
 def _check_held(prepared: Mapping[str, Any], contract: PrecisionContract) -> None:

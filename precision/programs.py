@@ -6,7 +6,7 @@ Inputs come validated (inputs.py). T query positions, K keys, H heads, G key/val
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -48,15 +48,23 @@ def rms_norm(ar: Arithmetic[V], inputs: Inputs) -> V:
     return ar.cast(weighted, "output")
 
 
-def layer_norm(ar: Arithmetic[V], inputs: Inputs) -> V:
-    """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016), var from the deviations."""
+def variance(ar: Arithmetic[V], x: V, mean: V, n: int) -> V:
+    """The mean square of the deviations."""
+    return _over_n(ar, ar.sum_of_squares(ar.sub(x, mean), updates=4), n)
+
+
+def layer_norm(
+    ar: Arithmetic[V],
+    inputs: Inputs,
+    variance: Callable[[Arithmetic[V], V, V, int], V] = variance,
+) -> V:
+    """(x - mean) / sqrt(variance + eps) * weight + bias (Ba et al. 2016)."""
     x, weight, bias = (ar.given(inputs[name]) for name in ("x", "weight", "bias"))
     n = inputs["x"].shape[-1]
     # Welford's update adds at most 4 + 2 ln n roundings of a term to the n - 1 additions.
     mean = _over_n(ar, ar.sum(x, updates=4 + math.ceil(2 * math.log(n))), n)
-    squares = ar.sum_of_squares(ar.sub(x, mean), updates=4)
-    variance = ar.add(_over_n(ar, squares, n), ar.constant(inputs["eps"]))
-    scale = ar.cast(ar.rsqrt(variance), "scale")
+    shifted = ar.add(variance(ar, x, mean, n), ar.constant(inputs["eps"]))
+    scale = ar.cast(ar.rsqrt(shifted), "scale")
     normalized = ar.cast(ar.scaled_deviation(x, mean, scale), "normalized")
     return ar.cast(ar.add(ar.mul(normalized, weight), bias), "output")
 
@@ -91,8 +99,11 @@ def _ratio(ar: Arithmetic[V], a: V, b: V) -> V:
     return ar.either(lambda: ar.div(a, b), lambda: ar.mul(a, ar.div(ar.constant(1.0), b)))
 
 
-def attention(ar: Arithmetic[V], inputs: Inputs) -> V:
-    """softmax(scale q k^T, soft-capped) v over the visible keys; q [H, T, d], k, v [G, K, d]."""
+def attention(ar: Arithmetic[V], inputs: Inputs, hidden: float = -math.inf) -> V:
+    """softmax(scale q k^T, soft-capped) v over the visible keys; q [H, T, d], k, v [G, K, d].
+
+    `hidden` is the score of the other keys.
+    """
     q, k, v = (ar.given(inputs[name]) for name in "qkv")
     visible_TK, group = inputs["visible"], inputs["q"].shape[-3] // inputs["k"].shape[-3]
     k = ar.shape(lambda t: t.repeat_interleave(group, -3).mT, k)
@@ -103,8 +114,7 @@ def attention(ar: Arithmetic[V], inputs: Inputs) -> V:
     scaled = ar.cast(ar.mul(scores, ar.constant(inputs["scale"])), "scaled")
     if inputs["cap"] is not None:
         scaled = _soft_cap(ar, scaled, inputs["cap"])
-    hidden = ar.where(visible_TK, scaled, -math.inf)
-    exponentials = ar.exp(ar.shifted(hidden)[0])
+    exponentials = ar.exp(ar.shifted(ar.where(visible_TK, scaled, hidden))[0])
     total = ar.sum(exponentials, rescaled=True)
     if ar.declares("exponentials"):
         mixed = ar.dot(ar.cast(exponentials, "exponentials"), v, rescaled=True)
@@ -133,7 +143,8 @@ def _power_of_four(scale: float) -> bool:
 
 
 def rope(ar: Arithmetic[V], inputs: Inputs) -> V:
-    """Rotate-half (Su et al. 2021): the pair (x[j], x[j + d/2]) turned by p theta^(-2j/d)."""
+    """Rotate-half (Su et al. 2021): the pair (x[j], x[j + d/2]) turned by p theta^(-2j/d), or by
+    p inv_freq[j] and lengthened by attention_factor where the frequencies are scaled."""
     half = inputs["x"].shape[-1] // 2
     x = ar.given(inputs["x"])
     x1 = ar.shape(lambda t: t[..., :half], x)
@@ -153,21 +164,34 @@ def _tables(ar: Arithmetic[V], inputs: Inputs, half: int) -> tuple[V, V]:
         cos, sin = ar.given(inputs["cos"]), ar.given(inputs["sin"])
     else:
         angles = ar.in_format("angles")
-        angle = _angle(angles, inputs["positions"], inputs["theta"], half)
-        cos, sin = ar.convert(angles.cos(angle)), ar.convert(angles.sin(angle))
+        angle = _angle(angles, inputs, half)
+        cos, sin = (_lengthened(angles, f(angle), inputs) for f in (angles.cos, angles.sin))
+        cos, sin = ar.convert(cos), ar.convert(sin)
     return ar.cast(cos, "tables"), ar.cast(sin, "tables")
 
 
-def _angle(ar: Arithmetic[V], positions: Tensor, theta: float, half: int) -> V:
+def _lengthened(ar: Arithmetic[V], table: V, inputs: Inputs) -> V:
+    factor = inputs["attention_factor"]
+    return table if factor == 1.0 else ar.mul(table, ar.constant(factor))
+
+
+def _angle(ar: Arithmetic[V], inputs: Inputs, half: int) -> V:
+    position = ar.given(inputs["positions"].to(torch.float64).unsqueeze(-1))
+    if inputs["inv_freq"] is None:
+        return ar.mul(position, _frequency(ar, inputs["theta"], half))
+    inv_freq = torch.tensor(inputs["inv_freq"], dtype=torch.float64)
+    return ar.mul(position, ar.convert(ar.given(inv_freq)))
+
+
+def _frequency(ar: Arithmetic[V], theta: float, half: int) -> V:
+    """theta^(-2j/d)."""
     index = torch.arange(half, dtype=torch.float64)
     fraction = ar.div(ar.given(index), ar.constant(float(half)))
     log_theta = ar.log(ar.constant(theta))
-    frequency = ar.either(
+    return ar.either(
         lambda: ar.div(ar.constant(1.0), ar.power(theta, fraction)),
         lambda: ar.exp(ar.neg(ar.mul(fraction, log_theta))),
     )
-    position = ar.given(positions.to(torch.float64).unsqueeze(-1))
-    return ar.mul(position, frequency)
 
 
 def silu(ar: Arithmetic[V], inputs: Inputs) -> V:
@@ -197,6 +221,29 @@ def swiglu(ar: Arithmetic[V], inputs: Inputs) -> V:
     gate, up = ar.given(inputs["gate"]), ar.given(inputs["up"])
     act = _silu if inputs["activation"] == "silu" else _gelu_tanh
     return ar.cast(ar.mul(ar.cast(act(ar, gate), "activated"), up), "output")
+
+
+def gated_mlp(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """down(act(gate(x)) * up(x)) in one; what lies between may be rounded to storage or be kept."""
+    x = ar.given(inputs["x"])
+    gate, up = (_hidden(ar, x, inputs, name) for name in ("gate", "up"))
+    act = _silu if inputs["activation"] == "silu" else _gelu_tanh
+    activated = _may_cast(ar, act(ar, gate), "activated")
+    product = _may_cast(ar, ar.mul(activated, up), "product")
+    return ar.cast(_linear(ar, product, inputs, "down"), "output")
+
+
+def _hidden(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    return _may_cast(ar, _linear(ar, x, inputs, name), "hidden")
+
+
+def _linear(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    bias = inputs[f"{name}_bias"]
+    return ar.dot(x, ar.given(inputs[name]), None if bias is None else ar.given(bias))
+
+
+def _may_cast(ar: Arithmetic[V], v: V, point: str) -> V:
+    return ar.either(lambda: ar.cast(v, point), lambda: v)
 
 
 def gelu(ar: Arithmetic[V], inputs: Inputs) -> V:

@@ -17,8 +17,8 @@ SHOWN = 64
 """Outputs of more elements than this are not spelled out."""
 
 _NAMES = (
-    "Constant", "DotFactor", "DrawnInputs", "Edit", "Integers", "Listed", "Random", "Recipe",
-    "Steps", "Ties",
+    "Constant", "DotFactor", "DrawnInputs", "Edit", "Integers", "Listed", "Near", "Random",
+    "Recipe", "Steps", "Ties",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def reproducer(violation: Violation, contract: PrecisionContract) -> str:
     names = [name for name in _NAMES if f"{name}(" in shown]
     values = actual.flatten().tolist() if actual.numel() <= SHOWN else []
     lines = ["import torch"]
-    if not all(map(math.isfinite, values)):
+    if not all(map(math.isfinite, values)) or "inf" in shown:
         lines += ["from math import inf, nan"]
     lines += ["from bitlens.precision.contract import PrecisionContract"]
     lines += ["from bitlens.precision.oracle import check"]

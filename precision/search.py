@@ -6,6 +6,7 @@ permitted error, and shrinks what it finds.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ except ModuleNotFoundError as error:
 from .contract import PrecisionContract
 from .exact import Method, reference
 from .judges import Judge, judge_by
+from .operations import operation_called
 from .oracle import Verdict
 from .strategies.inputs import inputs_for, strategy_names
 from .tally import Tally
@@ -36,7 +38,7 @@ Strategies = Sequence[str] | st.SearchStrategy[Any]
 
 @dataclass(frozen=True)
 class Profile:
-    """How long to search: `examples` inputs, shared equally by the kinds of inputs; without a
+    """The length of a search: `examples` inputs, shared equally by the kinds of inputs; without a
     `seed`, other ones every time.
     """
 
@@ -64,15 +66,29 @@ class Violation:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found: a violation or none, and the errors it saw on the way.
+    """The findings of a search: a violation or none, and the errors it saw on the way.
 
     Attributes:
         hardest: The inputs that used most of the bound; None if no call kept the contract.
+        left_out: Optional arguments that the implementation does not take: they were never drawn.
     """
 
     violation: Violation | None
     tally: Tally
     hardest: Mapping[str, Any] | None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the search is no evidence for the implementation; None if it is."""
+        if self.violation is not None:
+            return self.violation.verdict.reason
+        if self.tally.outputs and not self.tally.claimed:
+            return (
+                f"the contract claims nothing of any of the {self.tally.outputs} results on "
+                f"{self.tally.examples} inputs: choose strategies whose results the formats hold"
+            )
+        return None
 
 
 _WITNESSES = 12
@@ -95,6 +111,9 @@ def search(
 ) -> SearchResult:
     """Looks for inputs on which `fn(**inputs)` breaks `contract`.
 
+    Every argument that `fn` has a parameter for is drawn, at its edges; one that it does not take
+    stays at the operation's default.
+
     Args:
         strategies: Names from `strategy_names(contract)`, or a strategy of inputs by argument name.
         judge: By default `check`, the contract's enclosure.
@@ -104,7 +123,8 @@ def search(
     What `fn` raises is raised. RuntimeError where it gives other results for the same inputs.
     """
     attempt = _Attempt(fn, contract, judge or judge_by(contract), truth)
-    sources = _sources(contract, strategies)
+    taken = arguments_taken(fn, contract.op)
+    sources = _sources(contract, strategies, taken)
     share = settings(
         max_examples=-(-profile.examples // len(sources)),
         phases=[phase for phase in Phase if shrink or phase is not Phase.shrink],
@@ -126,17 +146,30 @@ def search(
                 f"{contract.op}: the implementation gives different results for the same inputs, "
                 f"for instance for\n{attempt.broken.inputs if attempt.broken else None!r}"
             ) from error
-    return SearchResult(attempt.broken, attempt.tally, attempt.hardest)
+    left_out = tuple(name for name in operation_called(contract.op).optional if name not in taken)
+    return SearchResult(attempt.broken, attempt.tally, attempt.hardest, left_out)
+
+
+def arguments_taken(fn: Implementation, op: str) -> frozenset[str]:
+    """The operation's arguments that `fn` has a parameter for; all where it takes any."""
+    known = frozenset(operation_called(op).arguments + operation_called(op).optional)
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # compiled functions that do not say
+        return known
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return known
+    return known & frozenset(parameters)
 
 
 def _sources(
-    contract: PrecisionContract, strategies: Strategies | None
+    contract: PrecisionContract, strategies: Strategies | None, arguments: frozenset[str]
 ) -> list[st.SearchStrategy[Any]]:
     """Every kind by itself, so that a short search still tries all of them."""
     if isinstance(strategies, st.SearchStrategy):
         return [strategies]
-    names = strategy_names(contract) if strategies is None else strategies
-    return [inputs_for(contract, strategies=[name]) for name in names]
+    names = strategy_names(contract, arguments) if strategies is None else strategies
+    return [inputs_for(contract, strategies=[name], arguments=arguments) for name in names]
 
 
 class _Attempt:
@@ -153,7 +186,7 @@ class _Attempt:
     def judge_one(self, inputs: Mapping[str, Any]) -> None:
         actual = self.fn(**_copies(inputs))
         verdict = self.judge(actual, inputs)
-        if not verdict.ok:
+        if verdict.violations:
             before = self.broken.witnesses[: _WITNESSES - 1] if self.broken else ()
             self.broken = Violation(inputs, actual, verdict, (*before, (inputs, actual)))
             raise _Broken

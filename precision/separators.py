@@ -31,6 +31,10 @@ def separating_inputs(contract: PrecisionContract, fault: str, seed: int = 0) ->
         return _subnormal_results(draw, contract.op)
     if fault == "reordered_reduction":
         return _vanishing_terms(draw, contract.op)
+    if fault in _FORMULAS:
+        return _FORMULAS[fault](draw)
+    if fault == "other_overflow":
+        return _overflowing(draw, contract.op)
     if contract.op == "matmul" and fault == "double_rounding":
         # Short sums: what the contract leaves to them must not reach across the extra bits.
         return {"a": draw.normal(16, 16), "b": draw.normal(16, 64)}
@@ -79,6 +83,54 @@ def _ordinary(draw: _Draw, op: str) -> Inputs:
     if op == "layer_norm":
         inputs["bias"] = draw.normal(n)
     return inputs | {"cap": 3.1} if op == "soft_cap" else inputs  # 3.1: no bf16 number
+
+
+def _overflowing(draw: _Draw, op: str) -> Inputs:
+    """Results twice as large as the largest number."""
+    large, two, four = (draw.full((1,), x) for x in (draw.format.largest, 2.0, 4.0))
+    pulse = torch.zeros(1, 16, dtype=torch.float64)
+    pulse[0, 0] = 2.0
+    row, weights = draw.stored(pulse), draw.full((16,), draw.format.largest)
+    cases: dict[str, Inputs] = {
+        "matmul": {"a": large[None], "b": two[None]},
+        "rms_norm": {"x": row, "weight": weights},
+        "layer_norm": {"x": row, "weight": weights, "bias": draw.full((16,), 0.0)},
+        "rope": {
+            "x": torch.cat([large, large])[None],
+            "cos": draw.full((1, 1), 0.75),
+            "sin": draw.full((1, 1), 0.75),
+        },
+        "swiglu": {"gate": four, "up": large},
+    }
+    return cases[op]
+
+
+def _offset_rows(draw: _Draw) -> Inputs:
+    """A large mean, and a step of 1 from it: the sums are exact, those of squares are not."""
+    n, mean = 1024, min(2.0**13, 2.0 ** (draw.format.precision - 1))
+    rows = torch.full((4, n), mean, dtype=torch.float64)
+    rows[:, 0] += 1
+    return {"x": draw.stored(rows), "weight": draw.normal(n), "bias": draw.normal(n)}
+
+
+def _small_variance(draw: _Draw) -> Inputs:
+    n = 64
+    x = draw.stored(torch.randn(8, n, generator=draw.generator, dtype=torch.float64) * 2.0**-11)
+    return {"x": x, "weight": draw.normal(n), "bias": draw.full((n,), 0.0), "eps": 1e-8}
+
+
+def _attention_with(draw: _Draw, **options: Any) -> Inputs:
+    return _ordinary(draw, "attention") | options
+
+
+_FORMULAS: dict[str, Callable[[_Draw], Inputs]] = {
+    "variance_from_squares": _offset_rows,
+    "small_variance_dropped": _small_variance,
+    "scale_ignored": lambda draw: _attention_with(draw, scale=0.7),
+    "cap_ignored": lambda draw: _attention_with(draw, cap=1.5),
+    "past_ignored": lambda draw: _attention_with(draw, past=5),
+    "cap_after_mask": lambda draw: _attention_with(draw, cap=1.5),
+}
 
 
 def _subnormal_results(draw: _Draw, op: str) -> Inputs:

@@ -1,4 +1,4 @@
-"""What a search saw on its way: ULP errors, their sign, how much of the bound was used."""
+"""The errors that a search saw: in ULP, their signs, and the used share of the bound."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Tally:
     Attributes:
         examples: Calls judged.
         outputs: Output elements judged.
+        claimed: Those of which the contract says something.
         utilisation: The largest share of the permitted error that any used.
         largest_ulp: The largest |error| in ULP of the output format.
         histogram: Counts of (|actual| - |truth|) in ULP between `EDGES`, where true values are
@@ -31,6 +32,7 @@ class Tally:
     contract: PrecisionContract
     examples: int = 0
     outputs: int = 0
+    claimed: int = 0
     utilisation: float = 0.0
     largest_ulp: float = 0.0
     histogram: list[int] = field(default_factory=lambda: [0] * (len(EDGES) + 1))
@@ -50,6 +52,7 @@ class Tally:
         """Counts one call: its output, the verdict, the true value (fp64) for the histogram."""
         self.examples += 1
         self.outputs += verdict.elements
+        self.claimed += verdict.claimed
         self.utilisation = max(self.utilisation, verdict.utilisation)
         if math.isfinite(verdict.max_ulp_error):
             self.largest_ulp = max(self.largest_ulp, verdict.max_ulp_error)

@@ -53,7 +53,7 @@ def ulp_error(
 
 
 def ulp_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """How many steps from neighbour to neighbour lead from `a` to `b`: int64, shaped like them.
+    """Returns the steps from neighbour to neighbour between `a` and `b`: int64, shaped like them.
 
     For two outputs, where neither is the truth. Both share one dtype (bf16, fp16, fp32, fp64, fp8).
     +0 and -0 are 0 apart, infinity is the largest number's neighbour, NaNs are 0 from each other

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from bitlens import _core
+from bitlens.interp.probes.aggregate import KINDS, Aggregate
+from bitlens.interp.probes.fold import ScoreFold
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
 from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
@@ -27,7 +29,7 @@ def _packed(stored: torch.Tensor, case: Case, n: int) -> torch.Tensor:
     code = FORMATS[case.format]
     panels = torch.empty(_core.packed_bytes(code, n, case.k) + 64, dtype=torch.uint8)
     panels = panels[-panels.data_ptr() % 64 :]
-    _core.pack(code, stored.data_ptr(), n, case.k, panels.data_ptr())
+    _core.pack(code, stored, n, case.k, panels)
     return panels
 
 
@@ -40,7 +42,7 @@ def _widen(case: Case) -> Outputs:
     panels = _packed(stored, case, case.rows)
     out = torch.empty(case.rows, case.k)
     code = FORMATS[case.format]
-    _core.unpack_rows(code, panels.data_ptr(), case.rows, case.k, 0, case.rows, out.data_ptr())
+    _core.unpack_rows(code, panels, case.rows, case.k, 0, case.rows, out)
     return (out,)
 
 
@@ -61,8 +63,8 @@ def _embed(
 ) -> torch.Tensor:
     out = torch.empty(len(tokens), case.k, dtype=DTYPES[case.out])
     _core.embedding(
-        tokens.data_ptr(), len(tokens), panels.data_ptr(), FORMATS[case.format], n, case.k, scale,
-        out.data_ptr(), FORMATS[case.out],
+        tokens, len(tokens), panels, FORMATS[case.format], n, case.k, scale,
+        out, FORMATS[case.out],
     )  # fmt: skip
     return out
 
@@ -81,9 +83,9 @@ def _elementary(case: Case) -> Outputs:
         x = specials() if case.flag == 2 else case.centered(0, case.n) * case.real
     y = torch.empty_like(x)
     if case.op == "soft_cap":
-        _core.soft_cap(x.data_ptr(), case.n, case.k, y.data_ptr())
+        _core.soft_cap(x, case.n, case.k, y)
     else:
-        getattr(_core, case.op)(x.data_ptr(), case.n, y.data_ptr())
+        getattr(_core, case.op)(x, case.n, y)
     return (y,)
 
 
@@ -93,9 +95,9 @@ def _linear(case: Case) -> Outputs:
     bias = case.centered(2, case.n)
     out = torch.empty(case.rows, case.n, dtype=DTYPES[case.out])
     _core.linear(
-        x.data_ptr(), FORMATS[case.act], case.rows, case.k, panels.data_ptr(),
-        FORMATS[case.format], case.n, case.k, bias.data_ptr() if case.flag == 1 else 0,
-        out.data_ptr(), FORMATS[case.out], case.n,
+        x, FORMATS[case.act], case.rows, case.k, panels,
+        FORMATS[case.format], case.n, case.k, bias if case.flag == 1 else None,
+        out, FORMATS[case.out], case.n,
     )  # fmt: skip
     return (out,)
 
@@ -108,9 +110,9 @@ def _rms_norm(case: Case) -> Outputs:
     y, summed = torch.empty_like(residual), torch.empty_like(x) if adds else x
     scale, normalized = torch.empty(case.rows, 1), torch.empty(shape)
     getattr(_core, case.op)(
-        x.data_ptr(), residual.data_ptr() if adds else 0, weight.data_ptr(), case.rows, 1, case.k,
-        case.k, case.real, FORMATS[x_format], FORMATS[case.act], y.data_ptr(), case.k,
-        summed.data_ptr() if adds else 0, scale.data_ptr(), normalized.data_ptr(),
+        x, residual if adds else None, weight, case.rows, 1, case.k,
+        case.k, case.real, FORMATS[x_format], FORMATS[case.act], y, case.k,
+        summed if adds else None, scale, normalized,
     )  # fmt: skip
     return (torch.cat([summed.float(), scale, normalized, y.float()], dim=1),)
 
@@ -119,9 +121,7 @@ def _add(case: Case) -> Outputs:
     x_format = "f32" if case.flag == 1 else case.act
     x, y = case.centered(0, case.n).to(DTYPES[x_format]), case.activations(1, case.n)
     out = torch.empty_like(x)
-    _core.add(
-        x.data_ptr(), FORMATS[x_format], y.data_ptr(), FORMATS[case.act], case.n, out.data_ptr()
-    )
+    _core.add(x, FORMATS[x_format], y, FORMATS[case.act], case.n, out)
     return (out,)
 
 
@@ -129,10 +129,8 @@ def _rope_tables(case: Case, count: int) -> tuple[torch.Tensor, torch.Tensor, to
     half = case.k // 2
     inv_freq = torch.empty(half, dtype=torch.float64)
     cos, sin = torch.empty(count, half), torch.empty(count, half)
-    _core.rope_inv_freq(case.real, case.k, inv_freq.data_ptr())
-    _core.rope_table(
-        inv_freq.data_ptr(), half, case.position, count, cos.data_ptr(), sin.data_ptr()
-    )
+    _core.rope_inv_freq(case.real, case.k, inv_freq)
+    _core.rope_table(inv_freq, half, case.position, count, cos, sin)
     return inv_freq, cos, sin
 
 
@@ -147,8 +145,8 @@ def _rope(case: Case) -> Outputs:
     out, positions = torch.empty_like(x), torch.arange(case.rows)
     stride = case.n * case.k
     getattr(_core, case.op)(
-        x.data_ptr(), FORMATS[case.act], case.rows, case.n, case.k, stride, positions.data_ptr(),
-        cos.data_ptr(), sin.data_ptr(), case.rows, out.data_ptr(), stride,
+        x, FORMATS[case.act], case.rows, case.n, case.k, stride, positions,
+        cos, sin, case.rows, out, stride,
     )  # fmt: skip
     return (out,)
 
@@ -159,8 +157,8 @@ def _gated_act(case: Case) -> Outputs:
     gate, up = gate.to(DTYPES[case.act]), case.activations(1, case.n)
     out = torch.empty_like(up)
     getattr(_core, case.op)(
-        case.flag, gate.data_ptr(), up.data_ptr(), 1, case.n, case.n, case.n, FORMATS[case.act],
-        out.data_ptr(), case.n,
+        case.flag, gate, up, 1, case.n, case.n, case.n, FORMATS[case.act],
+        out, case.n,
     )  # fmt: skip
     return (out,)
 
@@ -168,7 +166,7 @@ def _gated_act(case: Case) -> Outputs:
 def _stepwise_score(case: Case) -> Outputs:
     x, out = case.centered(0, case.n) * case.real, torch.empty(case.n, dtype=DTYPES[case.act])
     scale = float(np.float32(12**-0.5))
-    _core.scale_scores(x.data_ptr(), scale, case.n, FORMATS[case.act], out.data_ptr())
+    _core.scale_scores(x, scale, case.n, FORMATS[case.act], out)
     return (out,)
 
 
@@ -179,9 +177,9 @@ def _softmax(case: Case) -> Outputs:
     if case.flag == 3:
         x[case.n // 2] = torch.nan
     pattern, log_pattern, logsumexp = torch.empty_like(x), torch.empty_like(x), torch.empty(1)
-    _core.softmax(x.data_ptr(), 1, case.n, pattern.data_ptr())
-    _core.log_softmax(x.data_ptr(), 1, case.n, log_pattern.data_ptr())
-    _core.logsumexp(x.data_ptr(), 1, case.n, logsumexp.data_ptr())
+    _core.softmax(x, 1, case.n, pattern)
+    _core.log_softmax(x, 1, case.n, log_pattern)
+    _core.logsumexp(x, 1, case.n, logsumexp)
     return pattern, log_pattern, logsumexp
 
 
@@ -218,22 +216,21 @@ class _Attention:
         starts, past = torch.tensor([0, self.keys]), torch.tensor([0])
         stride = case.rows * case.k
         _core.kv_write(
-            k.data_ptr(), v.data_ptr(), self.act, stride, stride, starts.data_ptr(),
-            past.data_ptr(), 1, case.rows, case.k, self.table.data_ptr(), self.n_pages,
-            self.k_pages.data_ptr(), self.v_pages.data_ptr(),
+            k, v, self.act, stride, stride, starts,
+            past, 1, case.rows, case.k, self.table, self.n_pages,
+            self.k_pages, self.v_pages,
         )  # fmt: skip
 
-    def _batch(self) -> tuple[int, ...]:
-        tables = (self.starts, self.past)
-        return (*(t.data_ptr() for t in tables), 1, self.table.data_ptr(), self.n_pages)
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor, int]:
+        return self.starts, self.past, 1, self.table, self.n_pages
 
     def fused(self) -> tuple[torch.Tensor, torch.Tensor]:
         case, stride = self.case, self.case.n * self.case.k
         z, lse = torch.empty_like(self.q), torch.empty(self.new, case.n)
         _core.attention(
-            self.q.data_ptr(), self.act, stride, case.n, case.rows, case.k, self.scale,
-            self.cap, case.window, *self._batch(), self.k_pages.data_ptr(), self.v_pages.data_ptr(),
-            z.data_ptr(), stride, lse.data_ptr(),
+            self.q, self.act, stride, case.n, case.rows, case.k, self.scale,
+            self.cap, case.window, *self._batch(), self.k_pages, self.v_pages,
+            z, stride, lse,
         )  # fmt: skip
         return z, lse
 
@@ -241,9 +238,9 @@ class _Attention:
         case = self.case
         rows, out = torch.tensor([self.new - 1]), torch.empty(1, case.n, self.keys)
         _core.attention_scores(
-            self.q.data_ptr(), self.act, case.n * case.k, case.n, case.rows, case.k, self.scale,
-            self.cap, case.window, *self._batch(), self.k_pages.data_ptr(), rows.data_ptr(), 1,
-            self.keys, out.data_ptr(),
+            self.q, self.act, case.n * case.k, case.n, case.rows, case.k, self.scale,
+            self.cap, case.window, *self._batch(), self.k_pages, rows, 1,
+            self.keys, out,
         )  # fmt: skip
         return out
 
@@ -251,8 +248,8 @@ class _Attention:
         case = self.case
         z = torch.empty_like(self.q)
         _core.attention_values(
-            pattern.data_ptr(), self.keys, case.n, case.rows, case.k, self.act, case.window,
-            *self._batch(), self.v_pages.data_ptr(), z.data_ptr(), case.n * case.k,
+            pattern, self.keys, case.n, case.rows, case.k, self.act, case.window,
+            *self._batch(), self.v_pages, z, case.n * case.k,
         )  # fmt: skip
         return z
 
@@ -262,7 +259,7 @@ def _attention(case: Case, new: int = 1) -> Outputs:
     z, lse = run.fused()
     scores = run.scores()
     pattern = torch.empty_like(scores)
-    _core.softmax(scores.data_ptr(), case.n, run.keys, pattern.data_ptr())
+    _core.softmax(scores, case.n, run.keys, pattern)
     if new == 1:
         assert torch.equal(_bits(run.values(pattern)), _bits(z))
     heads = zip(scores[0], pattern[0], z[-1], lse[-1], strict=True)
@@ -280,8 +277,8 @@ def _sampling(case: Case) -> Outputs:
     weights, scores = np.empty(case.n, np.uint64), np.empty(case.n, np.int64)
     seed = int(case.key(1)[0])
     _core.sampling_terms(
-        keys.ctypes.data, case.n, float(x_max), seed, case.position, case.flag,
-        weights.ctypes.data, scores.ctypes.data,
+        keys, case.n, float(x_max), seed, case.position, case.flag,
+        weights, scores,
     )  # fmt: skip
     terms[:, 0], terms[:, 1], terms[:, 2] = keys, weights, scores.view(np.uint64)
     return (torch.from_numpy(terms.reshape(-1).view(np.float64)),)  # raw words
@@ -299,6 +296,23 @@ def _typical(case: Case) -> Outputs:
     words = np.column_stack([mass[0].view(np.uint32).reshape(-1, 2), count[0]]).ravel()
     found = np.concatenate([centres, words.astype(np.uint32)])
     return (torch.from_numpy(found.view(np.float64)),)  # raw words
+
+
+def _fold(case: Case) -> Outputs:
+    """In two calls, the second from the first one's state."""
+    rule = Aggregate(KINDS[case.flag], case.window, case.real)
+    values = case.centered(0, case.n, case.rows)
+    logits = case.centered(1, case.n, case.rows) * 20 if rule.kind == "softmax" else None
+    fold = ScoreFold(rule, case.rows, float(case.centered(2, 1)), 1)
+    cut = case.n // 3
+    return tuple(
+        fold.push(
+            values[begin:end],
+            torch.tensor([0, end - begin]),
+            None if logits is None else logits[begin:end],
+        )
+        for begin, end in ((0, cut), (cut, case.n))
+    )
 
 
 CHECKS: dict[str, Callable[[Case], Outputs]] = {
@@ -323,6 +337,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "stepwise_rope": _rope,
     "stepwise_gated_act": _gated_act,
     "stepwise_score": _stepwise_score,
+    "fold": _fold,
     **gradients.CHECKS,
     **dictionaries.CHECKS,
 }

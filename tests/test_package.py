@@ -154,7 +154,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for package in ROOMS
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "frontend"} & set(path.parts)
     }
     assert sources <= inside
     assert {name for name in inside if name.split("/")[0] in folders} == sources
@@ -241,7 +241,7 @@ for arguments in %r:
 
 
 def test_help_and_version_do_not_wait_for_torch() -> None:
-    commands = ("generate", "info", "fetch", "verify", "bench", "audit", "context-cost")
+    commands = ("generate", "info", "fetch", "verify", "bench", "audit", "context-cost", "explore")
     helps = [("--help",), ("--version",), *((command, "--help") for command in commands)]
     out = _run(sys.executable, "-c", _COMMANDS % helps, cwd=ROOT.parent)
     assert bitlens.__version__ in out

@@ -1,4 +1,4 @@
-"""What a context costs by its length: floating-point operations, KV cache, and measured time.
+"""Costs of a context by its length: floating-point operations, KV cache, and measured time.
 
 Counted are the multiplications and additions of matrix products: 2 for every weight of a linear
 and every token, and in attention 4 d_head for every head and visible key (q . k, and pattern times

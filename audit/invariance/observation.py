@@ -1,4 +1,4 @@
-"""What a run lets one see, row by row, and how two runs are compared: by their bits.
+"""Observations of a run, row by row, and their comparison with another run's, by their bits.
 
 Shapes: B batch, P padded positions, p a row's own positions, K key positions, H heads.
 """
@@ -24,7 +24,7 @@ Positions come first, but for scores and patterns [H, p, K]."""
 
 @dataclass
 class Tally:
-    """How many values were compared, how many had other bits, and how often hooks fired."""
+    """Counts values compared, values that differ in their bits, and hooks that fired."""
 
     values: int = 0
     different: int = 0
@@ -38,7 +38,7 @@ class Tally:
 
 
 def n_different(x: torch.Tensor, y: torch.Tensor) -> int:
-    """How many values differ in at least one bit; all of them if shape or dtype differ."""
+    """Returns the number of values with other bits; all of them if shape or dtype differ."""
     if x.shape != y.shape or x.dtype != y.dtype:
         return max(x.numel(), y.numel())
     return int(torch.count_nonzero(bits(x.contiguous()) != bits(y.contiguous())))

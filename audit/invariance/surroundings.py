@@ -1,4 +1,4 @@
-"""What surrounds a run and must not move a bit: threads, instruction set, flush-to-zero, the
+"""Surroundings of a run that must not move a bit: threads, instruction set, flush-to-zero, the
 calling thread, a fork, another process.
 
 Functions as in invariance.py: they vary, compare, and return the evidence that they did.

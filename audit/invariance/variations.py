@@ -25,7 +25,7 @@ OTHER_LEAF = 16
 
 @dataclass(frozen=True)
 class Scope:
-    """How much to try. The defaults are what the project promises."""
+    """The extent of a verification. The defaults cover what the project promises."""
 
     n_tokens: int = 10
     chunk_lengths: Sequence[int] = range(1, 65)
@@ -178,7 +178,7 @@ def weight_storage(subject: Subject, tally: Tally) -> str:
 
 
 def other_leaf(subject: Subject, tally: Tally) -> str:
-    """Control: the logits' linear, kept in fp32 but for hf_bf16, with a leaf of 16, not 256.
+    """Control: the logits' linear, fp32 unless every step is rounded, with a leaf of 16, not 256.
 
     Zeroing x outside a leaf leaves that leaf's chain as it is, so a sum of such calls is the
     canonical order with another leaf length.

@@ -18,7 +18,7 @@ import torch
 
 from ... import _core
 from ...model.load import load
-from ...model.ops.policy import NATIVE_POLICIES
+from ...model.ops.policy import NATIVE_POLICIES, get_policy
 from . import surroundings
 from . import variations as invariance
 from .observation import Tally
@@ -123,14 +123,14 @@ def _properties(scope: Scope, dtype: str) -> list[_Property]:
 
 def _control_of_order(dtype: str) -> _Property:
     """Another order must move what is kept in fp32: logits, or where they are bf16 norm scales."""
-    if dtype == "hf_bf16":
+    if get_policy(dtype).stepwise:
         return _Property("control: one chain", "must differ", invariance.one_chain, control=True)
     return _Property("control: leaf of 16", "must differ", invariance.other_leaf, control=True)
 
 
 def _not_covered(dtype: str) -> tuple[str, ...]:
     """What is promised, or could be thought so, and not run here."""
-    unfused = ("fused blocks, which hf_bf16 does not have",) if dtype == "hf_bf16" else ()
+    unfused = (f"fused blocks, which {dtype} does not have",) if get_policy(dtype).stepwise else ()
     return (*unfused, "several ranks (tests/parallel)", "other CPUs and CUDA (docs/numerics.md)")
 
 

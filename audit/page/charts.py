@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ...interp.charts import Canvas, Scale, axes, log_scale
 from ..result import AuditResult, OpFinding, UlpHistogram
-from .svg import Canvas, Scale, axes, log_scale
 
 WIDE, NARROW = 960.0, 340.0
 

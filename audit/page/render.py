@@ -52,6 +52,8 @@ def render(result: AuditResult) -> str:
 
 
 def _headline(result: AuditResult) -> str:
+    if result.meaning:
+        return f"{result.setting.b} computes something else"
     if result.violated:
         return f"{result.setting.b} broke its contract"
     if not result.ok:
@@ -61,6 +63,9 @@ def _headline(result: AuditResult) -> str:
 
 def _verdict(result: AuditResult) -> str:
     values = sum(op.values for op in result.judged)
+    if result.meaning:
+        found = "; ".join(map(str, result.meaning))
+        return f"Before any rounding, B and A do not mean the same: {found}."
     if result.violated:
         outside = sum(op.outside for op in result.violated)
         first = result.violated[0]

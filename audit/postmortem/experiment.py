@@ -35,7 +35,7 @@ Filter = Callable[[list[torch.Tensor]], Candidates]
 
 @dataclass(frozen=True)
 class Rate:
-    """What one sampler did over all prompts at one shard count.
+    """The results of one sampler over all prompts at one shard count.
 
     Attributes:
         sampler: One of `FAULTS`, `EXACT` or `EXACT_ON_ROUNDED`.

@@ -16,7 +16,7 @@ TopK = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a sampler draws from.
+    """The tokens that a sampler draws from, with their logits.
 
     Attributes:
         ids: int64 [B, K], best first.

@@ -17,6 +17,7 @@ _CONTENDERS = {
     "torch sampler": ("samplers", "TorchSampler"),
     "bitlens training": ("dictionary_training", "BitlensTraining"),
     "SAELens training": ("dictionary_training", "SAELensTraining"),
+    "harvesting": ("harvesting", "Harvesting"),
     "llama.cpp sampler": ("llama_cpp_samplers", "LlamaCppSampler"),
 }
 

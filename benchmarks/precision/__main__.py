@@ -21,13 +21,16 @@ from . import honesty, page, power, rms_norm
 from .conventions import Example
 from .draws import examples
 from .libraries import LIBRARIES
+from .public_bugs.bugs import BUGS
+from .public_bugs.outcome import measure
 
 
 def run(
     libraries: list[str], *, n_examples: int, n_rows: int, seed: int, search: bool, command: str
 ) -> page.Results:
     """Measures operation by operation, with a progress bar on stderr."""
-    results = page.Results(command, _machine(), [], [], rms_norm.measure(seed))
+    bugs = [measure(bug) for bug in BUGS] if search else []
+    results = page.Results(command, _machine(), [], [], rms_norm.measure(seed), bugs)
     work = [(library, op) for library in libraries for op in LIBRARIES[library]]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=len(work))
@@ -64,7 +67,7 @@ def main(
         list[str] | None, typer.Option(help=f"Of {', '.join(LIBRARIES)}; default: all.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="A fault and operation.")] = 100,
-    rows: Annotated[int, typer.Option(min=0, help="Of honest code, an operation.")] = 21_000,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of honest code per operation.")] = 21_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same inputs.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the page.")] = None,

@@ -51,7 +51,7 @@ class Honesty:
 
     def add(self, name: str, verdict: Verdict) -> None:
         """Takes one verdict on the implementation of that name into account."""
-        if not verdict.ok:
+        if verdict.violations:
             self.alarms.append(f"{name}: {verdict.reason}")
         if verdict.utilisation > self.utilisation:
             self.utilisation, self.by = verdict.utilisation, name
@@ -100,7 +100,7 @@ def measure(
         found.elements += sum(verdict.elements for verdict in judged)
 
     def worst(actual: Tensor, inputs: Mapping[str, Any]) -> Verdict:
-        return max(verdicts(inputs), key=lambda verdict: (not verdict.ok, verdict.utilisation))
+        return max(verdicts(inputs), key=lambda verdict: (verdict.violations, verdict.utilisation))
 
     if profile is not None:
         first = next(iter(code.values()))

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 
 from ... import _core
-from ...model.ops import kernels
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS
 from ...precision.operations import validate_inputs
@@ -28,7 +27,8 @@ Implementation = Callable[..., Tensor]
 _TESTS = Path(__file__).parents[2] / "tests" / "support"
 
 
-def _tests_module(name: str) -> ModuleType:
+def tests_module(name: str) -> ModuleType:
+    """A module of tests/support, which both judge the same code by."""
     spec = importlib.util.spec_from_file_location(f"bitlens_tests_{name}", _TESTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -37,14 +37,14 @@ def _tests_module(name: str) -> ModuleType:
     return module
 
 
-_CODE, _KERNELS = _tests_module("correct_code"), _tests_module("bitlens_kernels")
+_CODE, _KERNELS = tests_module("correct_code"), tests_module("bitlens_kernels")
 
 
 def implementations(library: str, op: str) -> dict[str, Implementation]:
     """By name, those that keep this contract; each takes the inputs by name."""
     contract = LIBRARIES[library][op]
     if library.startswith("bitlens") and op in _KERNELS.KERNELS:
-        kernel = _OWN.get(op, _KERNELS.KERNELS[op])
+        kernel = _KERNELS.KERNELS[op]
         return {f"bitlens {isa}": _on(isa, kernel) for isa in _core.available_isas()}
     eager = {"torch eager": _EAGER[op]} if contract.storage == "bf16" else {}
     if len(contract.casts) > 1:
@@ -72,7 +72,7 @@ def _stored(code: Implementation, contract: PrecisionContract) -> Implementation
     def implementation(**inputs: Any) -> Tensor:
         prepared = validate_inputs(contract.op, inputs)
         if contract.op == "attention":
-            names = ("q", "k", "v", "scale", "visible")
+            names = ("q", "k", "v", "scale", "visible", "cap")
             prepared = {name: prepared[name] for name in names}
         return code(**prepared).to(FORMATS[contract.storage].dtype)
 
@@ -91,30 +91,6 @@ def _on(isa: str, kernel: Implementation) -> Implementation:
     return implementation
 
 
-def _own_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, **options: Any) -> Tensor:
-    """Without a mask every query sees what the last one of a causal batch sees."""
-    attention = _KERNELS.KERNELS["attention"]
-    if causal:
-        return torch.as_tensor(attention(q, k, v, causal=True, **options))
-    queries = [attention(one, k, v, causal=True, **options) for one in torch.split(q, 1, 1)]
-    return torch.cat(queries, 1)
-
-
-def _own_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """The table holds only the positions asked for: a million others would take seconds."""
-    tokens, d_head = x.shape
-    frequencies = torch.empty(d_head // 2, dtype=torch.float64)
-    _core.rope_inv_freq(theta, d_head, frequencies.data_ptr())
-    cos, sin = torch.empty(tokens, d_head // 2), torch.empty(tokens, d_head // 2)
-    for i, position in enumerate(positions.tolist()):
-        at = cos[i].data_ptr(), sin[i].data_ptr()
-        _core.rope_table(frequencies.data_ptr(), d_head // 2, position, 1, *at)
-    return kernels.rope(x[:, None], torch.arange(tokens), cos, sin)[:, 0]
-
-
-_OWN: dict[str, Implementation] = {"attention": _own_attention, "rope": _own_rope}
-
-
 def _eager_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
@@ -126,15 +102,33 @@ def _eager_attention(**inputs: Any) -> Tensor:
     q, k, v = (prepared[name] for name in "qkv")
     group = q.shape[-3] // k.shape[-3]
     keys, values = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    scores: Tensor = (q @ keys.mT * prepared["scale"]).masked_fill(~prepared["visible"], -torch.inf)
+    scores: Tensor = q @ keys.mT * prepared["scale"]
+    if (cap := prepared["cap"]) is not None:  # its steps are no cast points: in fp32
+        scores = cap * torch.tanh(scores.float() / cap)
+    scores = scores.masked_fill(~prepared["visible"], -torch.inf)
     mixed: Tensor = scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ values
     return mixed
 
 
-def _eager_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+def _eager_rope(
+    x: Tensor,
+    positions: Tensor | None = None,
+    theta: float = 10000.0,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+    inv_freq: tuple[float, ...] | None = None,
+    attention_factor: float = 1.0,
+) -> Tensor:
     d = x.shape[-1]
-    angles = positions.float()[..., None] * (1.0 / theta ** (torch.arange(0, d, 2).float() / d))
-    cos, sin = (torch.cat([t, t], -1).to(x.dtype) for t in (angles.cos(), angles.sin()))
+    if cos is None or sin is None:
+        assert positions is not None
+        if inv_freq is None:
+            frequencies = 1.0 / theta ** (torch.arange(0, d, 2).float() / d)
+        else:
+            frequencies = torch.tensor(inv_freq, dtype=torch.float32)
+        angles = positions.float()[..., None] * frequencies
+        cos, sin = angles.cos() * attention_factor, angles.sin() * attention_factor
+    cos, sin = (torch.cat([t, t], -1).to(x.dtype) for t in (cos, sin))
     return x * cos + torch.cat([-x[..., d // 2 :], x[..., : d // 2]], -1) * sin
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from .conventions import CONVENTIONS
 from .honesty import Honesty
 from .power import Cell
+from .public_bugs.outcome import Outcome
 from .rms_norm import LENGTHS, N_ROWS, Measured
 
 
@@ -25,16 +26,33 @@ class Results:
     cells: list[Cell]
     honesty: list[Honesty]
     rms_norm: list[Measured]
+    public_bugs: list[Outcome]
 
     @property
     def failures(self) -> list[str]:
         """Faults that escaped, and honest code accused."""
         lines = [f"{c.library}: {c.fault} in {c.op} escaped" for c in self.cells if c.escaped]
+        lines += [
+            f"{o.bug.reports[0]}: not caught, or its twin accused"
+            for o in self.public_bugs
+            if o.failed
+        ]
         return lines + [f"{h.library}: {h.op}: {alarm}" for h in self.honesty for alarm in h.alarms]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**dataclasses.asdict(self), "failures": self.failures}
+        data = {
+            field.name: [dataclasses.asdict(row) for row in rows]
+            for field in dataclasses.fields(self)
+            if isinstance(rows := getattr(self, field.name), list) and field.name != "public_bugs"
+        }
+        return {
+            "command": self.command,
+            "machine": self.machine,
+            **data,
+            "public_bugs": [outcome.to_json() for outcome in self.public_bugs],
+            "failures": self.failures,
+        }
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ def sheets(results: Results) -> Iterator[Sheet]:
     yield _summary(results, libraries)
     if results.rms_norm:
         yield _rms_norm(results.rms_norm)
+    if results.public_bugs:
+        yield _public_bugs(results.public_bugs)
     for library in libraries:
         yield _power([cell for cell in results.cells if cell.library == library], library)
     yield _indistinguishable(results.cells)
@@ -109,6 +129,38 @@ def _rms_norm(measured: Sequence[Measured]) -> Sheet:
         f"{N_ROWS} rows of {' and '.join(map(str, LENGTHS))}. Flagged: elements that the contract "
         "proves wrong.",
         ("implementation", "n", "max ULP", "bias ULP", "flagged", *CONVENTIONS),
+        rows,
+    )
+
+
+def _public_bugs(outcomes: Sequence[Outcome]) -> Sheet:
+    def found(outcome: Outcome) -> str:
+        return "no" if outcome.examples is None else f"at input {outcome.examples}"
+
+    names = {True: "yes", False: "no", None: "–"}
+    rows = [
+        (
+            ", ".join(o.bug.reports),
+            o.bug.summary,
+            f"{o.bug.contract.op} {o.bug.contract.storage}",
+            names[o.checked],
+            found(o),
+            names[o.audited],
+            names[o.acquitted],
+        )
+        for o in outcomes
+    ]
+    searched = sum(o.examples is not None for o in outcomes)
+    tried = [o.audited for o in outcomes if o.audited is not None]
+    return Sheet(
+        "Public bugs",
+        f"{len(outcomes)} bugs from public reports, each written anew as a small function "
+        f"(benchmarks/precision/public_bugs): {sum(o.checked for o in outcomes)} caught by `check` "
+        f"on chosen inputs, {searched} by a search of the CI profile, {sum(tried)} of "
+        f"{len(tried)} by the lockstep of an audit where a short prompt can show them. Acquitted: "
+        "the correct twin keeps the contract on the same inputs and under the same search, and "
+        "lockstep names nothing of it.",
+        ("report", "bug", "contract", "check", "search", "audit", "twin acquitted"),
         rows,
     )
 

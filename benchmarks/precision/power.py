@@ -67,7 +67,7 @@ def _measured(
     for example in examples:
         actual = emulate(example.inputs, contract, fault)
         verdict = judge(actual, example.allowed, contract)
-        caught += not verdict.ok
+        caught += verdict.violations > 0
         elements += verdict.elements
         wrong += verdict.violations
         for name, passes in CONVENTIONS.items():

@@ -28,6 +28,7 @@ class Suite(StrEnum):
     growth = "growth"
     sampling = "sampling"
     dictionaries = "dictionaries"
+    dictionary_growth = "dictionary_growth"
 
 
 NO_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}

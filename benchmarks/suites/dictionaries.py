@@ -1,4 +1,4 @@
-"""Steps of training a TopK SAE against SAELens's, over the number of features."""
+"""Training a TopK SAE: its steps against SAELens's, its harvest against bare forward passes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ def rows(options: Options) -> Iterator[Row]:
         for threads in options.threads:
             for d_sae in (4608, 18_432):
                 yield _step(options, workers, threads, options.size(d_sae, 256))
+            yield _harvest(options, workers, threads)
+
+
+def _harvest(options: Options, workers: Workers, threads: int) -> Row:
+    worker = workers.get("harvesting", model=options.model, threads=threads)
+    size = {"n_tokens": options.size(16_384, 64)}
+    entries = {name: Entry(worker, name, size) for name in ("harvest", "forward")}
+    result = race(entries, options.rounds)
+    return ratio_row(
+        result,
+        ("forward", "seconds"),
+        ("harvest", "seconds"),
+        suite="dictionaries",
+        what=f"harvest of layer 15, against its forward passes alone, {threads_text(threads)}",
+        ours=f"{size['n_tokens'] / result.median('harvest'):.0f} tok/s",
+        peer=f"{size['n_tokens'] / result.median('forward'):.0f} tok/s",
+        target=at_least(0.9),
+        command=command("dictionaries", threads),
+    )
 
 
 def _step(options: Options, workers: Workers, threads: int, d_sae: int) -> Row:

@@ -8,6 +8,9 @@ namespace bitlens {
 // k.
 int64_t packed_bytes(Format format, int64_t n, int64_t k);
 
+// Bytes of one row of k as `pack` takes it.
+int64_t row_bytes(Format format, int64_t k);
+
 // Arranges rows (dense [n, k], or GGUF blocks row after row) into panels.
 void pack(Format format, const uint8_t* rows, int64_t n, int64_t k, uint8_t* panels);
 

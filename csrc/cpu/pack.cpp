@@ -109,12 +109,11 @@ void pack_panel(Format format, const uint8_t* rows, int64_t columns, int64_t k, 
   }
 }
 
-// Bytes of a row as checkpoints store it.
-int64_t row_size(Format format, int64_t k) {
+}  // namespace
+
+int64_t row_bytes(Format format, int64_t k) {
   return format == Format::BF16 ? 2 * k : panel_size(format, k) / kColumns;
 }
-
-}  // namespace
 
 int64_t packed_bytes(Format format, int64_t n, int64_t k) {
   return (n + kColumns - 1) / kColumns * panel_size(format, k);
@@ -125,7 +124,7 @@ void pack(Format format, const uint8_t* rows, int64_t n, int64_t k, uint8_t* pan
   parallel_for((n + kColumns - 1) / kColumns, [&](int64_t panel) {
     const int64_t column = panel * kColumns;
     const int64_t columns = n - column < kColumns ? n - column : kColumns;
-    pack_panel(format, rows + column * row_size(format, k), columns, k, panels + panel * bytes);
+    pack_panel(format, rows + column * row_bytes(format, k), columns, k, panels + panel * bytes);
   });
 }
 

@@ -1,4 +1,4 @@
-// The policy hf_bf16: every operation of the eager PyTorch graph is rounded on its own, where the
+// The stepwise policy: every operation of the eager PyTorch graph is rounded on its own, where the
 // other policies round once at the end (docs/numerics.md, Stepwise rounding).
 //
 //   norm:   round(round(x / scale) * w)

@@ -39,6 +39,8 @@ enum class Op : int {
   kStepwiseRope,
   kStepwiseGatedAct,
   kStepwiseScore,  // n dot products in [-real, real), scaled by 12^-1/2
+  // Probes:
+  kFold,  // n tokens of `rows` heads, aggregate flag, weight = real
   // Dictionaries:
   kTopK,            // k of n; flag 1: multiples of 1/4, so ties; 2: every third is NaN
   kAbove,           // n; flag 1: every second meets its threshold exactly

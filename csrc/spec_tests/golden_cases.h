@@ -4,6 +4,7 @@
 #include "../spec/activation.h"
 #include "../spec/attention.h"
 #include "../spec/embedding.h"
+#include "../spec/fold.h"
 #include "../spec/rms_norm.h"
 #include "../spec/rope.h"
 #include "../spec/soft_cap.h"
@@ -287,10 +288,30 @@ BL_FN void evaluate_typical(const Case& c, float* scratch, Sink* sink) {
   }
 }
 
+BL_FN spec::FoldRule fold_rule(const Case& c) {
+  return {static_cast<spec::Aggregate>(c.flag), c.window, static_cast<float>(c.real)};
+}
+
+// The score after every token. Logits and values are in [-20, 20) and [-1, 1).
+BL_FN void evaluate_fold(const Case& c, float* scratch, Sink* sink) {
+  const spec::FoldRule rule = fold_rule(c);
+  float* logits = scratch;
+  float* values = logits + c.rows;
+  float* state = values + c.rows;
+  const float intercept = centered(stream(c.seed, 2), 0);
+  for (int64_t t = 0; t < c.n; ++t) {
+    for (int64_t h = 0; h < c.rows; ++h) {
+      values[h] = centered(stream(c.seed, 0), t * c.rows + h);
+      logits[h] = centered(stream(c.seed, 1), t * c.rows + h) * 20.0f;
+    }
+    put(sink, spec::fold_token(rule, t, c.rows, logits, values, intercept, state));
+  }
+}
+
 // Floats of scratch space that evaluate() may use.
 constexpr int64_t scratch_floats(const Case& c) {
-  return 6 * static_cast<int64_t>(c.k) + 3 * static_cast<int64_t>(c.n) +
-         (c.op == Op::kSparseDecode ? c.rows : 0) +
+  return (c.op == Op::kFold ? c.rows * (4 + c.window) : 0) + 6 * static_cast<int64_t>(c.k) +
+         3 * static_cast<int64_t>(c.n) + (c.op == Op::kSparseDecode ? c.rows : 0) +
          (c.position + 1) * (c.op == Op::kAttention ? 2 * c.k + 1 : 0);
 }
 
@@ -371,6 +392,9 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kStepwiseScore:
       evaluate_stepwise_score(c, &sink);
+      break;
+    case Op::kFold:
+      evaluate_fold(c, scratch, &sink);
       break;
     case Op::kTopK:
       evaluate_top_k(c, scratch, &sink);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../cpu/attention.h"
+#include "../cpu/fold.h"
 #include "../cpu/linear.h"
 #include "../cpu/rows.h"
 #include "golden_cases.h"
@@ -230,6 +231,26 @@ inline void kernel_stepwise_score(const Case& c, Output* out) {
   Activations y(c.n, c.act);
   scale_scores(x.data(), kStepwiseScale, c.n, dtype_of(c.act), y.data());
   out->activations(y, 0, c.n);
+}
+
+// In two calls, the second from the first one's state.
+inline void kernel_fold(const Case& c, Output* out) {
+  const std::vector<float> values = centered_floats(c, 0, c.n * c.rows);
+  std::vector<float> logits = centered_floats(c, 1, c.n * c.rows);
+  for (float& l : logits) l *= 20.0f;
+  const spec::FoldRule rule = fold_rule(c);
+  std::vector<float> state(static_cast<size_t>(c.rows * spec::fold_state_floats(rule))),
+      scores(static_cast<size_t>(c.n));
+  const float intercept = centered(stream(c.seed, 2), 0);
+  const int64_t parts[] = {0, c.n / 3, c.n};
+  int64_t seen = 0;
+  for (int part = 0; part < 2; ++part) {
+    const int64_t begin = parts[part], starts[] = {0, parts[part + 1] - begin};
+    const FoldedTokens tokens = {values.data() + begin * c.rows, logits.data() + begin * c.rows,
+                                 starts, 1, c.rows};
+    fold_scores(rule, tokens, intercept, &seen, state.data(), scores.data() + begin);
+  }
+  out->floats(scores.data(), c.n);
 }
 
 inline void kernel_softmax(const Case& c, Output* out) {

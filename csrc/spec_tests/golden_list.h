@@ -43,6 +43,7 @@ inline const char* name_of(Op op) {
       "stepwise_rope",
       "stepwise_gated_act",
       "stepwise_score",
+      "fold",
       "top_k",
       "above",
       "sparse_decode",
@@ -374,6 +375,17 @@ inline void add_stepwise(std::vector<Case>* cases) {
   }
 }
 
+inline void add_fold(std::vector<Case>* cases) {
+  for (int aggregate = 0; aggregate <= static_cast<int>(spec::Aggregate::kSoftmax); ++aggregate) {
+    for (int heads : {1, 3}) {
+      for (int n : {1, 7, 515}) {
+        cases->push_back(
+            {.op = Op::kFold, .rows = heads, .n = n, .flag = aggregate, .window = 16, .real = 0.1});
+      }
+    }
+  }
+}
+
 inline void add_dictionaries(std::vector<Case>* cases) {
   for (int n : {1, 63, 64, 65, 1000, 4097}) {
     for (int k : {1, 7, 32}) {
@@ -410,6 +422,7 @@ inline std::vector<Case> golden_list() {
   add_soft_cap(&cases);
   add_backward(&cases);
   add_stepwise(&cases);
+  add_fold(&cases);
   add_dictionaries(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it

@@ -14,6 +14,7 @@
 #include "cpu/dictionary.h"
 #include "cpu/dispatch.h"
 #include "cpu/encode.h"
+#include "cpu/fold.h"
 #include "cpu/linear.h"
 #include "cpu/rows.h"
 #include "cpu/threads.h"
@@ -376,6 +377,42 @@ void run_typical(Trace& trace, int64_t n) {
   trace.add(kept);
 }
 
+void run_fold(Trace& trace) {
+  constexpr int64_t kSequences = 70, kTokens = 90, kHeads = 3, kCount = kSequences * kTokens;
+  Random random(29);
+  const std::vector<float> z = random.floats(kCount * kHeads), l = random.floats(kCount * kHeads);
+  std::vector<int64_t> starts;
+  for (int64_t r = 0; r <= kSequences; ++r) starts.push_back(r * kTokens);
+  for (int kind = 0; kind <= static_cast<int>(spec::Aggregate::kSoftmax); ++kind) {
+    const spec::FoldRule rule = {static_cast<spec::Aggregate>(kind), 16, 0.1f};
+    std::vector<int64_t> seen(kSequences);
+    std::vector<float> out(kCount), state(17 * kSequences * kHeads);
+    fold_scores(rule, {z.data(), l.data(), starts.data(), kSequences, kHeads}, 0.5f, seen.data(),
+                state.data(), out.data());
+    trace.add(out);
+    trace.add(state);
+  }
+}
+
+void run_bank(Trace& trace) {
+  constexpr int64_t kProbes = 5, kSequences = 7, kTokens = 300, kFloats = 17;
+  Random random(31);
+  std::vector<float> scores = random.floats(kTokens * kProbes);
+  const std::vector<int64_t> codes = {0, 1, 2, 3, 4}, windows = {1, 1, 1, 16, 1},
+                             skips = {0, 0, 3, 0, 1};
+  const std::vector<float> weights(kProbes, 0.1f);
+  const std::vector<double> thresholds(kProbes, 0.5);
+  std::vector<int64_t> rows(kTokens), seen(kProbes * kSequences), taken(kSequences);
+  for (int64_t t = 0; t < kTokens; ++t) rows[t] = t % kSequences;
+  std::vector<float> state(kProbes * kSequences * kFloats);
+  const ProbeBank bank = {codes.data(),      windows.data(), weights.data(), skips.data(),
+                          thresholds.data(), kProbes,        kSequences,     kFloats,
+                          seen.data(),       taken.data(),   state.data()};
+  fold_bank(bank, rows.data(), kTokens, scores.data());
+  trace.add(scores);
+  trace.add(state);
+}
+
 void run_dictionary(Trace& trace, int64_t m) {
   Random random(11);
   const int64_t n = 1057, d = 33;
@@ -404,6 +441,8 @@ Trace run_all(bool slow) {
     for (int64_t window : {0, 50})
       for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);
   }
+  run_fold(trace);
+  run_bank(trace);
   for (int64_t n : {1, 17, 1031}) {
     run_preparation(trace, n);
     run_sampling(trace, n);

@@ -97,6 +97,12 @@ def task_of(member: str) -> str | None:
     return PurePosixPath(member).name.removesuffix(".csv.zst")
 
 
+def rows_of_task(archive: zipfile.ZipFile, task: str) -> Iterator[tuple[str, str]]:
+    """Yields text and target of each row of a task's file. Raises RuntimeError where zstandard,
+    which it is compressed with, is not installed."""
+    return _rows(archive, f"{_FOLDER}{task}.csv.zst")
+
+
 def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[tuple[str, str]]:
     try:
         import zstandard
@@ -108,6 +114,12 @@ def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(_LONGEST_FIELD)
     with archive.open(member) as raw, zstandard.ZstdDecompressor().stream_reader(raw) as data:
         lines = io.TextIOWrapper(data, encoding="utf-8", errors="replace", newline="")
-        for row in csv.DictReader(lines):
-            if text := row.get("prompt"):
-                yield text, row.get("target", "")
+        rows = csv.reader(lines)
+        columns = next(rows, [])
+        if "prompt" not in columns:
+            return
+        prompt = columns.index("prompt")
+        target = columns.index("target") if "target" in columns else len(columns)
+        for row in rows:
+            if len(row) > prompt and row[prompt]:
+                yield row[prompt], row[target] if len(row) > target else ""

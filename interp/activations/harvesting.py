@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class HarvestConfig:
-    """What is harvested.
+    """The settings of a harvest: its hooks, size and packing.
 
     Attributes:
         hook_names: Hooks whose rows are kept, all from one pass.

@@ -79,7 +79,7 @@ def outliers(rows: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> t
 
     A hook without a limit excludes nothing. NaN exceeds every limit.
     """
-    found = torch.zeros(len(next(iter(rows.values()))), dtype=torch.bool)
+    found = torch.zeros(len(next(iter(rows.values()))), dtype=torch.bool, device="cpu")
     for name, limit in limits.items():
         found |= ~(row_norms(rows[name]) <= limit)
     return found

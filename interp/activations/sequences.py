@@ -13,7 +13,7 @@ from ...model.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Packing:
-    """How documents become sequences.
+    """The rule by which documents become sequences.
 
     Attributes:
         context_size: Tokens of the longest sequence.
@@ -93,17 +93,18 @@ def batches(sequences: Iterable[list[int]], n_tokens: int) -> Iterator[Batch]:
         rows.append(sequence)
         size += len(sequence)
         if size >= n_tokens:
-            yield _padded(rows)
+            yield padded(rows)
             rows, size = [], 0
     if rows:
-        yield _padded(rows)
+        yield padded(rows)
 
 
-def _padded(rows: list[list[int]]) -> Batch:
+def padded(rows: list[list[int]]) -> Batch:
+    """Returns one batch of these sequences, padded on the right."""
     width = max(map(len, rows))
-    tokens = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    tokens = torch.zeros(len(rows), width, dtype=torch.int64, device="cpu")
+    mask = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")
     for i, row in enumerate(rows):
-        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64, device="cpu")
         mask[i, : len(row)] = True
     return Batch(tokens, mask)

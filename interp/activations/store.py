@@ -88,7 +88,7 @@ class ActivationStore:
                     number += n_batches
                     continue
                 rows = self.read(group)
-                order = torch.randperm(n_rows, generator=_generator(seed, epoch, i))
+                order = torch.randperm(n_rows, generator=_generator(seed, epoch, i), device="cpu")
                 for j in range(max(0, start - number), n_batches):
                     picked = order[j * batch_size : (j + 1) * batch_size]
                     yield {name: x[picked] for name, x in rows.items()}
@@ -102,7 +102,9 @@ class ActivationStore:
         return {name: x[:n_rows] for name, x in shard.items()}
 
     def _groups(self, seed: int, epoch: int) -> Iterator[list[Shard]]:
-        order = torch.randperm(len(self.shards), generator=_generator(seed, epoch)).tolist()
+        order = torch.randperm(
+            len(self.shards), generator=_generator(seed, epoch), device="cpu"
+        ).tolist()
         group: list[Shard] = []
         for index in order:
             shard = self.shards[index]
@@ -116,7 +118,10 @@ class ActivationStore:
         """Returns the rows of some shards, fp32 [N, d] by hook name."""
         n_rows = sum(shard.n_rows for shard in group)
         widths: dict[str, int] = self.description["widths"]
-        rows = {name: torch.empty(n_rows, width) for name, width in widths.items()}
+        rows = {
+            name: torch.empty(n_rows, width, dtype=torch.float32, device="cpu")
+            for name, width in widths.items()
+        }
         at = 0
         for shard in group:
             with safe_open(shard.path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""What a dictionary is, as data, under SAELens's names."""
+"""The definition of a dictionary as data, under SAELens's names."""
 
 from __future__ import annotations
 

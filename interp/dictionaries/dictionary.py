@@ -44,6 +44,7 @@ class Dictionary(nn.Module):
         threshold: [F], of JumpReLU architectures.
         W_skip: [d_out, d_in], of skip transcoders.
         encoder: Decides which features are active, in two steps: scores, then a selection.
+        folder: Where it was loaded from; None for one that was not.
     """
 
     W_enc: nn.Parameter
@@ -60,6 +61,7 @@ class Dictionary(nn.Module):
         """Takes the tensors that `cfg` lists. Raises DictionaryError for one that does not fit."""
         super().__init__()
         self.cfg = cfg
+        self.folder: Path | None = None
         shapes = cfg.tensor_shapes()
         if missing := shapes.keys() - tensors.keys():
             raise DictionaryError(f"{cfg.architecture}: no tensor {min(missing)!r}")

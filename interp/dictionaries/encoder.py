@@ -1,4 +1,4 @@
-"""Which features are active, by architecture.
+"""Encoders: the features that are active, by architecture.
 
 Shapes: N rows, F features, d width.
 """
@@ -83,7 +83,7 @@ class Encoder:
         d = self._dictionary
         if d.cfg.has_threshold:
             return d.threshold.detach().clamp(min=0)
-        return torch.zeros(d.cfg.d_sae)
+        return torch.zeros(d.cfg.d_sae, dtype=torch.float32, device="cpu")
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns what decides which features of fp32 rows [N, d] are active, fp32 [N, F]: their

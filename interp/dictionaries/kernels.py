@@ -63,7 +63,7 @@ def top_k(x: torch.Tensor, k: int) -> TopK:
     if not 1 <= k <= n:
         raise ValueError(f"top_k: k = {k} of {n} columns")
     values, indices = empty((rows, k)), empty((rows, k), torch.int32)
-    _core.top_k(x.data_ptr(), rows, n, k, values.data_ptr(), indices.data_ptr())
+    _core.top_k(x, rows, n, k, values, indices)
     return TopK(values, indices)
 
 
@@ -92,8 +92,7 @@ def encode_top_k(x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, k: i
     x, bias = x.detach().contiguous(), bias.detach().contiguous()
     values, indices = empty((len(x), k)), empty((len(x), k), torch.int32)
     _core.encode_top_k(
-        x.data_ptr(), len(x), weight.data.data_ptr(), weight.format, weight.n, weight.k,
-        bias.data_ptr(), k, values.data_ptr(), indices.data_ptr(),
+        x, len(x), weight.data, weight.format, weight.n, weight.k, bias, k, values, indices,
     )  # fmt: skip
     return TopK(values, indices)
 
@@ -105,19 +104,20 @@ def encode_above(
     are strictly above thresholds [F], without N x F outputs in memory. NaN never is."""
     x, bias, thresholds = (t.detach().contiguous() for t in (x, bias, thresholds))
     found = _core.encode_above(
-        x.data_ptr(), len(x), weight.data.data_ptr(), weight.format, weight.n, weight.k,
-        bias.data_ptr(), thresholds.data_ptr(),
+        x, len(x), weight.data, weight.format, weight.n, weight.k, bias, thresholds,
     )  # fmt: skip
-    starts = torch.empty(len(x) + 1, dtype=torch.int64)
-    indices = torch.empty(found.entries, dtype=torch.int32)
-    values = torch.empty(found.entries)
-    found.write(starts.data_ptr(), indices.data_ptr(), values.data_ptr())
+    starts = torch.empty(len(x) + 1, dtype=torch.int64, device="cpu")
+    indices = torch.empty(found.entries, dtype=torch.int32, device="cpu")
+    values = torch.empty(found.entries, dtype=torch.float32, device="cpu")
+    found.write(starts, indices, values)
     return Active(starts, indices, values)
 
 
 def row_starts(n_rows: int, per_row: int) -> torch.Tensor:
     """Returns where each row's entries begin if all have as many, int64 [N + 1]."""
-    return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64)[: n_rows + 1]
+    return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64, device="cpu")[
+        : n_rows + 1
+    ]
 
 
 def weighted_sums(
@@ -136,8 +136,8 @@ def weighted_sums(
     _check_entries(starts, coefs, indices)
     out = empty((n_rows, d))
     _core.weighted_sums(
-        coefs.data_ptr(), indices.data_ptr(), starts.data_ptr(), n_rows, table.data_ptr(),
-        len(table), d, 0 if bias is None else bias.data_ptr(), out.data_ptr(),
+        coefs, indices, starts, n_rows, table,
+        len(table), d, bias, out,
     )  # fmt: skip
     return out
 
@@ -151,8 +151,8 @@ def gathered_dots(
     _check_entries(starts, indices)
     out = empty((indices.numel(),))
     _core.gathered_dots(
-        x.data_ptr(), indices.data_ptr(), starts.data_ptr(), len(starts) - 1, table.data_ptr(),
-        len(table), table.shape[1], out.data_ptr(),
+        x, indices, starts, len(starts) - 1, table,
+        len(table), table.shape[1], out,
     )  # fmt: skip
     return out
 
@@ -160,11 +160,9 @@ def gathered_dots(
 def by_column(indices: torch.Tensor, n_columns: int) -> Columns:
     """Returns the entries with these column indices, int32, sorted by column; -1 is left out."""
     indices = indices.contiguous()
-    starts = torch.empty(n_columns + 1, dtype=torch.int64)
-    order = torch.empty(indices.numel(), dtype=torch.int32)
-    _core.by_column(
-        indices.data_ptr(), indices.numel(), n_columns, starts.data_ptr(), order.data_ptr()
-    )
+    starts = torch.empty(n_columns + 1, dtype=torch.int64, device="cpu")
+    order = torch.empty(indices.numel(), dtype=torch.int32, device="cpu")
+    _core.by_column(indices, indices.numel(), n_columns, starts, order)
     return Columns(starts, order[: int(starts[-1])])
 
 
@@ -172,27 +170,29 @@ def column_sums(x: torch.Tensor, coefs: torch.Tensor | None = None) -> torch.Ten
     """Returns [d]: the sum over rows of x [N, d], each times its coefficient, in the order of
     `weighted_sums`."""
     n = len(x)
-    starts = torch.tensor([0, n])
-    coefs = torch.ones(n) if coefs is None else coefs
-    return weighted_sums(coefs, torch.arange(n, dtype=torch.int32), starts, x)[0]
+    starts = torch.tensor([0, n], device="cpu")
+    indices = torch.arange(n, dtype=torch.int32, device="cpu")
+    if coefs is None:
+        coefs = torch.ones(n, dtype=torch.float32, device="cpu")
+    return weighted_sums(coefs, indices, starts, x)[0]
 
 
 def sums_of_squares(x: torch.Tensor) -> torch.Tensor:
     """Returns the sum of squares of each row of x, fp32 [N, d] -> [N]."""
     x = x.detach().contiguous()
-    out = torch.empty(len(x), dtype=torch.float32)
-    _core.sums_of_squares(x.data_ptr(), len(x), x.shape[1], out.data_ptr())
+    out = torch.empty(len(x), dtype=torch.float32, device="cpu")
+    _core.sums_of_squares(x, len(x), x.shape[1], out)
     return out
 
 
 def unit_rows_(w: torch.Tensor) -> None:
     """Divides each row of w, fp32 [F, d], by its norm, in place; a zero row stays."""
-    _core.unit_rows(w.data_ptr(), len(w), w.shape[1])
+    _core.unit_rows(w, len(w), w.shape[1])
 
 
 def project_rows_(g: torch.Tensor, w: torch.Tensor) -> None:
     """Takes from each row of g, in place, what lies along the row of w, whose norm is 1."""
-    _core.project_rows(g.data_ptr(), w.data_ptr(), len(g), g.shape[1])
+    _core.project_rows(g, w, len(g), g.shape[1])
 
 
 def _check_entries(starts: torch.Tensor, *entries: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from .hub import HubDictionary
 if TYPE_CHECKING:
     from ...model.transformer import HookedTransformer
 
-_SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
+SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
 _PACKAGE = "bitlens_smollm2_dictionary"
 _IN_CLONE = Path("data", "smollm2_dictionary", _PACKAGE)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,7 @@ def load_dictionary(
         dictionary = Dictionary(cfg, tensors)
     except DictionaryError as error:
         raise DictionaryError(f"{path}: {error}") from error
+    dictionary.folder = path
     if model is not None:
         check_fits(dictionary, model, strict=strict)
     if dtype is not None:
@@ -98,14 +99,14 @@ def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
     path = Path(source)
     if path.is_dir() or (single and path.is_file()):
         return path
-    if str(source) in _SHIPPED:
+    if str(source) in SHIPPED:
         return _shipped(path.name)
     if isinstance(source, str) and (on_hub := HubDictionary.parse(source)) is not None:
         return on_hub.fetch(single=single)
     what = "dictionary" if single else "folder of dictionaries"
     raise FileNotFoundError(
         f"{source}: no such {what}; expected a folder, hf://org/name/folder, release:sae_id of "
-        f"Gemma Scope, Llama Scope or Qwen 3's transcoders, or {_SHIPPED[0]!r}"
+        f"Gemma Scope, Llama Scope or Qwen 3's transcoders, or {SHIPPED[0]!r}"
     )
 
 

@@ -51,8 +51,11 @@ def row_scaling(kind: str, rows: torch.Tensor) -> RowScaling:
         if not bool((norm > 0).all()):
             raise ValueError("encode: a row of zeros cannot be brought to a norm of sqrt(d_in)")
         divisor = norm / math.sqrt(d)
-        return RowScaling(torch.zeros(n, 1), divisor, divisor)
-    ones, each = torch.ones(1, d), torch.zeros(n, dtype=torch.int32)
+        return RowScaling(torch.zeros(n, 1, dtype=torch.float32, device="cpu"), divisor, divisor)
+    ones, each = (
+        torch.ones(1, d, dtype=torch.float32, device="cpu"),
+        torch.zeros(n, dtype=torch.int32, device="cpu"),
+    )
     sums = kernels.gathered_dots(rows, each, kernels.row_starts(n, 1), ones)[:, None]
     mean = sums / d
     squares = kernels.sums_of_squares(rows - mean)[:, None]

@@ -1,4 +1,4 @@
-"""How often each feature is active."""
+"""The frequency of each feature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Activity:
 
     def __init__(self, n_features: int) -> None:
         self.n_rows = 0
-        self.counts = torch.zeros(n_features, dtype=torch.int64)
+        self.counts = torch.zeros(n_features, dtype=torch.int64, device="cpu")
 
     def add(self, features: Features, kept: torch.Tensor) -> None:
         """Adds the rows that a mask [N] keeps."""

@@ -1,4 +1,4 @@
-"""What the model loses when rows are replaced: by reconstructions, by 0, by their mean.
+"""The model's loss when rows are replaced: by reconstructions, by 0, by their mean.
 
 Shapes: B sequences, P positions, N rows, d width, V vocabulary.
 """

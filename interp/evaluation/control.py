@@ -33,7 +33,7 @@ def random_dictionary(
     generator = torch.Generator().manual_seed(seed)
     W_dec = _unit_rows(cfg.d_sae, cfg.d_out, generator)
     W_enc = _unit_rows(cfg.d_sae, cfg.d_in, generator) if cfg.is_transcoder else W_dec
-    zeros = torch.zeros(cfg.d_sae)
+    zeros = torch.zeros(cfg.d_sae, dtype=torch.float32, device="cpu")
     tensors = {"W_enc": W_enc.T.contiguous(), "W_dec": W_dec, "b_dec": dictionary.b_dec.detach()}
     bias = zeros if cfg.selects_top_k or rows is None else _biases(dictionary, W_enc, rows)
     if cfg.architecture == "gated":
@@ -43,7 +43,7 @@ def random_dictionary(
     if cfg.has_threshold:
         tensors["threshold"] = zeros
     if cfg.has_skip:
-        tensors["W_skip"] = torch.zeros(cfg.d_out, cfg.d_in)
+        tensors["W_skip"] = torch.zeros(cfg.d_out, cfg.d_in, dtype=torch.float32, device="cpu")
     return Dictionary(cfg, {name: x.clone() for name, x in tensors.items()})
 
 
@@ -54,7 +54,7 @@ def _biases(dictionary: Dictionary, W_enc: torch.Tensor, rows: torch.Tensor) -> 
         dictionary.encode_sparse(rows).indices.long(), minlength=dictionary.cfg.d_sae
     )
     x = rows - dictionary.b_dec.detach() if dictionary.cfg.apply_b_dec_to_input else rows
-    biases = torch.empty(dictionary.cfg.d_sae)
+    biases = torch.empty(dictionary.cfg.d_sae, dtype=torch.float32, device="cpu")
     for at in range(0, dictionary.cfg.d_sae, 1024):  # whose pre-activations are sorted at once
         descending = kernels.dense(x, W_enc[at : at + 1024], None).sort(0, descending=True).values
         # As high as the first one that stays silent; above all where the original is silent.
@@ -64,6 +64,6 @@ def _biases(dictionary: Dictionary, W_enc: torch.Tensor, rows: torch.Tensor) -> 
 
 
 def _unit_rows(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
-    rows = torch.randn(n, d, generator=generator)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float32, device="cpu")
     kernels.unit_rows_(rows)
     return rows

@@ -1,4 +1,4 @@
-"""What an evaluation finds."""
+"""The findings of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """How good a dictionary is on a text.
+    """The quality of a dictionary on a text.
 
     x is a row of what the dictionary reconstructs (its hook, or a transcoder's `hook_name_out`) and
     x_hat its reconstruction. Outliers are rows of more than 3 times the median norm; where nothing

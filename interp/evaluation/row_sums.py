@@ -14,11 +14,11 @@ _NEGLIGIBLE = 1e-10
 
 
 class RowSums:
-    """What is known of rows x and their reconstructions x_hat, however many there were."""
+    """Sums over rows x and their reconstructions x_hat, in memory that does not grow with them."""
 
     def __init__(self, width: int) -> None:
         self.n_rows = 0
-        self._sum_d = torch.zeros(width, dtype=torch.float64)
+        self._sum_d = torch.zeros(width, dtype=torch.float64, device="cpu")
         self._squares = self._residuals = self._cosines = 0.0
 
     def add(self, x: torch.Tensor, x_hat: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ Count = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What the rows of a text show.
+    """Measurements on the rows of a text.
 
     Attributes:
         limits: The largest norm that is no outlier, by hook.

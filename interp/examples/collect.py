@@ -71,7 +71,7 @@ def collect_examples(
         raise ValueError("collect_examples: this model was loaded without a tokenizer")
     packing = packing or Packing(min(256, model.config.n_ctx))
     sequences = packing.sequences(documents, model.tokenizer)
-    fired = torch.zeros(dictionary.cfg.d_sae, dtype=torch.int64)
+    fired = torch.zeros(dictionary.cfg.d_sae, dtype=torch.int64, device="cpu")
     best: _Best | None = None
     limit, seen = None, 0
     for batch in batches(sequences, BATCH_TOKENS):
@@ -106,10 +106,10 @@ def _best_of(batch: Batch, acts_TF: torch.Tensor, n: int, window: int) -> _Best:
     at = at_FS.gather(1, chosen)
     begin = (at - (window - window // 4) + 1).clamp(min=0)
     length = (lengths[chosen] - begin).clamp(max=window)
-    offsets = torch.arange(window)
+    offsets = torch.arange(window, device="cpu")
     inside = offsets < length[:, :, None]
     rows = (starts[chosen] + begin)[:, :, None] + offsets.where(inside, 0)
-    features = torch.arange(acts_TF.shape[1])[:, None, None]
+    features = torch.arange(acts_TF.shape[1], device="cpu")[:, None, None]
     tokens_T = batch.tokens[batch.mask]
     active = inside & (values_FS.gather(1, chosen) > 0)[:, :, None]
     return _Best(

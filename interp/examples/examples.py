@@ -1,4 +1,4 @@
-"""Where the features of a dictionary fire most, and what they write: kept beside its weights.
+"""The strongest activations of a dictionary's features, kept beside its weights.
 
 Shapes: F features, n examples a feature, W tokens of an example, m tokens promoted.
 """
@@ -102,7 +102,7 @@ class Examples:
         Those with it in more examples come first.
         """
         wanted = text.casefold()
-        score = torch.zeros(self.n_features, dtype=torch.int64)
+        score = torch.zeros(self.n_features, dtype=torch.int64, device="cpu")
         for feature in range(self.n_features):
             for example in self.of(feature):
                 score[feature] += wanted in tokenizer.decode(example.tokens).casefold()

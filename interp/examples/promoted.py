@@ -1,4 +1,4 @@
-"""Which tokens a feature promotes and suppresses.
+"""The tokens that a feature promotes and suppresses.
 
 Shapes: F features, d d_model, V vocabulary, m tokens.
 """
@@ -6,6 +6,7 @@ Shapes: F features, d d_model, V vocabulary, m tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,16 +16,26 @@ from ..dictionaries import Dictionary, kernels
 _CHUNK = 1024
 
 
-def promoted_tokens(
+class LogitEffects(NamedTuple):
+    """Tokens and what a feature at activation 1 adds to their logits, [F, m] each.
+
+    The final norm's division is left out, so effects of one dictionary can be compared, not summed.
+    """
+
+    values: torch.Tensor
+    indices: torch.Tensor
+
+
+def logit_effects(
     model: HookedTransformer,
     dictionary: Dictionary,
     features: Sequence[int] | None = None,
     n_tokens: int = 8,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the tokens that features raise most and lower most, int32 [F, m] each.
+) -> tuple[LogitEffects, LogitEffects]:
+    """Returns what features do to the logits that they raise most, and to those they lower most.
 
-    What is ranked is a feature's direct effect on the logits: its decoder row times the final
-    norm's weight, through the unembedding. What later layers make of it is left out.
+    That is a feature's direct effect: its decoder row times the final norm's weight, through the
+    unembedding. What later layers make of it is left out.
 
     Args:
         features: Which; None takes all.
@@ -43,6 +54,25 @@ def promoted_tokens(
     best, least = [], []
     for start in range(0, len(rows), _CHUNK):
         logits = kernels.dense(rows[start : start + _CHUNK], unembedding, None)
-        best.append(logits.topk(n_tokens, dim=1).indices)
-        least.append(logits.topk(n_tokens, dim=1, largest=False).indices)
-    return torch.cat(best).to(torch.int32), torch.cat(least).to(torch.int32)
+        best.append(logits.topk(n_tokens, dim=1))
+        least.append(logits.topk(n_tokens, dim=1, largest=False))
+    return _joined(best), _joined(least)
+
+
+def promoted_tokens(
+    model: HookedTransformer,
+    dictionary: Dictionary,
+    features: Sequence[int] | None = None,
+    n_tokens: int = 8,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the tokens that features raise most and lower most, int32 [F, m] each.
+
+    Arguments, and what is raised, are those of `logit_effects`.
+    """
+    best, least = logit_effects(model, dictionary, features, n_tokens)
+    return best.indices, least.indices
+
+
+def _joined(found: Sequence[torch.return_types.topk]) -> LogitEffects:
+    values = torch.cat([each.values for each in found])
+    return LogitEffects(values, torch.cat([each.indices for each in found]).to(torch.int32))

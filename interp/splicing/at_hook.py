@@ -40,6 +40,7 @@ class DictionaryAtHook:
         self.n_encoded = 0
         self._inner = inner
         self._seen: list[set[int]] = [set() for _ in edits]
+        self._counting = threading.Lock()
         # What a transcoder has read waits here for its other hook, pass by pass.
         self._read_by_thread = threading.local()
 
@@ -79,9 +80,10 @@ class DictionaryAtHook:
             result = self._shown(x_Ti, y_To, places, inner, shape)
         else:
             result = self._sparse(x_Ti, y_To, places)
-        self.n_encoded += len(x_Ti)
-        for seen, place_T in zip(self._seen, places, strict=True):
-            seen.update(place_T[place_T >= 0].tolist())
+        with self._counting:
+            self.n_encoded += len(x_Ti)
+            for seen, place_T in zip(self._seen, places, strict=True):
+                seen.update(place_T[place_T >= 0].tolist())
         if result is y_To:
             return None
         return hook.batch.pad(result.reshape(-1, *shape))

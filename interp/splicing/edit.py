@@ -17,7 +17,7 @@ Positions = int | slice | Sequence[int] | None
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What becomes of a feature's activation. Checked when made; raises ValueError.
+    """An edit of a feature's activation. Raises ValueError when made, for one that cannot be.
 
     Attributes:
         feature: Its index in the dictionary.

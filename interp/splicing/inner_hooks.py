@@ -38,19 +38,20 @@ def inner_has_gradient(name: str) -> bool:
 
 
 class InnerHooks:
-    """What stands at one dictionary's inner hook points during one pass."""
+    """The values at one dictionary's inner hook points during one pass."""
 
     def __init__(self, registry: HookRegistry, at: str, outer: HookPoint) -> None:
         assert outer.batch is not None
         self.batch = outer.batch
-        self._registry = registry
+        self._points = registry.points
+        self._hooks = registry.now()
         self._at = at
 
     def wants(self, *ends: str) -> bool:
         """Returns whether a function stands at any of these, or asks for its gradient."""
         names = [f"{self._at}.{end}" for end in ends]
-        return any(name in self._registry.installed for name in names) or any(
-            torch.is_grad_enabled() and name in self._registry.backward for name in names
+        return any(name in self._hooks.forward for name in names) or any(
+            torch.is_grad_enabled() and name in self._hooks.backward for name in names
         )
 
     def show(
@@ -65,8 +66,8 @@ class InnerHooks:
         name = f"{self._at}.{end}"
         shown = self.batch.pad(rows if shape is None else rows.reshape(-1, *shape))
         given = shown
-        if fns := self._registry.installed.get(name):
-            point = self._registry.points[name].within(self.batch)
+        if fns := self._hooks.forward.get(name):
+            point = self._points[name].within(self.batch)
             shown = shown.clone(memory_format=torch.contiguous_format)
             for fn in fns:
                 shown = call_hook(fn, shown, point)
@@ -75,7 +76,7 @@ class InnerHooks:
                     raise ValueError(f"{name} can be read, not edited; edit its {ACTS_POST}")
                 shown = given
             shown = shown.clone() if moved(shown, given) else given
-        if torch.is_grad_enabled() and (backward := self._registry.backward.get(name)):
-            point = self._registry.points[name].within(self.batch)
-            shown = watch_gradient(shown, tuple(backward), point)
+        if torch.is_grad_enabled() and (backward := self._hooks.backward.get(name)):
+            point = self._points[name].within(self.batch)
+            shown = watch_gradient(shown, backward, point)
         return rows if shown is given else self.batch.strip(shown).flatten(1)

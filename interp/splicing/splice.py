@@ -41,7 +41,7 @@ def splice(
     Gradients are those of these formulas, where a run makes a graph (docs/splicing.md).
 
     Args:
-        model: The model; others may not use it meanwhile without the dictionaries.
+        model: The model. Other threads go on without the dictionaries.
         dictionaries: One, several, or several by hook, as `load_dictionaries` returns them.
         use_error_term: Whether what a dictionary misses is kept.
         edits: Applied in order.

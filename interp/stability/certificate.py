@@ -49,7 +49,7 @@ def certify(
     n_pairs = (n_active + limit.n_next(n_active)).clamp(max=n_features)
     width = int(n_pairs.max()) if len(n_pairs) else 0
     features = limit.order(scores).topk(width).indices
-    kept = torch.arange(width) < n_pairs[:, None]
+    kept = torch.arange(width, device="cpu") < n_pairs[:, None]
     sure = limit.certain(scores, bound)
     margins = limit.margins(scores, active)
     # A feature is certified as what it is in run a, or the bound does not hold.

@@ -122,7 +122,7 @@ def limit_of(dictionary: Dictionary) -> Limit:
         return Rank(cfg.k, cfg.is_signed)
     if cfg.architecture == "gated":
         return _gated(dictionary)
-    level = torch.zeros(cfg.d_sae, dtype=torch.float64)
+    level = torch.zeros(cfg.d_sae, dtype=torch.float64, device="cpu")
     if cfg.has_threshold:
         level = dictionary.threshold.detach().double().clamp(min=0)
     return Thresholds(level, level)

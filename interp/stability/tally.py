@@ -44,8 +44,8 @@ class Tally:
         self._movement = Movement(dictionary)
         self._limit = limit_of(dictionary)
         n = dictionary.cfg.d_sae
-        active, gained, lost = torch.zeros(3, n, dtype=torch.int64)
-        margin = torch.full((n,), torch.inf, dtype=torch.float64)
+        active, gained, lost = torch.zeros(3, n, dtype=torch.int64, device="cpu")
+        margin = torch.full((n,), torch.inf, dtype=torch.float64, device="cpu")
         self._by_feature = ByFeature(active, gained, lost, margin)
         self._by_token: list[ByToken] = []
         self._pairs = self._certified = self._wrong = self._unpaired = 0
@@ -165,6 +165,6 @@ class Tally:
 
 def _mask(features: Features) -> torch.Tensor:
     """Where features are active, bool [N, F]."""
-    mask = torch.zeros(features.n_rows, features.shape[-1], dtype=torch.bool)
+    mask = torch.zeros(features.n_rows, features.shape[-1], dtype=torch.bool, device="cpu")
     mask[features.rows(), features.indices.long()] = True
     return mask

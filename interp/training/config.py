@@ -1,4 +1,4 @@
-"""What is trained, as data."""
+"""The settings of a training run, as data."""
 
 from __future__ import annotations
 

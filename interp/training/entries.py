@@ -15,7 +15,7 @@ from ..dictionaries.kernels import Columns, TopK
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Which features of which rows take part in a step.
+    """The features of each row that take part in a step.
 
     Attributes:
         starts: int64 [B + 1]: row r has entries starts[r] to starts[r + 1].
@@ -36,7 +36,7 @@ class Entries:
     @classmethod
     def of_mask(cls, mask_BF: torch.Tensor) -> Entries:
         """Returns the entries where a mask is true."""
-        starts = torch.zeros(len(mask_BF) + 1, dtype=torch.int64)
+        starts = torch.zeros(len(mask_BF) + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(mask_BF.sum(1), 0, out=starts[1:])
         return cls(starts, mask_BF.nonzero()[:, 1].to(torch.int32), mask_BF.shape[1])
 
@@ -46,7 +46,7 @@ class Entries:
 
     def rows(self) -> torch.Tensor:
         """Returns the row of each entry, int64 [E]."""
-        return torch.repeat_interleave(torch.arange(self.n_rows), self.starts.diff())
+        return torch.repeat_interleave(torch.arange(self.n_rows, device="cpu"), self.starts.diff())
 
     def take(self, x_BF: torch.Tensor) -> torch.Tensor:
         """Returns a dense matrix's values at the entries, [E]; 0 where there is none."""
@@ -75,5 +75,5 @@ class Entries:
 
     def sums(self, values: torch.Tensor, columns: Columns) -> torch.Tensor:
         """Returns [F]: the sum of each feature's values."""
-        ones = torch.ones(self.n_rows, 1)
+        ones = torch.ones(self.n_rows, 1, dtype=torch.float32, device="cpu")
         return self.outer(values, ones, columns)[:, 0]

@@ -42,7 +42,9 @@ def to_dictionary(
     if architecture.startswith("jumprelu"):
         threshold = p.values.get("threshold")
         if threshold is None:
-            threshold = torch.full((config.d_sae,), state["threshold"])
+            threshold = torch.full(
+                (config.d_sae,), state["threshold"], dtype=torch.float32, device="cpu"
+            )
         tensors["threshold"] = threshold / y_scale
     if "W_skip" in p.values:
         tensors["W_skip"] = p["W_skip"] * (x_scale / y_scale)

@@ -22,10 +22,12 @@ class Parameters:
 
     Attributes:
         values: The tensors: W_enc [F, d_in] and W_dec [F, d_out] among them.
+        unit_decoder: Whether W_dec's rows are kept at norm 1.
         n_steps: Steps of Adam so far.
     """
 
-    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, values: Mapping[str, torch.Tensor], *, unit_decoder: bool = True) -> None:
+        self.unit_decoder = unit_decoder
         self.values = {name: x.float().contiguous() for name, x in values.items()}
         self._first = {name: torch.zeros_like(x) for name, x in self.values.items()}
         self._second = {name: torch.zeros_like(x) for name, x in self.values.items()}
@@ -37,10 +39,11 @@ class Parameters:
     def step(self, gradients: Mapping[str, torch.Tensor], lr: float, clip: float) -> float:
         """Moves the tensors by one step of Adam (Kingma and Ba, 2015); returns the gradients' norm.
 
-        W_dec's gradient is taken across its rows, whose norm is 1 again after the step. Gradients
-        of a norm above `clip` are scaled to it first.
+        A unit decoder's gradient is taken across its rows, whose norm is 1 again after the step.
+        Gradients of a norm above `clip` are scaled to it first.
         """
-        project(gradients["W_dec"], self.values["W_dec"])
+        if self.unit_decoder:
+            project(gradients["W_dec"], self.values["W_dec"])
         norm = gradient_norm(gradients.values())
         scale = min(1.0, clip / norm) if norm > 0 else 1.0
         self.n_steps += 1
@@ -49,7 +52,8 @@ class Parameters:
         for name, gradient in gradients.items():
             moments = self._first[name], self._second[name]
             _adam(gradient, scale, step, v_scale, self.values[name], *moments)
-        kernels.unit_rows_(self.values["W_dec"])
+        if self.unit_decoder:
+            kernels.unit_rows_(self.values["W_dec"])
         return norm
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -93,6 +97,6 @@ def _adam(
 ) -> None:
     g = g.contiguous()
     _core.adam(
-        g.data_ptr(), g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
-        clip, p.data_ptr(), first.data_ptr(), second.data_ptr(),
+        g, g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
+        clip, p, first, second,
     )  # fmt: skip

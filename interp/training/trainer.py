@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -38,7 +38,7 @@ class TrainingDiverged(ArithmeticError):
 
 @dataclass
 class Scaling:
-    """How activations are scaled: to a mean square norm of d, and for transcoders both sides.
+    """Scales activations to a mean square norm of d, for transcoders on both sides.
 
     Attributes:
         x: Factor on the input.
@@ -61,7 +61,7 @@ class Trainer:
         self.store = store
         self.step = 0
         self.objective = objective_of(config)
-        self.last_fired = torch.zeros(config.d_sae, dtype=torch.int64)
+        self.last_fired = torch.zeros(config.d_sae, dtype=torch.int64, device="cpu")
         self._first_loss = math.nan
         self._checkpoint = Checkpoint(folder, config)
         self._log = TrainingLog(folder)
@@ -177,7 +177,20 @@ class Trainer:
         self._first_loss = state["first_loss"]
 
 
-def schedule(config: TrainConfig, step: int) -> float:
+class Scheduled(Protocol):
+    """What a learning rate's course depends on."""
+
+    @property
+    def n_steps(self) -> int: ...
+
+    @property
+    def warm_up(self) -> float: ...
+
+    @property
+    def decay(self) -> float: ...
+
+
+def schedule(config: Scheduled, step: int) -> float:
     """Returns the part of the learning rate at a step: a linear rise, level, a linear fall."""
     n = config.n_steps
     rise = max(1, round(config.warm_up * n))
@@ -208,20 +221,23 @@ def initial_values(
     """
     generator = torch.Generator().manual_seed(config.seed)
     n, d_in, d_out = config.d_sae, x.shape[1], y.shape[1]
-    decoder = torch.randn(n, d_out, generator=generator)
+    decoder = torch.randn(n, d_out, generator=generator, dtype=torch.float32, device="cpu")
     kernels.unit_rows_(decoder)
     if config.is_transcoder:
-        encoder = torch.randn(n, d_in, generator=generator)
+        encoder = torch.randn(n, d_in, generator=generator, dtype=torch.float32, device="cpu")
         kernels.unit_rows_(encoder)
     else:
         encoder = decoder.clone()
     values = {"W_enc": encoder, "W_dec": decoder, "b_dec": row_mean(y)}
     if config.architecture == "gated":
-        values |= {name: torch.zeros(n) for name in ("b_gate", "b_mag", "r_mag")}
+        values |= {
+            name: torch.zeros(n, dtype=torch.float32, device="cpu")
+            for name in ("b_gate", "b_mag", "r_mag")
+        }
     else:
-        values["b_enc"] = torch.zeros(n)
+        values["b_enc"] = torch.zeros(n, dtype=torch.float32, device="cpu")
     if config.architecture.startswith("jumprelu"):
-        values["threshold"] = torch.full((n,), _FIRST_THRESHOLD)
+        values["threshold"] = torch.full((n,), _FIRST_THRESHOLD, dtype=torch.float32, device="cpu")
     if config.architecture.endswith("skip_transcoder"):
-        values["W_skip"] = torch.zeros(d_out, d_in)
+        values["W_skip"] = torch.zeros(d_out, d_in, dtype=torch.float32, device="cpu")
     return values

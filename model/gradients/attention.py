@@ -34,7 +34,7 @@ _FORMATS = {torch.float32: Format.F32, torch.bfloat16: Format.BF16}
 
 @dataclass(frozen=True)
 class Settings:
-    """What attention is told besides its tensors. The batch continues no cached prefix."""
+    """The arguments of attention besides its tensors. The batch continues no cached prefix."""
 
     batch: RaggedBatch
     scale: float
@@ -61,10 +61,10 @@ class Pages:
         x_TGh = x_TGh.contiguous()
         _, n_kv_heads, d_head = x_TGh.shape
         counts = [-(-length // PAGE) for length in batch.lengths]
-        table = torch.zeros(batch.size, max(counts), dtype=torch.int32)
+        table = torch.zeros(batch.size, max(counts), dtype=torch.int32, device="cpu")
         first = 0
         for row, count in zip(table, counts, strict=True):
-            row[:count] = torch.arange(first, first + count, dtype=torch.int32)
+            row[:count] = torch.arange(first, first + count, dtype=torch.int32, device="cpu")
             first += count
         as_keys = x_TGh.new_empty(first, n_kv_heads, d_head, PAGE)
         as_values = x_TGh.new_empty(first, n_kv_heads, PAGE, d_head)
@@ -97,14 +97,14 @@ class QueryBlock:
         self, x_QHh: Tensor, pages: Pages, scale: float = 1.0, cap: float | None = None
     ) -> Tensor:
         """scale * x . y, capped, for every visible key's y, -inf elsewhere [Q, H, K]."""
-        rows = torch.arange(self.last - self.first)
+        rows = torch.arange(self.last - self.first, device="cpu")
         where = self._where(pages)
         return kernels.attention_scores(
             x_QHh, pages.as_keys, *where, scale, self._window, rows, self.last, cap or 0.0
         )
 
     def scores(self, q_QHh: Tensor, k_pages: Pages) -> Tensor:
-        """What the forward pass computes."""
+        """Returns the scores as the forward pass computes them."""
         return self.products(q_QHh, k_pages, self.settings.scale, self.settings.cap)
 
     def sums_over_keys(self, weight_QHK: Tensor, pages: Pages) -> Tensor:
@@ -115,7 +115,7 @@ class QueryBlock:
 
     def visible_only(self, x_QHK: Tensor) -> Tensor:
         """x, and 0 at masked keys."""
-        positions_Q = torch.arange(self.first, self.last)
+        positions_Q = torch.arange(self.first, self.last, device="cpu")
         visible_QHK = visible_keys(positions_Q, self.last, self.settings.window)
         return x_QHK.masked_fill(~visible_QHK, 0.0)
 
@@ -124,8 +124,9 @@ class QueryBlock:
         return self.settings.window or 0
 
     def _where(self, pages: Pages) -> tuple[Tensor, Tensor, Tensor]:
-        starts = torch.tensor([0, self.last - self.first])
-        return pages.table[self.b : self.b + 1], starts, torch.tensor([self.first])
+        starts = torch.tensor([0, self.last - self.first], device="cpu")
+        first = torch.tensor([self.first], device="cpu")
+        return pages.table[self.b : self.b + 1], starts, first
 
 
 def query_blocks(settings: Settings) -> Iterator[QueryBlock]:
@@ -144,7 +145,7 @@ class KeySums:
 
     def __init__(self, like_TGh: Tensor) -> None:
         self._dtype = like_TGh.dtype
-        self._total_TGh = torch.zeros(like_TGh.shape)
+        self._total_TGh = torch.zeros(like_TGh.shape, dtype=torch.float32, device="cpu")
 
     def add(self, block: QueryBlock, weight_QHK: Tensor, x_QHh: Tensor) -> None:
         """Adds weight * x of the block's queries; weight is 0 at masked keys."""

@@ -17,7 +17,7 @@ def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tens
     x = x.contiguous()
     out = empty(x.shape, out_dtype)
     _core.scaled(
-        x.data_ptr(), DTYPE_CODES[x.dtype], x.numel(), factor, out.data_ptr(),
+        x, DTYPE_CODES[x.dtype], x.numel(), factor, out,
         DTYPE_CODES[out_dtype],
     )  # fmt: skip
     return out
@@ -31,8 +31,8 @@ def normalize_backward(
     d = x.shape[-1]
     dx, dscale = empty(x.shape), empty(scale.shape)
     _core.normalize_backward(
-        dn.data_ptr(), x.data_ptr(), scale.data_ptr(), x.numel() // d, d, dx.data_ptr(),
-        dscale.data_ptr(),
+        dn, x, scale, x.numel() // d, d, dx,
+        dscale,
     )  # fmt: skip
     return dx, dscale
 
@@ -42,9 +42,7 @@ def rms_scale_backward(dscale: torch.Tensor, x: torch.Tensor, scale: torch.Tenso
     dscale, x, scale = dscale.contiguous(), x.contiguous(), scale.contiguous()
     d = x.shape[-1]
     dx = empty(x.shape)
-    _core.rms_scale_backward(
-        dscale.data_ptr(), x.data_ptr(), scale.data_ptr(), x.numel() // d, d, dx.data_ptr()
-    )
+    _core.rms_scale_backward(dscale, x, scale, x.numel() // d, d, dx)
     return dx
 
 
@@ -56,8 +54,8 @@ def rms_norm_backward(
     d = x.shape[-1]
     dx = empty(x.shape, x.dtype)
     _core.rms_norm_backward(
-        dy.data_ptr(), x.data_ptr(), weight.data_ptr(), x.numel() // d, d, eps,
-        DTYPE_CODES[x.dtype], DTYPE_CODES[dy.dtype], dx.data_ptr(),
+        dy, x, weight, x.numel() // d, d, eps,
+        DTYPE_CODES[x.dtype], DTYPE_CODES[dy.dtype], dx,
     )  # fmt: skip
     return dx
 
@@ -70,9 +68,7 @@ def softmax_backward(pattern: torch.Tensor, dpattern: torch.Tensor) -> torch.Ten
     pattern, dpattern = pattern.contiguous(), dpattern.contiguous()
     out = empty(pattern.shape)
     n = pattern.shape[-1]
-    _core.softmax_backward(
-        pattern.data_ptr(), dpattern.data_ptr(), pattern.numel() // n, n, out.data_ptr()
-    )
+    _core.softmax_backward(pattern, dpattern, pattern.numel() // n, n, out)
     return out
 
 
@@ -80,7 +76,7 @@ def soft_cap_backward(dy: torch.Tensor, y: torch.Tensor, cap: float) -> torch.Te
     """Differentiates y = cap * tanh(x / cap), fp32."""
     dy, y = dy.contiguous(), y.contiguous()
     dx = empty(y.shape)
-    _core.soft_cap_backward(dy.data_ptr(), y.data_ptr(), y.numel(), cap, dx.data_ptr())
+    _core.soft_cap_backward(dy, y, y.numel(), cap, dx)
     return dx
 
 
@@ -91,7 +87,7 @@ def gated_act_backward(
     gate, up, dpost = gate.contiguous(), up.contiguous(), dpost.contiguous()
     dgate, dup = empty(gate.shape, gate.dtype), empty(up.shape, up.dtype)
     _core.gated_act_backward(
-        ACT_CODES[kind], gate.data_ptr(), up.data_ptr(), dpost.data_ptr(), gate.numel(),
-        DTYPE_CODES[gate.dtype], dgate.data_ptr(), dup.data_ptr(),
+        ACT_CODES[kind], gate, up, dpost, gate.numel(),
+        DTYPE_CODES[gate.dtype], dgate, dup,
     )  # fmt: skip
     return dgate, dup

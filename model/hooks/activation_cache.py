@@ -1,22 +1,25 @@
-"""What `run_with_cache` keeps."""
+"""The activations that `run_with_cache` keeps."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from ...precision import notebook
+from . import cache_decomposition
 from .activation_names import get_act_name
-from .cache_decomposition import AxisSlice, Decomposed, ResidualDecomposition, select
+from .cache_decomposition import AxisSlice, Decomposed, select
 from .registry import unknown_name
 
 ShortName = tuple[str, int] | tuple[str, int, str | None]
 
 
-class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
+class ActivationCache(Mapping[str, torch.Tensor]):
     """Activations of one forward pass by hook name, in the order they were reached.
 
     No later pass writes into them, and they carry no gradient. Names of one and the same value
@@ -28,6 +31,15 @@ class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
         model: The model the activations are from.
         has_batch_dim: False once `remove_batch_dim` was called.
     """
+
+    accumulated_resid = cache_decomposition.accumulated_resid
+    decompose_resid = cache_decomposition.decompose_resid
+    compute_head_results = cache_decomposition.compute_head_results
+    stack_head_results = cache_decomposition.stack_head_results
+    stack_activation = cache_decomposition.stack_activation
+    get_neuron_results = cache_decomposition.get_neuron_results
+    apply_ln_to_stack = cache_decomposition.apply_ln_to_stack
+    logit_attrs = cache_decomposition.logit_attrs
 
     def __init__(
         self,
@@ -96,6 +108,25 @@ class ActivationCache(ResidualDecomposition, Mapping[str, torch.Tensor]):
         An ordered one, which `torch.load` takes with `weights_only=True`.
         """
         return OrderedDict, (), None, None, iter(self._activations.items())
+
+    def _repr_html_(self) -> str:
+        """The names in a notebook, those of all layers in one line."""
+        kinds: dict[tuple[str, tuple[int, ...], torch.dtype], list[str]] = {}
+        for name, x in self.items():
+            kind = re.sub(r"blocks\.\d+\.", "blocks.*.", name)
+            kinds.setdefault((kind, tuple(x.shape), x.dtype), []).append(name)
+        rows = [
+            (
+                names[0] if len(names) == 1 else kind,
+                len(names),
+                str(list(shape)),
+                str(dtype).removeprefix("torch."),
+                sum(self[name].nbytes for name in names) / 2**20,
+            )
+            for (kind, shape, dtype), names in kinds.items()
+        ]
+        columns = ("name", "activations", "shape", "dtype", "MiB")
+        return notebook.output(notebook.line(repr(self), "title"), notebook.table(columns, rows))
 
     def __repr__(self) -> str:
         n_bytes = sum(x.nbytes for x in self.values())

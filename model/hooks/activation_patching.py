@@ -83,7 +83,7 @@ def generic_activation_patch(
         patch = partial(_patch, index=index, clean=clean_cache[name], setter=patch_setter)
         logits = model.run_with_hooks(corrupted_tokens, fwd_hooks=[(name, patch)])
         found.append(float(patching_metric(logits)))
-    return torch.tensor(found).view(shape)
+    return torch.tensor(found, dtype=torch.float32, device="cpu").view(shape)
 
 
 def _patch(

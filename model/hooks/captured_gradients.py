@@ -1,4 +1,4 @@
-"""What `run_with_cache(incl_bwd=True)` keeps of a backward pass."""
+"""The gradients that `run_with_cache(incl_bwd=True)` keeps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ..autocast import without_autocast
 from .captures import PosSlice, select_columns
 from .registry import HookPoint, Hooks, has_gradient, has_key_axis
 
@@ -39,8 +40,13 @@ class CapturedGradients:
         if not self.hooks:
             raise ValueError("incl_bwd: none of the names kept has a gradient")
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Fills `found` by a backward pass."""
+        with without_autocast(loss.device):
+            loss.backward()  # type: ignore[no-untyped-call]
+
     def take(self) -> dict[str, torch.Tensor]:
-        """What was found. The hooks, which live as long as the graph, keep none of it."""
+        """Returns the gradients. The hooks, which live as long as the graph, keep none of them."""
         found, self.found = self.found, {}
         return found
 

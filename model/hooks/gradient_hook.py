@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from ...policies import GRADIENTS, STEPWISE
 from ..batch import RaggedBatch
 from .registry import HookFunction, HookPoint, call_hook, has_key_axis, moved
 
 NO_GRADIENTS = (
-    "this model computes no gradients here: over several ranks, and for hf_bf16, it has none; load "
-    'it without a group, as fp32, bf16 or bf16_weights, or with backend="torch"'
+    f"this model computes no gradients here: it has none over several ranks and for {STEPWISE}; "
+    f"load it without a group as {', '.join(GRADIENTS[:-1])} or {GRADIENTS[-1]}, or with "
+    'backend="torch"'
 )
 
 GradientFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -22,14 +24,14 @@ GradientFunction = Callable[[torch.Tensor], torch.Tensor]
 def hook_gradient(x: torch.Tensor, fn: GradientFunction) -> torch.Tensor:
     """x, from here on part of a graph; its gradient becomes fn of it, of like shape and dtype."""
     # Requires grad, so that the node is recorded even where x itself does not.
-    anchor = torch.empty(0, requires_grad=True)
+    anchor = torch.empty(0, dtype=torch.float32, device="cpu", requires_grad=True)
     return _GradientHook.apply(x, anchor, fn)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def watch_gradient(
     x: torch.Tensor, functions: Sequence[HookFunction], point: HookPoint
 ) -> torch.Tensor:
-    """As `hook_gradient`, with functions of the user's, which may read the gradient or edit it."""
+    """Works like `hook_gradient` with the user's functions, which read or edit the gradient."""
 
     def fn(grad: torch.Tensor) -> torch.Tensor:
         grad = grad.clone()
@@ -42,7 +44,7 @@ def watch_gradient(
 
 @dataclass(frozen=True, eq=False)
 class BackwardHook:
-    """What the backward functions of a hook make of its gradient, on ragged rows.
+    """Passes a hook's gradient through its backward functions, on ragged rows.
 
     Holds nothing else of its pass, whose activations would live as long as the graph.
 

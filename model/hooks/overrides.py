@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 from ..config import ModelConfig
+from .here import here, put_here
 from .registry import unknown_name
 
 Override = Callable[..., Any]
@@ -46,13 +48,38 @@ def op_addresses(config: ModelConfig) -> list[str]:
     return ["embed", *inner, "ln_final", "unembed", *last]
 
 
+@dataclass(frozen=True, eq=False)
+class _Stacks:
+    """The overrides of `with` blocks by address: each one, outermost first, and all as one."""
+
+    each: Mapping[str, tuple[Override, ...]]
+    as_one: Mapping[str, Override]
+
+    def with_(self, address: str, fns: tuple[Override, ...]) -> _Stacks | None:
+        """Returns these with others at an address; None where none is left at all."""
+        each, as_one = {**self.each, address: fns}, dict(self.as_one)
+        if fns:
+            as_one[address] = reduce(_stacked, fns)
+        else:
+            del each[address]
+            as_one.pop(address, None)
+        return _Stacks(each, as_one) if each else None
+
+
+_NONE = _Stacks({}, {})
+
+
 class OverrideRegistry:
-    """The overrides installed on a model, one an address."""
+    """A model's operations, and what stands in their place where the caller runs."""
 
     def __init__(self, addresses: list[str]) -> None:
         self.addresses = addresses
         self._known = frozenset(addresses)
-        self.installed: dict[str, Override] = {}
+
+    @property
+    def installed(self) -> Mapping[str, Override]:
+        """What this context's `with` blocks have put in place, one function an address."""
+        return here(self, _NONE).as_one
 
     def check(self, address: str) -> None:
         """Raises KeyError with near matches for an address that is none."""
@@ -61,19 +88,24 @@ class OverrideRegistry:
 
     @contextmanager
     def added(self, address: str, fn: Override) -> Iterator[None]:
-        """Installs fn for the length of a `with` block, around what is there already.
+        """Installs fn for the passes that begin inside a `with` block, around what is there.
 
         Raises KeyError with near matches for an address that is none.
         """
         self.check(address)
-        outer = self.installed.get(address)
-        self.installed[address] = fn if outer is None else _stacked(outer, fn)
+        stacks = here(self, _NONE)
+        put_here(self, stacks.with_(address, (*stacks.each.get(address, ()), fn)))
         try:
             yield
         finally:
-            del self.installed[address]
-            if outer is not None:
-                self.installed[address] = outer
+            stacks = here(self, _NONE)
+            fns = list(stacks.each.get(address, ()))
+            # From the end: blocks may end in any order, and hold one function twice.
+            for i in reversed(range(len(fns))):
+                if fns[i] is fn:
+                    del fns[i]
+                    break
+            put_here(self, stacks.with_(address, tuple(fns)))
 
 
 def _stacked(first: Override, then: Override) -> Override:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
 from typing import Literal, Protocol
 
 import torch
 
 from ..batch import RaggedBatch
 from ..config import ModelConfig
+from .generation_step import GenerationStep, generation_step
+from .here import here, put_here
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -101,7 +105,7 @@ def has_key_axis(name: str) -> bool:
 
 
 def masked_value(name: str) -> float:
-    """What the hook holds where there is nothing: -inf for scores, 0 for all others."""
+    """Returns what the hook holds where there is no value: -inf for scores, 0 for all others."""
     return -math.inf if name.endswith("hook_attn_scores") else 0.0
 
 
@@ -133,11 +137,12 @@ def select_names(names_filter: NamesFilter, names: Sequence[str]) -> list[str]:
 
 
 class HookPoint:
-    """What a hook function learns about where it is called.
+    """The place at which a hook function is called, as it sees it.
 
     Attributes:
         name: The full name, such as "blocks.3.attn.hook_pattern".
-        ctx: A dictionary of the user's own, kept between calls until `reset_hooks`.
+        ctx: A dictionary of the user's own, kept between calls until `reset_hooks`. The model's:
+            calls in several threads share it; what belongs to one call goes into a closure.
         batch: The tokens of the pass that calls; None outside a pass.
     """
 
@@ -155,13 +160,21 @@ class HookPoint:
 
     @property
     def positions(self) -> torch.Tensor:
-        """Where each token stands in its own sequence, int64 [B, P]; -1 on padding.
+        """The position of each token in its own sequence, int64 [B, P]; -1 on padding.
 
         What a KV cache holds counts, left padding does not. Raises ValueError outside a pass.
         """
         if self.batch is None:
             raise ValueError(f"{self.name}: no pass is calling this hook, so it has no positions")
         return self.batch.positions_BP
+
+    @property
+    def generation(self) -> GenerationStep | None:
+        """The step of the generation that calls: its index, and each row's tokens so far.
+
+        None outside of `generate`.
+        """
+        return generation_step()
 
     def layer(self) -> int:
         """The block's index. Raises ValueError outside the blocks."""
@@ -186,28 +199,109 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
 Direction = Literal["fwd", "bwd"]
 
 
-class HookRegistry:
-    """The hook functions installed on a model, by name and in the order they were added.
+@dataclass(frozen=True, eq=False)
+class InstalledHooks:
+    """Hook functions by name, in the order they are called. Installing more makes another one.
 
     Attributes:
-        installed: Functions of activations.
+        forward: Functions of activations.
         backward: Functions of gradients.
+    """
+
+    forward: Mapping[str, tuple[HookFunction, ...]]
+    backward: Mapping[str, tuple[HookFunction, ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.forward or self.backward)
+
+    def then(self, later: InstalledHooks) -> InstalledHooks:
+        """Returns these, followed by later ones."""
+        return InstalledHooks(
+            _joined(self.forward, later.forward), _joined(self.backward, later.backward)
+        )
+
+
+NO_HOOKS = InstalledHooks({}, {})
+
+
+class HookRegistry:
+    """A model's hook points, and the functions installed on them.
+
+    Those of the model are there for every pass, in any thread; those of a `with` block for the
+    passes that its code begins; those of a call for that call.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.points = {name: HookPoint(name) for name in names}
-        self.installed: dict[str, list[HookFunction]] = {}
-        self.backward: dict[str, list[HookFunction]] = {}
+        self._of_model = NO_HOOKS
 
-    def add(
-        self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
-    ) -> list[str]:
-        """Installs fn on one name or on all that a filter accepts; returns these.
+    def resolve(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> InstalledHooks:
+        """Returns functions by the names that their filters accept; installs none.
 
         Raises KeyError for a name, and ValueError for a filter, that matches nothing, and
         ValueError for the gradient of what has none.
         """
-        installed = self._of(dir)
+        forward = self._by_name("fwd", fwd_hooks)
+        return InstalledHooks(forward, self._by_name("bwd", bwd_hooks))
+
+    def add(
+        self, name: str | Callable[[str], bool], fn: HookFunction, dir: Direction = "fwd"
+    ) -> None:
+        """Installs fn on the model, on one name or on all that a filter accepts.
+
+        Raises as `resolve`.
+        """
+        hooks = [(name, fn)]
+        forward = _checked(dir) == "fwd"
+        self.install(self.resolve(hooks) if forward else self.resolve(bwd_hooks=hooks))
+
+    def install(self, hooks: InstalledHooks) -> None:
+        """Installs functions on the model; passes under way do not see them."""
+        with _CHANGE:
+            self._of_model = self._of_model.then(hooks)
+
+    def clear(self, direction: Direction | Literal["both"] = "both") -> None:
+        """Removes the model's functions of a direction; with both, every context, too."""
+        dirs = ("fwd", "bwd") if direction == "both" else (_checked(direction),)
+        with _CHANGE:
+            before = self._of_model
+            self._of_model = InstalledHooks(
+                {} if "fwd" in dirs else before.forward, {} if "bwd" in dirs else before.backward
+            )
+        for point in self.points.values() if direction == "both" else ():
+            point.ctx.clear()
+
+    @contextmanager
+    def added(self, fwd_hooks: Hooks, bwd_hooks: Hooks = ()) -> Iterator[None]:
+        """Installs hooks for the passes that begin inside a `with` block."""
+        hooks = self.resolve(fwd_hooks, bwd_hooks)
+        put_here(self, (*self._of_blocks(), hooks))
+        try:
+            yield
+        finally:
+            left = tuple(each for each in self._of_blocks() if each is not hooks)
+            put_here(self, left or None)
+
+    def now(self, of_call: InstalledHooks = NO_HOOKS) -> InstalledHooks:
+        """Returns what a pass that begins now runs: the model's, the blocks' from the outermost
+        on, the call's own."""
+        found = self._of_model
+        for hooks in (*self._of_blocks(), of_call):
+            if hooks:
+                found = found.then(hooks)
+        return found
+
+    def _of_blocks(self) -> tuple[InstalledHooks, ...]:
+        return here(self, ())
+
+    def _by_name(self, dir: Direction, hooks: Hooks) -> dict[str, tuple[HookFunction, ...]]:
+        found: dict[str, tuple[HookFunction, ...]] = {}
+        for name, fn in hooks:
+            for each in self._names(dir, name):
+                found[each] = (*found.get(each, ()), fn)
+        return found
+
+    def _names(self, dir: Direction, name: str | Callable[[str], bool]) -> list[str]:
         names = select_names(name, list(self.points))
         if dir == "bwd":
             if isinstance(name, str) and not has_gradient(name):
@@ -217,46 +311,23 @@ class HookRegistry:
             raise ValueError(
                 f"{dir}_hooks: a name filter matches no hook, so its function never runs"
             )
-        for each in names:
-            installed.setdefault(each, []).append(fn)
         return names
 
-    def remove(self, name: str, fn: HookFunction, dir: Direction = "fwd") -> None:
-        """Takes the newest installation of fn off a name; none left is no error (`reset_hooks`)."""
-        installed = self._of(dir)
-        fns = installed.get(name, [])
-        for i in reversed(range(len(fns))):
-            if fns[i] is fn:
-                del fns[i]
-                break
-        if name in installed and not fns:
-            del installed[name]
 
-    def clear(self, direction: Direction | Literal["both"] = "both") -> None:
-        """Removes every function of a direction; with both, every context, too."""
-        for dir in ("fwd", "bwd") if direction == "both" else (direction,):
-            self._of(dir).clear()
-        for point in self.points.values() if direction == "both" else ():
-            point.ctx.clear()
+_CHANGE = Lock()
+"""Held while a model's hooks are replaced by others."""
 
-    @contextmanager
-    def added(self, fwd_hooks: Hooks, bwd_hooks: Hooks = ()) -> Iterator[None]:
-        """Installs hooks for the length of a `with` block."""
-        added: list[tuple[str, HookFunction, Direction]] = []
-        directions: tuple[tuple[Direction, Hooks], ...] = (("fwd", fwd_hooks), ("bwd", bwd_hooks))
-        try:
-            for dir, hooks in directions:
-                for name, fn in hooks:
-                    added += [(each, fn, dir) for each in self.add(name, fn, dir)]
-            yield
-        finally:
-            for entry in reversed(added):
-                self.remove(*entry)
 
-    def _of(self, dir: str) -> dict[str, list[HookFunction]]:
-        if dir not in ("fwd", "bwd"):
-            raise ValueError(f"hooks of direction {dir!r}: expected 'fwd' or 'bwd'")
-        return self.installed if dir == "fwd" else self.backward
+def _joined(
+    first: Mapping[str, tuple[HookFunction, ...]], then: Mapping[str, tuple[HookFunction, ...]]
+) -> Mapping[str, tuple[HookFunction, ...]]:
+    return {**first, **{name: (*first.get(name, ()), *fns) for name, fns in then.items()}}
+
+
+def _checked(dir: Direction) -> Direction:
+    if dir not in ("fwd", "bwd"):
+        raise ValueError(f"hooks of direction {dir!r}: expected 'fwd' or 'bwd'")
+    return dir
 
 
 def in_order(fns: Sequence[HookFunction]) -> list[HookFunction]:

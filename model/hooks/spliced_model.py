@@ -19,6 +19,7 @@ from ..transformer import HookedTransformer
 from .activation_cache import ActivationCache
 from .captured_gradients import CapturedGradients
 from .captures import PosSlice, select_columns
+from .here import here, put_here
 from .registry import HookFunction, HookPoint, Hooks, NamesFilter, has_gradient, select_names
 
 Named = list[tuple[str, HookFunction]]
@@ -32,7 +33,6 @@ class SplicedModel(ABC):
 
     def __init__(self, model: HookedTransformer) -> None:
         self.model = model
-        self._standing: list[tuple[Hooks, Hooks]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "model":
@@ -67,18 +67,22 @@ class SplicedModel(ABC):
 
     @contextmanager
     def _stand(self, fwd_hooks: Hooks, bwd_hooks: Hooks) -> Iterator[None]:
-        """Has every run in a block install functions at inner hook points."""
+        """Has every run that begins in a block install functions at inner hook points."""
         standing = fwd_hooks, bwd_hooks
-        self._standing = [*self._standing, standing]
+        put_here(self, (*self._standing(), standing))
         try:
             yield
         finally:
-            self._standing = [each for each in self._standing if each is not standing]
+            left = tuple(each for each in self._standing() if each is not standing)
+            put_here(self, left or None)
+
+    def _standing(self) -> tuple[tuple[Hooks, Hooks], ...]:
+        return here(self, ())
 
     def _run(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> AbstractContextManager[None]:
         """`spliced`, with what stands at inner hook points already."""
-        forward = [each for fwd, _ in self._standing for each in fwd]
-        backward = [each for _, bwd in self._standing for each in bwd]
+        forward = [each for fwd, _ in self._standing() for each in fwd]
+        backward = [each for _, bwd in self._standing() for each in bwd]
         return self.spliced([*forward, *fwd_hooks], [*backward, *bwd_hooks])
 
     # Running
@@ -160,7 +164,7 @@ class SplicedModel(ABC):
                 **options,
             )
         if incl_bwd:
-            result.backward()
+            kept.backward(result)
         if by_name and (silent := [name for name in inner if name not in found]):
             raise ValueError(f"names_filter: {silent[0]} did not fire in this pass")
         cache = ActivationCache({**cache, **found, **kept.take()}, self.model)
@@ -236,6 +240,10 @@ def _collector(xs: list[torch.Tensor]) -> HookFunction:
 def _blanked(x: torch.Tensor, output: GenerateOutput) -> torch.Tensor:
     """x [B, P + N - 1, ...] with zeros on padding and after each sequence's end."""
     n_run = x.shape[1]
-    last_B = output.tokens.shape[1] - max(output.n_new) + torch.tensor(output.n_new) - 1
-    run_BP = (output.attention_mask[:, :n_run] == 1) & (torch.arange(n_run) < last_B[:, None])
+    last_B = (
+        output.tokens.shape[1] - max(output.n_new) + torch.tensor(output.n_new, device="cpu") - 1
+    )
+    run_BP = (output.attention_mask[:, :n_run] == 1) & (
+        torch.arange(n_run, device="cpu") < last_B[:, None]
+    )
     return x.masked_fill(~run_BP.view(*run_BP.shape, *[1] * (x.ndim - 2)), 0.0)

@@ -13,7 +13,7 @@ from ..text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerLensConfig:
-    """What `model.cfg` shows: TransformerLens's names and conventions, to be read only.
+    """The read-only `model.cfg`, with TransformerLens's names and conventions.
 
     Attributes:
         n_key_value_heads: A number also where every query head has a key head of its own.

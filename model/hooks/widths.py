@@ -1,4 +1,4 @@
-"""How many values a hook holds at each position."""
+"""The number of values that a hook holds at each position."""
 
 from __future__ import annotations
 

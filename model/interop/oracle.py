@@ -18,7 +18,7 @@ from .chi_squared import chi_squared, survival
 
 @dataclass(frozen=True)
 class OracleReport:
-    """What `judge` found.
+    """The findings of `judge`.
 
     Attributes:
         impossible: bool [B, N], tokens that the parameters exclude.

@@ -8,7 +8,9 @@
 An SAE runs as a hook function at its hook point: what it returns goes on through the same kernels,
 and everything else keeps its bits. SAEs have parameters that require gradients, so a run with one
 in it makes a graph from there on, unless it is under torch.no_grad(). Where a model computes no
-gradients (several ranks, hf_bf16) such a run raises and says so. Shapes: B batch, P positions.
+gradients (several ranks, a stepwise policy) such a run raises and says so.
+
+Shapes: B batch, P positions.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -29,10 +32,13 @@ from ..text.prompts import Text
 from ..text.tokenizer import Tokenizer
 from ..transformer import HookedTransformer
 
+_ONE_RUN = RLock()
+"""Held by a run with SAEs in: SAELens's objects keep the hooks inside them, whoever asked."""
+
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What SAELens reads off a tokenizer."""
+    """The part of a tokenizer that SAELens reads."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -45,7 +51,8 @@ class SAELensModel(SplicedModel):
 
     Hook points inside a spliced SAE are called `<the hook it writes>.hook_sae_input`,
     `hook_sae_acts_pre`, `hook_sae_acts_post`, `hook_sae_recons`, `hook_sae_error` (which fires with
-    an error term only) and `hook_sae_output`. Everything not defined here is the model's own.
+    an error term only) and `hook_sae_output`. Everything not defined here is the model's own. Runs
+    in several threads wait for each other; `add_sae` and `saes` change the adapter for all of them.
 
     Attributes:
         acts_to_saes: SAEs and transcoders by the hook that they read.
@@ -160,7 +167,7 @@ class SAELensModel(SplicedModel):
             for name in ("reset_saes_end", "use_error_term")
             if name in options
         }
-        with self.saes(saes, **attach):
+        with _ONE_RUN, self.saes(saes, **attach):
             return run(tokens, **options)
 
     @contextmanager
@@ -170,7 +177,7 @@ class SAELensModel(SplicedModel):
         inner = [(str(name), fn) for name, fn in fwd_hooks]
         # Behind the others, so that the gradient is that of what goes on.
         inner += [(str(name), _gradient_of(str(name), fn)) for name, fn in bwd_hooks]
-        with ExitStack() as stack:
+        with _ONE_RUN, ExitStack() as stack:
             for name, fn in inner:
                 at, _, end = name.rpartition(".")
                 stack.enter_context(of_hook[at].hooks([(end, fn)]))

@@ -12,9 +12,11 @@ H heads, h d_head.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any, NoReturn
 
 import torch
@@ -83,6 +85,8 @@ class TransformerLensAddresses:
             "unembed": "unembed.hook_out",
         }
         self._registry = OverrideRegistry(list(self._hooks))
+        self._lock = Lock()
+        self._users: Counter[str] = Counter()
         self._handles: dict[str, RemovableHandle] = {}
 
     @property
@@ -92,16 +96,27 @@ class TransformerLensAddresses:
 
     @contextmanager
     def override(self, address: str, fn: Override, /) -> Iterator[None]:
-        """See `Addressable.override`."""
-        try:
-            with self._registry.added(address, fn):
-                if address not in self._handles:
-                    point = self.model.hook_dict[self._hooks[address]]
-                    dispatch = partial(self._dispatch, address)
-                    self._handles[address] = point.register_forward_hook(dispatch)
+        """See `Addressable.override`; another thread's passes go by it."""
+        with self._registry.added(address, fn):
+            self._watch(address)
+            try:
                 yield
-        finally:
-            if address not in self._registry.installed and address in self._handles:
+            finally:
+                self._unwatch(address)
+
+    def _watch(self, address: str) -> None:
+        """Has the model call `_dispatch` at an address, however many overrides stand there."""
+        with self._lock:
+            self._users[address] += 1
+            if self._users[address] == 1:
+                point = self.model.hook_dict[self._hooks[address]]
+                dispatch = partial(self._dispatch, address)
+                self._handles[address] = point.register_forward_hook(dispatch)
+
+    def _unwatch(self, address: str) -> None:
+        with self._lock:
+            self._users[address] -= 1
+            if not self._users[address]:
                 self._handles.pop(address).remove()
 
     def site(self, address: str) -> Site:
@@ -124,7 +139,10 @@ class TransformerLensAddresses:
         return logits
 
     def _dispatch(self, address: str, point: Any, inputs: Any, output: torch.Tensor) -> Any:
-        result = self._registry.installed[address](lambda: output)
+        override = self._registry.installed.get(address)
+        if override is None:
+            return output  # the pass of a thread that asked for nothing
+        result = override(lambda: output)
         # TransformerLens goes on with anything at all; another shape would broadcast.
         if not isinstance(result, torch.Tensor) or result.shape != output.shape:
             raise ValueError(f"the override of {address} returned no {list(output.shape)} tensor")

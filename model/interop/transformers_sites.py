@@ -1,8 +1,10 @@
 """The operations of transformers' eager models in terms of their precision contracts.
 
-What the modules and functions that model/interop/transformers_addresses.py dispatches are called
-with, as the contracts' inputs. Tensor names: B batch, P positions, T = B P rows, K keys, H heads,
-G key/value heads, h d_head.
+An operation gets the values that its architecture declares it to start from, as earlier operations
+gave them, and what is derived from the config: nothing that the model's code derived itself, so a
+base, a mask or a scale that this code took otherwise is outside the contract.
+
+Tensor names: B batch, P positions, T = B P rows, K keys, H heads, G key/value heads, h d_head.
 """
 
 from __future__ import annotations
@@ -13,7 +15,27 @@ from typing import Any
 
 import torch
 
+from ..config import ModelConfig
 from ..ops.sites import RESTORES, VIEWS, as_rows, bind_add, rows
+from ..rope.scaling import rotary_frequencies
+from .transformers_structure import weights_of
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What is known of an operation beside the values it starts from.
+
+    Attributes:
+        config: The model's, as bitlens reads it.
+        layer: None outside the blocks.
+        module: The module that it is, if it is one.
+        rotary: The model's rotary embedding.
+    """
+
+    config: ModelConfig
+    layer: int | None
+    module: Any
+    rotary: Any
 
 
 def _heads(x_BHPh: torch.Tensor) -> torch.Tensor:
@@ -27,37 +49,32 @@ def _as_heads(y_HTh: torch.Tensor, like_BHPh: torch.Tensor) -> torch.Tensor:
     return y_BHPh.to(like_BHPh.dtype).contiguous()
 
 
-def _attention_heads(result: tuple[torch.Tensor, Any]) -> torch.Tensor:
-    return result[0].flatten(0, 1).transpose(0, 1)
+def _attention_heads(d_head: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda z_BPn: z_BPn.reshape(-1, z_BPn.shape[-1] // d_head, d_head).transpose(0, 1)
 
 
-def _as_attention(y_HTh: torch.Tensor, like: tuple[torch.Tensor, Any]) -> tuple[torch.Tensor, Any]:
-    """The weights beside the output stay as they were: nothing computes with them."""
-    return y_HTh.transpose(0, 1).reshape(like[0].shape).to(like[0].dtype), like[1]
+def _as_attention(y_HTh: torch.Tensor, like_BPn: torch.Tensor) -> torch.Tensor:
+    return y_HTh.transpose(0, 1).reshape(like_BPn.shape).to(like_BPn.dtype)
 
 
-def _bind_embedding(module: Any, tokens_BP: torch.Tensor) -> dict[str, Any]:
-    picked_Td = module.weight.detach()[tokens_BP.flatten()]
-    return {"a": picked_Td[..., None], "b": picked_Td.new_ones(1, 1)}
+def _bind_embedding(at: Placed, tokens_BP: torch.Tensor) -> dict[str, Any]:
+    picked_Td = at.module.weight.detach()[tokens_BP.flatten()]
+    scale = torch.tensor([[at.config.embed_scale]]).to(picked_Td.dtype)
+    return {"a": picked_Td[..., None], "b": scale}
 
 
-def _bind_linear(module: Any, x: torch.Tensor) -> dict[str, Any]:
-    inputs = {"a": rows(x), "b": module.weight.detach().T}
-    return inputs if module.bias is None else inputs | {"bias": module.bias.detach()}
+def _bind_linear(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    inputs = {"a": rows(x), "b": at.module.weight.detach().T}
+    return inputs if at.module.bias is None else inputs | {"bias": at.module.bias.detach()}
 
 
-def _bind_norm(module: Any, x: torch.Tensor) -> dict[str, Any]:
-    return {"x": rows(x), "weight": module.weight.detach(), "eps": module.variance_epsilon}
+def _bind_norm(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    return {"x": rows(x), "weight": at.module.weight.detach(), "eps": at.config.eps}
 
 
-def _bind_scaled_embedding(module: Any, tokens_BP: torch.Tensor) -> dict[str, Any]:
-    scale = module.embed_scale.to(module.weight.dtype)
-    return _bind_embedding(module, tokens_BP) | {"b": scale.view(1, 1)}
-
-
-def _bind_offset_norm(module: Any, x: torch.Tensor) -> dict[str, Any]:
-    weight = 1.0 + module.weight.detach().float()
-    return {"x": _norm_rows(x), "weight": weight, "eps": module.eps}
+def _bind_offset_norm(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    weight = 1.0 + at.module.weight.detach().float()
+    return {"x": _norm_rows(x), "weight": weight, "eps": at.config.eps}
 
 
 def _norm_rows(x: torch.Tensor) -> torch.Tensor:
@@ -71,94 +88,87 @@ def _as_norm_rows(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return as_rows(y, like.transpose(1, 2)).transpose(1, 2).contiguous()
 
 
-def _bind_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> dict[str, Any]:
-    """The tables come as they are, already in the model's dtype; both their halves are one."""
-    half = x.shape[-1] // 2
-    tables = (t.expand(x.shape[0], -1, -1).flatten(0, 1)[:, :half] for t in (cos, sin))
-    return {"x": _heads(x), **dict(zip(("cos", "sin"), tables, strict=True))}
+def _bind_rope(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    """Frequencies of a scaled RoPE are the model's own, rounded as it computes them: whether they
+    mean the config's is asked apart (model/interop/transformers_meaning.py)."""
+    layer = at.config.layers[at.layer or 0]
+    inputs = {"x": _heads(x), "positions": torch.arange(x.shape[2]).repeat(x.shape[0])}
+    if layer.rope_scaling is None:
+        return inputs | {"theta": layer.rope_theta}
+    found = rotary_frequencies(layer.rope_theta, x.shape[-1], layer.rope_scaling, x.shape[2])
+    inv_freq = tuple(rotary_buffer(at.rotary, layer.window).double().tolist())
+    return inputs | {"inv_freq": inv_freq, "attention_factor": found.attention_factor}
+
+
+def rotary_buffer(rotary: Any, window: int | None) -> torch.Tensor:
+    """The frequencies that a rotary embedding holds for a layer with such a window."""
+    kind = "full_attention" if window is None else "sliding_attention"
+    name = f"{kind}_inv_freq"
+    found: torch.Tensor = getattr(rotary, name if hasattr(rotary, name) else "inv_freq")
+    return found
 
 
 def _bind_attention(
-    attn: Any,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
-    scaling: float,
-    **options: Any,
+    at: Placed, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> dict[str, Any]:
     if q.shape[0] != 1:
         raise ValueError(f"attention of {q.shape[0]} sequences: its contract takes one at a time")
-    if options.get("softcap") is not None:
-        raise ValueError("softcap: the rounding points of a capped eager attention are not known")
-    past = k.shape[2] - q.shape[2]
-    inputs = {"q": _heads(q), "k": _heads(k), "v": _heads(v), "scale": scaling}
-    window = options.get("sliding_window")
-    if not _is_causal(mask, past, window, q.shape[2]):
-        raise ValueError("attention_mask: not causal; pass one sequence without padding")
-    inputs |= {"causal": True, "past": past}
+    inputs = {"q": _heads(q), "k": _heads(k), "v": _heads(v), "scale": at.config.attn_scale}
+    inputs |= {"causal": True, "past": k.shape[2] - q.shape[2]}
+    window = at.config.layers[at.layer or 0].window
     return inputs if window is None else inputs | {"window": window}
 
 
-def _is_causal(mask: torch.Tensor | None, past: int, window: int | None, n: int) -> bool:
-    t, key = torch.arange(past, past + n)[:, None], torch.arange(past + n)
-    expected = key <= t
-    if window is not None:
-        expected &= key > t - window
-    return bool(expected.all()) if mask is None else torch.equal(mask[0, 0].cpu() == 0, expected)
+def _bind_gated_act(at: Placed, gate: torch.Tensor, up: torch.Tensor) -> dict[str, Any]:
+    return {"gate": rows(gate), "up": rows(up), "activation": at.config.act_fn}
+
+
+def _bind_mlp(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"x": rows(x), "activation": at.config.act_fn}
+    for name in ("gate", "up", "down"):
+        linear = weights_of(f"mlp.{name}", getattr(at.module, f"{name}_proj"))
+        inputs[name] = linear.weight.detach().T
+        if linear.bias is not None:
+            inputs[f"{name}_bias"] = linear.bias.detach()
+    return inputs
 
 
 @dataclass(frozen=True)
 class SiteParts:
-    """The functions of a `Site`; `bind` of an operation that is a module takes that first."""
+    """The functions of a `Site`; `bind` takes where it is placed first."""
 
     bind: Callable[..., dict[str, Any]]
-    operands: Callable[..., tuple[torch.Tensor, ...]]
+    operands: Callable[..., tuple[torch.Tensor, ...]] | None
     view: Callable[[Any], torch.Tensor]
     restore: Callable[[torch.Tensor, Any], Any]
 
 
-def _parts(kind: str, bind: Any, operands: Any) -> SiteParts:
+def site_parts(kind: str, config: ModelConfig) -> SiteParts:
+    """Those of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
+    if kind == "norm" and config.multiplies_by_offset:
+        return SiteParts(
+            _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows
+        )
+    if kind == "rope":
+        return SiteParts(_bind_rope, lambda x: (_heads(x),), _heads, _as_heads)
+    if kind == "attention":
+        view = _attention_heads(config.d_head)
+        return SiteParts(_bind_attention, lambda *qkv: tuple(map(_heads, qkv)), view, _as_attention)
+    if kind == "mlp":  # its operands are not those of the linear whose address it has
+        return SiteParts(_bind_mlp, None, VIEWS["linear"], RESTORES["linear"])
+    bind, operands = _ROWS[kind]
     return SiteParts(bind, operands, VIEWS[kind], RESTORES[kind])
 
 
-def _one_operand(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return (rows(x.detach()),)
+def _operand_rows(*xs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(rows(x.detach()) for x in xs)
 
 
-def _two_operands(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return rows(x.detach()), rows(y.detach())
-
-
-SITES: Mapping[str, SiteParts] = {
-    "embedding": _parts("embedding", _bind_embedding, lambda _: ()),
-    "linear": _parts("linear", _bind_linear, _one_operand),
-    "norm": _parts("norm", _bind_norm, _one_operand),
-    "add": _parts("add", bind_add, _two_operands),
-    "rope": SiteParts(_bind_rope, lambda x, *_: (_heads(x),), _heads, _as_heads),
-    "attention": SiteParts(
-        _bind_attention,
-        lambda _, q, k, v, *__, **___: (_heads(q), _heads(k), _heads(v)),
-        _attention_heads,
-        _as_attention,
-    ),
-    "gated_act": _parts(
-        "gated_act", lambda gate, up: {"gate": rows(gate), "up": rows(up)}, _two_operands
-    ),
+_ROWS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., tuple[torch.Tensor, ...]]]]
+_ROWS = {
+    "embedding": (_bind_embedding, lambda _: ()),
+    "linear": (_bind_linear, _operand_rows),
+    "norm": (_bind_norm, _operand_rows),
+    "add": (lambda _, x, y: bind_add(x, y), _operand_rows),
+    "gated_act": (_bind_gated_act, _operand_rows),
 }
-"""By kind of operation, for the Llama family."""
-
-GEMMA_SITES: Mapping[str, SiteParts] = {
-    **SITES,
-    "embedding": _parts("embedding", _bind_scaled_embedding, lambda _: ()),
-    "norm": SiteParts(
-        _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows
-    ),
-    "gated_act": _parts(
-        "gated_act",
-        lambda gate, up: {"gate": rows(gate), "up": rows(up), "activation": "gelu_tanh"},
-        _two_operands,
-    ),
-}
-"""The same for Gemma 3."""

@@ -16,7 +16,7 @@ _TORCH = 'load it with backend="torch"'
 
 
 class Origin(Protocol):
-    """Where a model came from: opens it again, with the same weights or not at all."""
+    """The source of a model: opens it again, with the same weights or not at all."""
 
     def reopen(self, fingerprint: str) -> Any: ...
 

@@ -46,7 +46,7 @@ class Ops(Protocol):
         ...
 
     def storage(self, weight: Any) -> tuple[str, int]:
-        """How a matrix from `weight` is kept: the format's name and its bytes."""
+        """Returns the format's name and the bytes of a matrix from `weight`."""
         ...
 
     def vector(self, vector: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ class Ops(Protocol):
         ...
 
     def own_columns(self, weight: Any) -> slice:
-        """Those of `linear`'s outputs that this rank computes; all of them without a group."""
+        """Returns the outputs of `linear` that this rank computes; all of them without a group."""
         ...
 
     def linear_slice(

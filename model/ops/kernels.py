@@ -26,7 +26,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Ten
     """
     count = math.prod(shape)
     if count * dtype.itemsize < _LARGE:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     pages = _core.ResultPages(count * dtype.itemsize)
     return torch.frombuffer(pages, dtype=dtype, count=count).view(shape)
 
@@ -44,8 +44,8 @@ def linear(
     rows, k = x.shape
     out = empty((rows, n), out_dtype)
     _core.linear(
-        x.data_ptr(), DTYPE_CODES[x.dtype], rows, k, panels.data_ptr(), format, n, k,
-        0 if bias is None else bias.data_ptr(), out.data_ptr(), DTYPE_CODES[out_dtype], n,
+        x, DTYPE_CODES[x.dtype], rows, k, panels, format, n, k,
+        bias, out, DTYPE_CODES[out_dtype], n,
     )  # fmt: skip
     return out
 
@@ -63,8 +63,8 @@ def embedding(
     tokens_T = tokens_T.contiguous()
     out = empty((tokens_T.shape[0], k), out_dtype)
     _core.embedding(
-        tokens_T.data_ptr(), tokens_T.shape[0], panels.data_ptr(), format, n, k, scale,
-        out.data_ptr(), DTYPE_CODES[out_dtype],
+        tokens_T, tokens_T.shape[0], panels, format, n, k, scale,
+        out, DTYPE_CODES[out_dtype],
     )  # fmt: skip
     return out
 
@@ -74,8 +74,8 @@ def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     x, y = x.contiguous(), y.contiguous()
     out = empty(x.shape, x.dtype)
     _core.add(
-        x.data_ptr(), DTYPE_CODES[x.dtype], y.data_ptr(), DTYPE_CODES[y.dtype], x.numel(),
-        out.data_ptr(),
+        x, DTYPE_CODES[x.dtype], y, DTYPE_CODES[y.dtype], x.numel(),
+        out,
     )  # fmt: skip
     return out
 
@@ -84,7 +84,7 @@ def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """x widened or rounded, the same bits whatever torch.set_flush_denormal says."""
     x = x.contiguous()
     out = empty(x.shape, dtype)
-    _core.cast(x.data_ptr(), DTYPE_CODES[x.dtype], x.numel(), out.data_ptr(), DTYPE_CODES[dtype])
+    _core.cast(x, DTYPE_CODES[x.dtype], x.numel(), out, DTYPE_CODES[dtype])
     return out
 
 
@@ -102,8 +102,8 @@ def rms_norm(
     out = empty(x.shape, out_dtype)
     norm = _core.stepwise_rms_norm if stepwise else _core.rms_norm
     norm(
-        x.data_ptr(), 0, weight.data_ptr(), x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
-        DTYPE_CODES[out_dtype], out.data_ptr(), d, 0, 0, 0,
+        x, None, weight, x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
+        DTYPE_CODES[out_dtype], out, d, None, None, None,
     )  # fmt: skip
     return out
 
@@ -116,9 +116,8 @@ def add_rms_norm(
     d = x.shape[-1]
     out, total = empty(x.shape, residual.dtype), empty(x.shape, x.dtype)
     _core.rms_norm(
-        x.data_ptr(), residual.data_ptr(), weight.data_ptr(), x.numel() // d, 1, d, d, eps,
-        DTYPE_CODES[x.dtype], DTYPE_CODES[residual.dtype], out.data_ptr(), d, total.data_ptr(),
-        0, 0,
+        x, residual, weight, x.numel() // d, 1, d, d, eps,
+        DTYPE_CODES[x.dtype], DTYPE_CODES[residual.dtype], out, d, total, None, None,
     )  # fmt: skip
     return out, total
 
@@ -129,8 +128,8 @@ def rms_scale(x: torch.Tensor, eps: float) -> torch.Tensor:
     d = x.shape[-1]
     scale = empty((*x.shape[:-1], 1))
     _core.rms_norm(
-        x.data_ptr(), 0, 0, x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
-        DTYPE_CODES[x.dtype], 0, d, 0, scale.data_ptr(), 0,
+        x, None, None, x.numel() // d, 1, d, d, eps, DTYPE_CODES[x.dtype],
+        DTYPE_CODES[x.dtype], None, d, None, scale, None,
     )  # fmt: skip
     return scale
 
@@ -140,9 +139,7 @@ def normalize(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     x, scale = x.contiguous(), scale.contiguous()
     d = x.shape[-1]
     out = empty(x.shape)
-    _core.normalize(
-        x.data_ptr(), scale.data_ptr(), x.numel() // d, d, DTYPE_CODES[x.dtype], out.data_ptr()
-    )
+    _core.normalize(x, scale, x.numel() // d, d, DTYPE_CODES[x.dtype], out)
     return out
 
 
@@ -154,7 +151,7 @@ def norm_weight(
     d = normalized.shape[-1]
     out = empty(normalized.shape, out_dtype)
     _core.norm_weight(
-        normalized.data_ptr(), weight.data_ptr(), normalized.numel() // d, d, out.data_ptr(),
+        normalized, weight, normalized.numel() // d, d, out,
         DTYPE_CODES[out_dtype],
     )  # fmt: skip
     return out
@@ -175,8 +172,8 @@ def rope(
     out = empty(x_THh.shape, x_THh.dtype)
     rotate = _core.stepwise_rope if stepwise else _core.rope
     rotate(
-        x_THh.data_ptr(), DTYPE_CODES[x_THh.dtype], rows, heads, d_head, heads * d_head,
-        positions_T.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[0], out.data_ptr(),
+        x_THh, DTYPE_CODES[x_THh.dtype], rows, heads, d_head, heads * d_head,
+        positions_T, cos, sin, cos.shape[0], out,
         heads * d_head,
     )  # fmt: skip
     return out
@@ -195,10 +192,10 @@ def kv_write(
     k_TGh, v_TGh = k_TGh.contiguous(), v_TGh.contiguous()
     _, kv_heads, d_head = k_TGh.shape
     _core.kv_write(
-        k_TGh.data_ptr(), v_TGh.data_ptr(), DTYPE_CODES[k_TGh.dtype], kv_heads * d_head,
-        kv_heads * d_head, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0], kv_heads,
-        d_head, page_table.data_ptr(), page_table.shape[1], k_pages.data_ptr(),
-        v_pages.data_ptr(),
+        k_TGh, v_TGh, DTYPE_CODES[k_TGh.dtype], kv_heads * d_head,
+        kv_heads * d_head, starts_B1, past_B, past_B.shape[0], kv_heads,
+        d_head, page_table, page_table.shape[1], k_pages,
+        v_pages,
     )  # fmt: skip
 
 
@@ -218,10 +215,10 @@ def attention(
     rows, heads, d_head = q_THh.shape
     z_THh, lse_TH = empty(q_THh.shape, q_THh.dtype), empty((rows, heads))
     _core.attention(
-        q_THh.data_ptr(), DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
-        d_head, scale, cap, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
-        page_table.data_ptr(), page_table.shape[1], k_pages.data_ptr(), v_pages.data_ptr(),
-        z_THh.data_ptr(), heads * d_head, lse_TH.data_ptr(),
+        q_THh, DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
+        d_head, scale, cap, window, starts_B1, past_B, past_B.shape[0],
+        page_table, page_table.shape[1], k_pages, v_pages,
+        z_THh, heads * d_head, lse_TH,
     )  # fmt: skip
     return z_THh, lse_TH
 
@@ -243,10 +240,10 @@ def attention_scores(
     _, heads, d_head = q_THh.shape
     scores = empty((rows_R.shape[0], heads, n_keys))
     _core.attention_scores(
-        q_THh.data_ptr(), DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
-        d_head, scale, cap, window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0],
-        page_table.data_ptr(), page_table.shape[1], k_pages.data_ptr(), rows_R.data_ptr(),
-        rows_R.shape[0], n_keys, scores.data_ptr(),
+        q_THh, DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
+        d_head, scale, cap, window, starts_B1, past_B, past_B.shape[0],
+        page_table, page_table.shape[1], k_pages, rows_R,
+        rows_R.shape[0], n_keys, scores,
     )  # fmt: skip
     return scores
 
@@ -255,7 +252,7 @@ def scale_scores(x: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Ten
     """fp32 dot products rounded to `dtype`, times scale, rounded again."""
     x = x.contiguous()
     out = empty(x.shape, dtype)
-    _core.scale_scores(x.data_ptr(), scale, x.numel(), DTYPE_CODES[dtype], out.data_ptr())
+    _core.scale_scores(x, scale, x.numel(), DTYPE_CODES[dtype], out)
     return out
 
 
@@ -273,9 +270,9 @@ def attention_values(
     _, kv_heads, _, d_head = v_pages.shape
     z_THh = empty((rows, heads, d_head), v_pages.dtype)
     _core.attention_values(
-        pattern_THK.data_ptr(), n_keys, heads, kv_heads, d_head, DTYPE_CODES[v_pages.dtype],
-        window, starts_B1.data_ptr(), past_B.data_ptr(), past_B.shape[0], page_table.data_ptr(),
-        page_table.shape[1], v_pages.data_ptr(), z_THh.data_ptr(), heads * d_head,
+        pattern_THK, n_keys, heads, kv_heads, d_head, DTYPE_CODES[v_pages.dtype],
+        window, starts_B1, past_B, past_B.shape[0], page_table,
+        page_table.shape[1], v_pages, z_THh, heads * d_head,
     )  # fmt: skip
     return z_THh
 
@@ -289,8 +286,8 @@ def gated_act(
     out = empty(gate.shape, gate.dtype)
     apply = _core.stepwise_gated_act if stepwise else _core.gated_act
     apply(
-        ACT_CODES[kind], gate.data_ptr(), up.data_ptr(), rows, m, m, m, DTYPE_CODES[gate.dtype],
-        out.data_ptr(), m,
+        ACT_CODES[kind], gate, up, rows, m, m, m, DTYPE_CODES[gate.dtype],
+        out, m,
     )  # fmt: skip
     return out
 
@@ -300,7 +297,7 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
     n = x.shape[-1]
-    _core.softmax(x.data_ptr(), x.numel() // n, n, out.data_ptr())
+    _core.softmax(x, x.numel() // n, n, out)
     return out
 
 
@@ -309,7 +306,7 @@ def log_softmax(x: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
     n = x.shape[-1]
-    _core.log_softmax(x.data_ptr(), x.numel() // n, n, out.data_ptr())
+    _core.log_softmax(x, x.numel() // n, n, out)
     return out
 
 
@@ -317,7 +314,7 @@ def logsumexp(x: torch.Tensor) -> torch.Tensor:
     """max + log(sum exp(x - max)) over the last axis, fp32 [...]."""
     x = x.contiguous()
     out = empty(x.shape[:-1])
-    _core.logsumexp(x.data_ptr(), out.numel(), x.shape[-1], out.data_ptr())
+    _core.logsumexp(x, out.numel(), x.shape[-1], out)
     return out
 
 
@@ -325,7 +322,7 @@ def exp(x: torch.Tensor) -> torch.Tensor:
     """e^x, fp32, at most 1 ULP off."""
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
-    _core.exp(x.data_ptr(), x.numel(), out.data_ptr())
+    _core.exp(x, x.numel(), out)
     return out
 
 
@@ -333,7 +330,7 @@ def log(x: torch.Tensor) -> torch.Tensor:
     """Natural logarithm, fp32, at most 1 ULP off."""
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
-    _core.log(x.data_ptr(), x.numel(), out.data_ptr())
+    _core.log(x, x.numel(), out)
     return out
 
 
@@ -341,7 +338,7 @@ def tanh(x: torch.Tensor) -> torch.Tensor:
     """Hyperbolic tangent, fp32, at most 1 ULP off."""
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
-    _core.tanh(x.data_ptr(), x.numel(), out.data_ptr())
+    _core.tanh(x, x.numel(), out)
     return out
 
 
@@ -349,5 +346,5 @@ def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     """cap * tanh(x / cap), fp32."""
     x = x.contiguous()
     out = empty(x.shape, x.dtype)
-    _core.soft_cap(x.data_ptr(), x.numel(), cap, out.data_ptr())
+    _core.soft_cap(x, x.numel(), cap, out)
     return out

@@ -177,7 +177,7 @@ class NativeOps(WholeMatrices):
             batch.past_B,
             scale,
             window or 0,
-            torch.arange(batch.n_rows) if rows is None else rows,
+            torch.arange(batch.n_rows, device="cpu") if rows is None else rows,
             batch.n_keys,
             cap or 0.0,
         )

@@ -1,4 +1,4 @@
-"""The policy hf_bf16 on the compiled core: rounded where transformers' eager models round in bf16
+"""The stepwise policy on the compiled core: rounded where transformers' eager models round in bf16
 (docs/numerics.md, Stepwise rounding), in the orders of the other policies.
 
 A policy for parity: operations are composed from kernels, and blocks do not run fused.
@@ -102,7 +102,9 @@ class NativeHuggingFaceOps(NativeOps):
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if cap is not None:
-            raise ConfigError("hf_bf16: where transformers rounds soft caps is not stated")
+            raise ConfigError(
+                f"{self.policy.name}: where transformers rounds soft caps is not stated"
+            )
         dots = super().attention_scores(
             q_THh, layer_cache, batch, scale=1.0, cap=None, window=window, rows=rows
         )

@@ -38,17 +38,16 @@ class PackedWeight:
         stop = self.n if stop is None else stop
         if not 0 <= start <= stop <= self.n:
             raise IndexError(f"rows {start}:{stop} of a matrix with {self.n}")
-        out = torch.empty(stop - start, self.k)
-        _core.unpack_rows(
-            self.format, self.ptr, self.n, self.k, start, stop - start, out.data_ptr()
-        )
+        out = torch.empty(stop - start, self.k, dtype=torch.float32, device="cpu")
+        _core.unpack_rows(self.format, self.data, self.n, self.k, start, stop - start, out)
         return out
 
     @cached_property
     def transposed(self) -> PackedWeight:
         """W^T [k, n] in the narrowest exact dense format, kept once a gradient has asked for it."""
-        turned = StoredMatrix(Format.F32, self.k, self.n, self.rows().T.contiguous())
-        return pack(turned, narrowest(turned))
+        with torch.inference_mode(False):
+            turned = StoredMatrix(Format.F32, self.k, self.n, self.rows().T.contiguous())
+            return pack(turned, narrowest(turned))
 
 
 def pack(
@@ -69,15 +68,15 @@ def pack(
     format = matrix.format if format is None else format
     n, k = matrix.n, matrix.k
     size = _core.packed_bytes(format, n, k)
-    data = torch.empty(size, dtype=torch.uint8) if pages is None else pages.take(size)
+    data = torch.empty(size, dtype=torch.uint8, device="cpu") if pages is None else pages.take(size)
     if format is matrix.format and not rounded:
-        _core.pack(format, matrix.data.data_ptr(), n, k, data.data_ptr())
+        _core.pack(format, matrix.data, n, k, data)
         return PackedWeight(format, n, k, data)
     for start, rows in matrix.chunks():
         values = rows.to(torch.bfloat16) if rounded else rows
         values = values.to(DENSE_DTYPES[format]).contiguous()
-        panels = data.data_ptr() + _core.packed_bytes(format, start, k)
-        _core.pack(format, values.data_ptr(), len(values), k, panels)
+        panels = data[_core.packed_bytes(format, start, k) :]
+        _core.pack(format, values, len(values), k, panels)
     return PackedWeight(format, n, k, data)
 
 

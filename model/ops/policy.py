@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
-from ...policy_names import NativePolicyName, PolicyName
+from ...policies import FORMATS, NativePolicyName, PolicyName
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The dtypes of a forward pass.
+    """The dtypes of a forward pass; `PolicyFormats` says what each of them is for.
 
-    Attributes:
-        weight: Matrices, norm weights and biases are rounded to it once, at load.
-        activation: What linears, norms, RoPE, the gated product and attention's z round their
-            output to.
-        residual: What the embedding and the residual adds round to.
-        compute: The arithmetic inside each of them, and the dtype of scores, patterns, norm scales
-            and normalized activations. bf16 rounds every step, as transformers does, except where
-            model/ops/torch_huggingface.py and model/ops/native_huggingface.py say otherwise.
-        logits: The unembedding's output.
+    A `compute` of bf16 rounds every step, as transformers does, except where
+    model/ops/torch_huggingface.py and model/ops/native_huggingface.py say otherwise.
     """
 
     name: str
@@ -31,29 +24,26 @@ class Policy:
     compute: torch.dtype
     logits: torch.dtype
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether every step of an operation is rounded, as in transformers' eager bf16 models."""
+        return FORMATS[PolicyName(self.name)].stepwise
 
-_F32, _BF16, _F64 = torch.float32, torch.bfloat16, torch.float64
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 POLICIES = {
-    name.value: Policy(name.value, *dtypes)
-    for name, dtypes in {
-        # weight, activation, residual, compute, logits
-        PolicyName.fp32: (_F32, _F32, _F32, _F32, _F32),
-        PolicyName.bf16: (_BF16, _BF16, _F32, _F32, _F32),
-        PolicyName.fp64: (_F64, _F64, _F64, _F64, _F64),
-        PolicyName.bf16_weights: (_BF16, _F32, _F32, _F32, _F32),
-        # Its logits are bf16 numbers kept in fp32, as what follows them reads fp32.
-        PolicyName.hf_bf16: (_BF16, _BF16, _BF16, _BF16, _F32),
-    }.items()
+    name.value: Policy(name.value, *(_DTYPES[format_] for format_ in astuple(formats)))
+    for name, formats in FORMATS.items()
 }
-
+"""The policies by name, as the dtypes of torch."""
 
 NATIVE_POLICIES = tuple(name.value for name in NativePolicyName)
-"""Those whose bits the native backend fixes."""
+"""The policies whose bits the native backend fixes."""
 
 
 def get_policy(dtype: str) -> Policy:
-    """The policy called `dtype`. Raises ValueError listing those there are."""
+    """Returns the policy called `dtype`; raises ValueError listing them for another name."""
     if dtype not in POLICIES:
         raise ValueError(f"dtype = {dtype!r}: expected one of {', '.join(map(repr, POLICIES))}")
     return POLICIES[dtype]

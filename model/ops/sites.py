@@ -169,7 +169,8 @@ def _bind_embedding(
     else:
         found = _matrix(weight, policy)[ids]
     picked_Td = found.to(policy.weight)[at]
-    return {"a": picked_Td[..., None], "b": torch.tensor([[scale]])}
+    factor = torch.tensor([[scale]], dtype=torch.float32, device=picked_Td.device)
+    return {"a": picked_Td[..., None], "b": factor}
 
 
 def _bind_linear(
@@ -218,13 +219,10 @@ def _bind_rope(
 ) -> dict[str, Any]:
     if scaling is None:
         return {"x": _heads(x_THh), "positions": positions_T, "theta": theta}
-    # The contract knows angles of a base alone; of a scaling it takes the tables as given.
     n_positions = int(positions_T.max()) + 1
     found = rotary_frequencies(theta, x_THh.shape[-1], scaling, n_positions)
-    angle_Th = positions_T.double()[:, None] * torch.tensor(found.inv_freq, dtype=torch.float64)
-    cos_Th, sin_Th = (f(angle_Th) * found.attention_factor for f in (torch.cos, torch.sin))
-    tables = {"cos": cos_Th.to(policy.compute), "sin": sin_Th.to(policy.compute)}
-    return {"x": _heads(x_THh), **tables}
+    given = {"inv_freq": found.inv_freq, "attention_factor": found.attention_factor}
+    return {"x": _heads(x_THh), "positions": positions_T, **given}
 
 
 def _bind_attention(

@@ -1,4 +1,4 @@
-"""The policy hf_bf16: PyTorch in bf16, rounded where transformers' eager models round.
+"""The stepwise policy: PyTorch in bf16, rounded where transformers' eager models round.
 
 Every torch operation on bf16 tensors rounds its result, so most of `TorchOps` already does what
 transformers does once `policy.compute` is bf16. Here are the operations where transformers leaves
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ...policies import STEPWISE
 from ..config import ModelConfig
 from ..config_error import ConfigError
 from .torch_ops import TorchOps
@@ -50,7 +51,7 @@ def rounds_normalized(config: ModelConfig) -> bool:
     if capped or config.sandwich_norms != config.multiplies_by_offset:
         what = config.architecture + (" with soft caps" if capped else "")
         raise ConfigError(
-            f'dtype = "hf_bf16": where transformers rounds in {what} is not stated, '
+            f'dtype = "{STEPWISE}": where transformers rounds in {what} is not stated, '
             "only for llama, mistral, qwen2, qwen3 and gemma3 as transformers has them, without "
             'soft caps; load with dtype="bf16"'
         )

@@ -19,7 +19,7 @@ class WeightPages:
     """
 
     def __init__(self) -> None:
-        self._left = torch.empty(0, dtype=torch.uint8)
+        self._left = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def __deepcopy__(self, memo: object) -> WeightPages:
         """Returns a source of its own, with nothing handed out."""

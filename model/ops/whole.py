@@ -1,4 +1,4 @@
-"""What operations answer about ranks where there is one."""
+"""The answers of operations about ranks where there is only one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def raw_bytes(x: torch.Tensor) -> memoryview:
 
 
 class Statement:
-    """What one rank says about a step, topic by topic."""
+    """One rank's statement about a step, topic by topic."""
 
     def __init__(self, topics: tuple[str, ...]) -> None:
         self._hashes = {topic: hashlib.blake2b(digest_size=_DIGEST) for topic in topics}
@@ -96,7 +96,7 @@ def from_rank_0(group: Group | None, value: bytes) -> bytes:
     """Rank 0's value on every rank; what the others pass is ignored."""
     if group is None:
         return value
-    lengths = group.all_gather(torch.tensor([len(value)]))
+    lengths = group.all_gather(torch.tensor([len(value)], device="cpu"))
     longest = max(int(length) for length in lengths)
     padded = torch.frombuffer(bytearray(value.ljust(longest + 1, b"\0")), dtype=torch.uint8)
     return bytes(group.all_gather(padded)[0][: int(lengths[0])].tolist())

@@ -1,4 +1,4 @@
-"""Which outputs of a matrix each rank owns."""
+"""The outputs of a matrix that each rank owns."""
 
 from __future__ import annotations
 

@@ -68,9 +68,11 @@ class ShardedOps(NativeOps):
 
     def embed(self, tokens_T: torch.Tensor, weight: Any, scale: float) -> torch.Tensor:
         bounds, rank = weight.shards.bounds, self.group.rank
-        owner_T = torch.bucketize(tokens_T, torch.tensor(bounds[1:]), right=True)
+        owner_T = torch.bucketize(tokens_T, torch.tensor(bounds[1:], device="cpu"), right=True)
         rows = [(owner_T == r).nonzero().flatten() for r in range(self.group.size)]
-        own_Td = torch.zeros(max(map(len, rows)), weight.own.k, dtype=self.policy.residual)
+        own_Td = torch.zeros(
+            max(map(len, rows)), weight.own.k, dtype=self.policy.residual, device="cpu"
+        )
         if len(rows[rank]):
             own_tokens = tokens_T[rows[rank]] - weight.start
             own_Td[: len(rows[rank])] = super().embed(own_tokens, weight.own, scale)
@@ -105,7 +107,7 @@ class ShardedOps(NativeOps):
         if bias is not None:
             bias = bias[weight.start : weight.start + weight.own.n]
         if not weight.own.n:
-            return torch.empty(len(x), 0, dtype=out_dtype or self.policy.activation)
+            return torch.empty(len(x), 0, dtype=out_dtype or self.policy.activation, device="cpu")
         return super().linear(x, weight.own, bias, out_dtype=out_dtype)
 
     def gather(
@@ -125,4 +127,4 @@ class ShardedOps(NativeOps):
 
 
 class ShardedHuggingFaceOps(ShardedOps, NativeHuggingFaceOps):
-    """The same under hf_bf16: each rank rounds its own columns as one rank alone would."""
+    """`ShardedOps` for stepwise policies: a rank rounds its columns as one rank alone would."""

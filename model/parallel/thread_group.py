@@ -24,7 +24,9 @@ class _Exchange:
     def __init__(self, size: int, timeout: float) -> None:
         self.timeout = timeout
         self.turns: list[queue.SimpleQueue[None]] = [queue.SimpleQueue() for _ in range(size)]
-        self.slots = [[(0, torch.empty(0))] * size for _ in range(2)]  # with the step's number
+        self.slots = [
+            [(0, torch.empty(0, dtype=torch.float32, device="cpu"))] * size for _ in range(2)
+        ]  # with the step's number
         self.ended = False
         self.failed = False
 

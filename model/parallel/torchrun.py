@@ -15,6 +15,7 @@ TIMEOUT = timedelta(minutes=5)
 
 
 def launched_by_torchrun() -> bool:
+    """Returns whether torchrun started this process."""
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
 
 

@@ -23,7 +23,7 @@ _LARGEST_BASE = 1e300
 
 @dataclass(frozen=True)
 class Frequencies:
-    """What a rotary table is made from.
+    """The frequencies and the factor that a rotary table is made from.
 
     Attributes:
         inv_freq: Radians a position, d_head / 2 of them.
@@ -55,7 +55,7 @@ class RopeScaling(Protocol):
 def rotary_frequencies(
     theta: float, d_head: int, scaling: RopeScaling | None, n_positions: int = 0
 ) -> Frequencies:
-    """Those of a layer; `n_positions` matters only to a scaling that follows the length.
+    """Returns a layer's frequencies; `n_positions` matters only if the scaling follows the length.
 
     Raises ConfigError where parameters do not fit theta or d_head.
     """
@@ -155,7 +155,7 @@ class Yarn:
         return Frequencies(tuple(scaled), self.magnitude())
 
     def ramp(self, theta: float, d_head: int) -> tuple[float, float]:
-        """Where the ramp from kept to divided frequencies begins and ends, as indices."""
+        """Returns the indices where the ramp from kept to divided frequencies begins and ends."""
         if theta <= 1.0:
             raise ConfigError(f"rope_theta = {theta}: yarn needs a base above 1")
         low = self._index_of(self.beta_fast, theta, d_head)

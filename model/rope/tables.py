@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ... import _core
-from .scaling import RopeScaling, require_fixed, rotary_frequencies
+from .scaling import Frequencies, RopeScaling, require_fixed, rotary_frequencies
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +51,15 @@ def rope_table(
     Raises ConfigError for a scaling whose frequencies follow the length: it has no one table.
     """
     require_fixed(scaling)
-    found = rotary_frequencies(theta, d_head, scaling)
-    half = d_head // 2
-    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64)
-    cos, sin = torch.empty(n_positions, half), torch.empty(n_positions, half)
-    _core.rope_table(
-        inv_freq.data_ptr(),
-        half,
-        0,
-        n_positions,
-        cos.data_ptr(),
-        sin.data_ptr(),
-        found.attention_factor,
-    )
+    return frequency_table(rotary_frequencies(theta, d_head, scaling), n_positions)
+
+
+@torch.inference_mode(False)  # a table made now serves gradients later
+def frequency_table(found: Frequencies, n_positions: int) -> RopeTable:
+    """The rotary table of frequencies and an attention factor."""
+    half = len(found.inv_freq)
+    inv_freq = torch.tensor(found.inv_freq, dtype=torch.float64, device="cpu")
+    shape = (n_positions, half)
+    cos, sin = (torch.empty(shape, dtype=torch.float32, device="cpu") for _ in range(2))
+    _core.rope_table(inv_freq, half, 0, n_positions, cos, sin, found.attention_factor)
     return RopeTable(cos, sin)

@@ -1,1 +1,1 @@
-"""What runs blocks that nobody watches: one by one, fused in one call, or spread over ranks."""
+"""Runs the blocks that nobody watches: one by one, fused in one call, or spread over ranks."""

@@ -67,25 +67,24 @@ class FusedRunner:
         resid_Td = resid_Td.contiguous()
         out_Td = empty(resid_Td.shape, resid_Td.dtype)
         page_table = run.cache.layer(start).page_table
-        rotaries = self._rotary_of[start:stop]
-        rotary = {i: self._rotary(i, batch.n_keys) for i in set(rotaries)}
         self._in_core.run(
             start,
             stop,
-            resid_Td.data_ptr(),
-            out_Td.data_ptr(),
+            resid_Td,
+            out_Td,
             out_Td.numel(),
             DTYPE_CODES[resid_Td.dtype],
             DTYPE_CODES[dtype],
-            batch.positions_T.data_ptr(),
-            batch.starts_B1.data_ptr(),
-            batch.past_B.data_ptr(),
+            batch.positions_T,
+            batch.starts_B1,
+            batch.past_B,
             batch.size,
-            page_table.data_ptr(),
+            page_table,
             page_table.shape[1],
-            run.cache.addresses(start, stop),
-            [rotary[i] for i in rotaries],
-            [(_TAP_INDEX[name], tap.data_ptr()) for name, tap in taps.items()],
+            run.cache.pages(),
+            [self._table(i, batch.n_keys) for i in range(len(self._rotaries))],
+            self._rotary_of,
+            [(_TAP_INDEX[name], tap) for name, tap in taps.items()],
             batch.n_keys,
         )
         for name, tap in taps.items():
@@ -96,11 +95,11 @@ class FusedRunner:
                 run.capture(full_name, tap)
         return out_Td
 
-    def _rotary(self, index: int, n_positions: int) -> tuple[int, int, int]:
-        """Addresses of cos and sin, and how many positions they hold."""
+    def _table(self, index: int, n_positions: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """cos, sin, and how many positions they hold."""
         theta, scaling = self._rotaries[index]
         table = self._rope.upto(theta, self._config.d_head, n_positions, scaling)
-        return table.cos.data_ptr(), table.sin.data_ptr(), table.n_positions
+        return table.cos, table.sin, table.n_positions
 
     def _taps(
         self, layer: int, resid_dtype: torch.dtype, dtype: torch.dtype, run: Run
@@ -138,14 +137,13 @@ def _tap_shape(config: ModelConfig, name: str, n_keys: int) -> tuple[int, ...]:
     return (1,) if name.endswith("hook_scale") else (config.d_model,)
 
 
-def _norm(norm: RMSNorm | None) -> int:
-    return 0 if norm is None else norm.weight.data_ptr()
+def _norm(norm: RMSNorm | None) -> torch.Tensor | None:
+    return None if norm is None else norm.weight
 
 
-def _projection(linear: Linear) -> tuple[int, int, int, int, int]:
+def _projection(linear: Linear) -> tuple[torch.Tensor, int, int, int, torch.Tensor | None]:
     weight = linear.weight
-    bias = 0 if linear.bias is None else linear.bias.data_ptr()
-    return weight.ptr, weight.format, weight.n, weight.k, bias
+    return weight.data, weight.format, weight.n, weight.k, linear.bias
 
 
 def _add(core: Any, block: Block) -> None:

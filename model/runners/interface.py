@@ -1,4 +1,4 @@
-"""How blocks that nobody watches are run."""
+"""The interface of runners, which run the blocks that nobody watches."""
 
 from __future__ import annotations
 

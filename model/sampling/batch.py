@@ -89,7 +89,7 @@ class Batch:
         return cls(every, rows, temperature, prompts, outputs)
 
     def digests(self, *options: object) -> npt.NDArray[np.uint64]:
-        """What ranks compare: of the parameters, of the counters, and of the rest."""
+        """Returns the digests that ranks compare: of the parameters, the counters, and the rest."""
         texts = {id(p): repr(p) for p in self.params}
         described = [texts[id(p)] for p in self.params]
         parts = (

@@ -1,4 +1,4 @@
-"""What a choice can be checked and replayed by, equal for every shard count and path."""
+"""Certificates that check and replay a choice, equal for every shard count and path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .typical import TypicalSet
 
 @dataclass(frozen=True)
 class Certificate:
-    """What proves a row's choice; masses are integers in units of 2^-44 of the best token's weight.
+    """Proves a row's choice; masses are integers in units of 2^-44 of the best token's weight.
 
     Attributes:
         x_max: The best logit after temperature.

@@ -34,19 +34,14 @@ def edit_row(row_V: torch.Tensor, first_id: int, batch: Batch, b: int) -> None:
     seen_ids = _int64(sorted(seen))
     output_counts = np.array([counts[i] for i in sorted(seen)], dtype=np.uint32)
     _core.sampling_edit(
-        row_V.data_ptr(), len(row_V), first_id,
-        (0, 0) if allowed is None else (_address_or_one(allowed), len(allowed)),
-        (bias_ids.ctypes.data, bias.ctypes.data, len(bias)),
-        (banned.ctypes.data, len(banned)),
-        (seen_ids.ctypes.data, output_counts.ctypes.data, len(seen_ids)),
+        row_V, len(row_V), first_id,
+        (allowed, 0 if allowed is None else len(allowed)),
+        (bias_ids, bias, len(bias)),
+        (banned, len(banned)),
+        (seen_ids, output_counts, len(seen_ids)),
         (p.repetition_penalty, p.frequency_penalty, p.presence_penalty),
     )  # fmt: skip
 
 
 def _int64(ids: object) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(ids, dtype=np.int64)
-
-
-def _address_or_one(array: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
-    """Not null even where the list is empty: an empty list allows nothing."""
-    return array.ctypes.data or 1

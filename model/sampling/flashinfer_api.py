@@ -23,7 +23,7 @@ _PROBABILITY_BITS = 44
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Where the noise of a batch comes from.
+    """The source of a batch's noise.
 
     Attributes:
         seed: One for all rows, or one a row.
@@ -102,7 +102,7 @@ def top_p_renorm_probs(probs: torch.Tensor, top_p: PerRow) -> torch.Tensor:
     The nucleus is decided in integers: probabilities are rounded to multiples of 2^-44.
     """
     renormed = torch.zeros_like(probs)
-    shares = torch.tensor(_per_row(top_p, len(probs)), dtype=torch.float32)
+    shares = torch.tensor(_per_row(top_p, len(probs)), dtype=torch.float32, device="cpu")
     for row, out, share in zip(probs, renormed, shares.tolist(), strict=True):
         order = torch.sort(row, descending=True, stable=True).indices
         weights = torch.round(row[order].double() * 2.0**_PROBABILITY_BITS).to(torch.int64)
@@ -116,7 +116,7 @@ def top_p_renorm_probs(probs: torch.Tensor, top_p: PerRow) -> torch.Tensor:
 
 def softmax(logits: torch.Tensor, temperature: PerRow = 1.0) -> torch.Tensor:
     """Softmax of logits / temperature, fp32, by the numerics of docs/numerics.md."""
-    scale = torch.tensor(_per_row(temperature, len(logits)), dtype=torch.float32)
+    scale = torch.tensor(_per_row(temperature, len(logits)), dtype=torch.float32, device="cpu")
     return _softmax(logits.float() / scale[:, None])
 
 

@@ -1,4 +1,4 @@
-"""Who exchanges messages: the ranks of a torch.distributed group, or N shards of one process.
+"""Groups that exchange messages: ranks of torch.distributed, or N shards of one process.
 
 A rank of the sampler is a generator (rounds.py) that yields the bytes it sends in a round and is
 resumed with everyone's, in rank order; all ranks send equally many.

@@ -1,4 +1,4 @@
-"""What a request asks of the sampler."""
+"""The parameters of a request to the sampler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GREEDY_BELOW = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the next token of one request is chosen. The order is vLLM's: mask, bias, stop ids,
+    """The rules for the next token of one request. The order is vLLM's: mask, bias, stop ids,
     penalties, temperature, min-p, top-k, top-p; then typical_p, which Hugging Face has last, too.
 
     Attributes:

@@ -13,7 +13,7 @@ from .shard import I64, U32, U64, Bools, Shard
 
 @dataclass(frozen=True)
 class Kept:
-    """What a row keeps: every token with larger order bits, and the first of those with equal ones.
+    """The tokens a row keeps: all with larger order bits, and the first of those with equal ones.
 
     Attributes, each [R]:
         order: Order bits of the last kept token.
@@ -33,7 +33,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Located:
-    """Where the last kept token of each row [R] lies.
+    """The place of the last kept token of each row [R].
 
     Attributes:
         prefix: All bits of the order that the levels covered.

@@ -35,7 +35,7 @@ FAILED = -1
 
 @dataclass(frozen=True)
 class Request:
-    """What one rank brings to a batch."""
+    """One rank's part of a batch."""
 
     logits: torch.Tensor
     first_id: int

@@ -22,7 +22,7 @@ Counters = torch.Tensor | Sequence[int]
 
 @dataclass(frozen=True)
 class SampleOutput:
-    """What was chosen.
+    """The chosen tokens, and what was asked for beside them.
 
     Attributes:
         tokens: int64 [B]; -1 where not valid.

@@ -66,7 +66,7 @@ class Shard:
             logits = torch.from_numpy(logits.float().numpy().copy())
             for b in edited:
                 edit_row(logits[b], first_id, batch, b)
-        x = logits if plain else torch.empty(size, n)
+        x = logits if plain else torch.empty(size, n, dtype=torch.float32, device="cpu")
         _prepare(logits, batch.temperature, None if plain else x, maximum, bad)
         return cls(x, first_id, batch.rows.copy()), maximum, bad | bad_raw
 
@@ -75,8 +75,7 @@ class Shard:
     ) -> npt.NDArray[np.void]:
         """The m best scores and their keys [R, m], among keys of at least `thresholds` [R]."""
         best = np.empty((len(indices), m), dtype=SCORED)
-        bound = 0 if thresholds is None else address(thresholds)
-        _core.sampling_perturbed(*self.at(indices), m, bound, address(best), 0)
+        _core.sampling_perturbed(*self.at(indices), m, thresholds, best, None)
         return best
 
     def perturbed_and_mass(
@@ -85,7 +84,7 @@ class Shard:
         """Returns `perturbed` and the slice's sums of weights [R], from one pass."""
         best = np.empty((len(indices), m), dtype=SCORED)
         mass = np.empty(len(indices), dtype=MASS)
-        _core.sampling_perturbed(*self.at(indices), m, 0, address(best), address(mass))
+        _core.sampling_perturbed(*self.at(indices), m, None, best, mass)
         return best, mass
 
     def mass(self, indices: I64) -> npt.NDArray[np.void]:
@@ -93,55 +92,51 @@ class Shard:
         mass = np.empty(len(indices), dtype=MASS)
         best = np.empty(len(indices), dtype=SCORED)
         beyond = np.full(len(indices), _BEYOND_ALL)
-        _core.sampling_perturbed(
-            *self.at(indices), 1, address(beyond), address(best), address(mass)
-        )
+        _core.sampling_perturbed(*self.at(indices), 1, beyond, best, mass)
         return mass
 
     def top(self, indices: I64, k: I64, width: int) -> U64:
         """Keys of the first k[i] kept tokens of each row, descending, padded with 0: [R, width]."""
         keys = np.empty((len(indices), width), dtype=np.uint64)
-        _core.sampling_top(*self.at(indices), address(k), width, address(keys))
+        _core.sampling_top(*self.at(indices), k, width, keys)
         return keys
 
     def choose(self, indices: I64, keys: U64, totals: U64) -> npt.NDArray[np.void]:
         """Filters and chooses from the merged first tokens of each row; sorts `keys` in place."""
         choices = np.empty(len(indices), dtype=CHOICE)
         _core.sampling_choose(
-            address(self.rows), address(indices), len(indices), address(keys), keys.shape[1],
-            address(totals), address(choices),
+            self.rows, indices, len(indices), keys, keys.shape[1],
+            totals, choices,
         )  # fmt: skip
         return choices
 
     def before(self, indices: I64, keys: U64) -> tuple[U64, U32]:
         """Mass and count of kept tokens ahead of each key, [R, C] like `keys`; no key is 0."""
         mass, count = np.empty(keys.shape, np.uint64), np.empty(keys.shape, np.uint32)
-        _core.sampling_before(
-            *self.at(indices), address(keys), keys.shape[1], address(mass), address(count)
-        )
+        _core.sampling_before(*self.at(indices), keys, keys.shape[1], mass, count)
         return mass, count
 
     def histogram(self, indices: I64, prefix: U32, shift: int) -> tuple[U64, U32]:
         """Mass and count of kept tokens by the 8 order bits at `shift`: [R, 256]."""
         mass = np.empty((len(indices), 256), dtype=np.uint64)
         count = np.empty((len(indices), 256), dtype=np.uint32)
-        _core.sampling_histogram(
-            *self.at(indices), address(prefix), shift, address(mass), address(count)
-        )
+        _core.sampling_histogram(*self.at(indices), prefix, shift, mass, count)
         return mass, count
 
     def nth_tie(self, indices: I64, order: U32, nth: I64) -> U32:
         """Ids of the nth token, from 1, with these order bits [R]; 0xffffffff where nth is 0."""
         ids = np.empty(len(indices), dtype=np.uint32)
-        _core.sampling_nth_tie(*self.at(indices), address(order), address(nth), address(ids))
+        _core.sampling_nth_tie(*self.at(indices), order, nth, ids)
         return ids
 
-    def at(self, indices: I64) -> tuple[int, int, int, int, int, int, int]:
+    def at(
+        self, indices: I64
+    ) -> tuple[torch.Tensor, int, int, int, npt.NDArray[np.void], I64, int]:
         """Rows R of this slice, as kernels take them."""
         assert self.rows.dtype == ROW
         return (
-            self.x.data_ptr(), self.x.shape[1], self.x.stride(0), self.first_id,
-            address(self.rows), address(indices), len(indices),
+            self.x, self.x.shape[1], self.x.stride(0), self.first_id,
+            self.rows, indices, len(indices),
         )  # fmt: skip
 
 
@@ -150,7 +145,7 @@ def logprobs(keys: U64, x_max: npt.NDArray[np.float32], totals: U64) -> npt.NDAr
     out = np.empty(keys.shape, dtype=np.float32)
     keys, totals = np.ascontiguousarray(keys), np.ascontiguousarray(totals)
     x_max = np.ascontiguousarray(x_max)
-    _core.sampling_logprobs(address(keys), address(x_max), address(totals), keys.size, address(out))
+    _core.sampling_logprobs(keys, x_max, totals, keys.size, out)
     return out
 
 
@@ -192,12 +187,6 @@ def _prepare(
 ) -> None:
     size, n = logits.shape
     _core.sampling_prepare(
-        logits.data_ptr(), LOGIT_TYPES[logits.dtype], size, n, logits.stride(0),
-        address(temperature), 0 if x is None else x.data_ptr(), address(maximum), address(bad),
+        logits, LOGIT_TYPES[logits.dtype], size, n, logits.stride(0),
+        temperature, x, maximum, bad,
     )  # fmt: skip
-
-
-def address(array: npt.NDArray[np.generic]) -> int:
-    """Where a kernel finds the array."""
-    assert array.flags.c_contiguous
-    return array.ctypes.data

@@ -13,7 +13,7 @@ import torch
 from ... import _core
 from .groups import Rounds
 from .radix import Located, locate
-from .shard import I64, U32, U64, Shard, address
+from .shard import I64, U32, U64, Shard
 
 SUMS = np.dtype([("mass", "<u8"), ("low", "<u8"), ("high", "<u8")])
 """`TypicalSums` of csrc/cpu/typical.h."""
@@ -24,7 +24,7 @@ _SHIFTS = tuple(range(48, -1, -8))
 
 @dataclass(frozen=True)
 class TypicalSet:
-    """Which of the tokens that min-p, top-k and top-p kept are typical; of one row.
+    """The typical tokens among those that min-p, top-k and top-p kept, of one row.
 
     A token's gap is (x_max - x) * 2^27, the difference rounded to fp32 and the product to an
     integer; its distance is that from the centre.
@@ -39,9 +39,9 @@ class TypicalSet:
     last_id: int
 
     def holds(self, x: torch.Tensor, x_max: float) -> torch.Tensor:
-        """Which logits x [V] lie within, whatever the filters before kept; bool [V]."""
+        """Returns which logits of x [V] are typical, whatever earlier filters kept; bool [V]."""
         gaps_V = (x_max - x).double().mul(2.0**27).round()
-        distances_V, ids_V = (gaps_V - self.centre).abs(), torch.arange(len(x))
+        distances_V, ids_V = (gaps_V - self.centre).abs(), torch.arange(len(x), device="cpu")
         ties_V = (distances_V == self.distance) & (ids_V <= self.last_id)
         return (distances_V < self.distance) | ties_V
 
@@ -54,7 +54,7 @@ def typical_set(centre: int, key: int) -> TypicalSet:
 
 @dataclass(frozen=True)
 class TypicalShard:
-    """What a rank kept before typical_p, of R rows.
+    """The tokens that a rank kept before typical_p, of R rows.
 
     Attributes:
         kept: Their logits, -inf where not kept.
@@ -69,8 +69,8 @@ class TypicalShard:
         mass, count = np.empty(keys.shape, np.uint64), np.empty(keys.shape, np.uint32)
         centres = self.centres[indices]
         _core.typical_before(
-            *self.kept.at(indices), address(centres), address(keys), keys.shape[1], address(mass),
-            address(count),
+            *self.kept.at(indices), centres, keys, keys.shape[1], mass,
+            count,
         )  # fmt: skip
         return mass, count
 
@@ -80,30 +80,30 @@ class TypicalShard:
         count = np.empty((len(indices), 256), dtype=np.uint32)
         centres = self.centres[indices]
         _core.typical_histogram(
-            *self.kept.at(indices), address(centres), address(prefix), shift, address(mass),
-            address(count),
+            *self.kept.at(indices), centres, prefix, shift, mass,
+            count,
         )  # fmt: skip
         return mass, count
 
     def until(self, indices: I64, last: U64) -> Shard:
         """Rows [R] without what is behind the typical keys `last` [R]."""
-        x = torch.empty(len(indices), self.kept.x.shape[1])
+        x = torch.empty(len(indices), self.kept.x.shape[1], dtype=torch.float32, device="cpu")
         centres = self.centres[indices]
-        _core.typical_keep(*self.kept.at(indices), address(centres), address(last), x.data_ptr())
+        _core.typical_keep(*self.kept.at(indices), centres, last, x)
         return Shard(x, self.kept.first_id, np.ascontiguousarray(self.kept.rows[indices]))
 
 
 def kept_rows(shard: Shard, rows: I64, thresholds: U64) -> Shard:
     """Rows R of a shard without order keys below `thresholds` [R] and without what min-p drops."""
-    x = torch.empty(len(rows), shard.x.shape[1])
-    _core.typical_mask(*shard.at(rows), address(thresholds), x.data_ptr())
+    x = torch.empty(len(rows), shard.x.shape[1], dtype=torch.float32, device="cpu")
+    _core.typical_mask(*shard.at(rows), thresholds, x)
     return Shard(x, shard.first_id, np.ascontiguousarray(shard.rows[rows]))
 
 
 def sums(kept: Shard, indices: I64) -> npt.NDArray[np.void]:
     """Mass and sum of weight * gap here [R]."""
     found = np.empty(len(indices), dtype=SUMS)
-    _core.typical_sums(*kept.at(indices), address(found))
+    _core.typical_sums(*kept.at(indices), found)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Where weights come from: an alias, a GGUF file, a Hugging Face directory, the hub, or memory."""
+"""Sources of weights: an alias, a GGUF file, a Hugging Face directory, the hub, or memory."""
 
 from .alias import ALIASES, cached_path, fetch
 from .resolve import locate, open_checkpoint

@@ -73,12 +73,12 @@ class GGUFReader:
 
 
 def rotate_half_rows(n_rows: int, n_heads: int) -> torch.Tensor:
-    """Where each row of a rotate-half q or k stands in a llama.cpp file, int64 [n_rows].
+    """Returns the place of each rotate-half row of q or k in a llama.cpp file, int64 [n_rows].
 
     llama.cpp's converter interleaves a head's two halves (rows 0, h/2, 1, h/2 + 1, ...) so that
     the pairs RoPE turns are neighbours. Rows of quantised blocks move as bytes.
     """
-    pairs = torch.arange(n_rows).view(n_heads, -1, 2)
+    pairs = torch.arange(n_rows, device="cpu").view(n_heads, -1, 2)
     return pairs.transpose(1, 2).reshape(-1)
 
 

@@ -117,7 +117,7 @@ def read_header(path: Path) -> GGUFFile:
 def read_tensor(info: TensorInfo) -> StoredMatrix:
     """Reads one tensor of at most two dimensions (a vector as one row) without mapping the file."""
     n, k = (1, *info.shape)[-2:]
-    raw = torch.empty(info.n_bytes, dtype=torch.uint8)
+    raw = torch.empty(info.n_bytes, dtype=torch.uint8, device="cpu")
     buffer = memoryview(raw.numpy().data)
     with info.path.open("rb", buffering=0) as file:
         file.seek(info.offset)

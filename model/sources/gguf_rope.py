@@ -33,7 +33,7 @@ DIVISORS = (ROPE_FREQS, LONG, SHORT)
 def rope_scaling(
     prefix: str, values: Mapping[str, Any], divisors: Mapping[str, tuple[float, ...]]
 ) -> RopeScaling | None:
-    """What the file asks for.
+    """Returns the scaling that the file asks for.
 
     Args:
         prefix: The architecture's, for messages.

@@ -21,7 +21,7 @@ from .sentencepiece_bpe import CONTROL, USER_DEFINED, WAY_OUT, sentencepiece_bpe
 
 @dataclass(frozen=True, kw_only=True)
 class PreTokenizer:
-    """How a byte-level BPE splits text before merging.
+    """The rule by which a byte-level BPE splits text before merging.
 
     Attributes:
         split: A regular expression of the pieces; None is GPT-2's, built into ByteLevel.

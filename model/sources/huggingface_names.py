@@ -1,4 +1,4 @@
-"""Which stored tensor is which, where a Hugging Face checkpoint leaves room.
+"""Tells stored tensors apart where a Hugging Face checkpoint leaves room.
 
 Wrappers of a model put names of their own before its tensors' names, a checkpoint of the base model
 lacks the `model.` prefix, and tied weights may be stored under either name or, with values that

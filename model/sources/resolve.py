@@ -1,4 +1,4 @@
-"""What a user names, or has in memory -> Checkpoint."""
+"""Opens what a user names, or has in memory, as a Checkpoint."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Located:
 def locate(
     source: str | Path, *, revision: str | None = None, progress: Progress | None = None
 ) -> Located:
-    """Where a source lies, after fetching it if need be; raises as `open_checkpoint` does.
+    """Returns a source's path, fetched if need be; raises as `open_checkpoint` does.
 
     What is here wins over the hub. `progress` is for aliases: the hub's library has bars of its
     own.

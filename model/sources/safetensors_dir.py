@@ -86,7 +86,7 @@ def weight_files(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where a tensor lies, from its file's header."""
+    """The place of a tensor, from its file's header."""
 
     file: Path
     name: str

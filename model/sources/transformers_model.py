@@ -7,12 +7,16 @@ puts there for the same config.
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -139,8 +143,53 @@ def _require_own_modules(model: Any, name: str) -> None:
                 f"{name}: the forward of {address or 'the model'} was replaced, and what it "
                 "computes is not known; undo that first"
             )
+        _require_own_code(module, address or "the model", name)
     if kinds:
         raise CheckpointError(f"{name}: {next(iter(kinds))} is missing, which its class has")
+
+
+def _require_own_code(module: Any, address: str, name: str) -> None:
+    """Its class's forward, and what that calls by name, are the library's; no hook edits."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if any(not _is_from_library(hook) for hook in hooks):
+        raise CheckpointError(
+            f"{name}: {address} has forward hooks, which may edit what it computes; remove them "
+            "first"
+        )
+    kind = type(module)
+    functions = {f"{kind.__name__}.forward": kind.forward}
+    if kind.__module__.startswith("transformers.models."):
+        functions |= {
+            f"{kind.__module__}.{key}": value
+            for key, value in vars(sys.modules[kind.__module__]).items()
+            if isinstance(value, FunctionType) and value.__module__ not in sys.stdlib_module_names
+        }
+    for key, function in functions.items():
+        if not _is_from_library(function):
+            raise CheckpointError(
+                f"{name}: {key} was replaced by {function.__qualname__} of {function.__module__}, "
+                f"and what {address} computes with it is not known; undo that first"
+            )
+
+
+def _is_from_library(function: Any) -> bool:
+    """Whether a function and those that it wraps are code of torch's, transformers' or
+    accelerate's."""
+    while True:
+        function = getattr(function, "__func__", getattr(function, "func", function))
+        code = getattr(function, "__code__", None)
+        if code is not None and not code.co_filename.startswith(_library_folders()):
+            return False
+        inner = getattr(function, "__wrapped__", None)
+        if inner is None:
+            return code is not None
+        function = inner
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    found = (find_spec(library) for library in ("torch", "transformers", "accelerate", "kernels"))
+    return tuple(f"{Path(spec.origin).parent}{os.sep}" for spec in found if spec and spec.origin)
 
 
 def _require_readable(tensors: Mapping[str, torch.Tensor], name: str) -> None:

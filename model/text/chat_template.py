@@ -37,7 +37,7 @@ class ChatTemplateError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What rendering a conversation may take.
+    """Limits on the time and memory of rendering a conversation.
 
     Attributes:
         cpu_seconds: Of the renderer's own time, so a busy machine makes no difference.

@@ -75,7 +75,7 @@ class TextInterface:
         mode: Literal["first", "last"] = "first",
         prepend_bos: bool | None = None,
     ) -> int:
-        """Where a token stands in a text, or in ids [P] or [1, P].
+        """Returns the position of a token in a text, or in ids [P] or [1, P].
 
         Raises ValueError if it does not, and for more rows than one.
         """

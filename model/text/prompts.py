@@ -59,10 +59,10 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
     if extremes:
         raise ValueError(f"tokens: id {extremes[0]} is not in any vocabulary")
     width = max(map(len, rows))
-    tokens_BP = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    mask_BP = torch.zeros(len(rows), width, dtype=torch.int64)
+    tokens_BP = torch.full((len(rows), width), pad_id, dtype=torch.int64, device="cpu")
+    mask_BP = torch.zeros(len(rows), width, dtype=torch.int64, device="cpu")
     for b, row in enumerate(rows):
-        tokens_BP[b, width - len(row) :] = torch.tensor(row, dtype=torch.int64)
+        tokens_BP[b, width - len(row) :] = torch.tensor(row, dtype=torch.int64, device="cpu")
         mask_BP[b, width - len(row) :] = 1
     return tokens_BP, mask_BP
 
@@ -112,7 +112,7 @@ def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
 
 
 def padding_id(tokenizer: Tokenizer | None) -> int:
-    """What fills up a batch; any id does, since padding never reaches the model."""
+    """Returns the id that fills up a batch; any id does, since padding never reaches the model."""
     if tokenizer is None:
         return 0
     candidates = (tokenizer.pad_id, *tokenizer.eos_ids, 0)

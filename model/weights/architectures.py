@@ -179,12 +179,12 @@ def by_gguf_name(name: object) -> Architecture:
 
 
 def huggingface_name(name: str, config: ModelConfig) -> str:
-    """What a Hugging Face checkpoint calls a canonical tensor."""
+    """Returns a canonical tensor's name in a Hugging Face checkpoint."""
     return _source_name(name, config, 0, "model.layers.{}.")
 
 
 def gguf_name(name: str, config: ModelConfig) -> str:
-    """What a GGUF file calls a canonical tensor."""
+    """Returns a canonical tensor's name in a GGUF file."""
     return _source_name(name, config, 1, "blk.{}.")
 
 

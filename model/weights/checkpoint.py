@@ -22,7 +22,7 @@ class CheckpointError(ValueError):
 
 
 class Format(IntEnum):
-    """How a matrix is stored. Up to Q4_1 the numbers are those of `bitlens._core`, whose kernels
+    """The format of a stored matrix. Up to Q4_1 the numbers are `bitlens._core`'s, whose kernels
     read these; the others, further block formats of GGUF, are widened when they are packed.
     """
 
@@ -66,7 +66,7 @@ DENSE_DTYPES = {
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How a quantised row is cut into blocks.
+    """The blocks that a quantised row is cut into.
 
     Attributes:
         weights: Consecutive elements of the row in a block.
@@ -150,7 +150,7 @@ class StoredMatrix:
         """
         if self.format in DENSE_DTYPES:
             return self.data.to(torch.float32)
-        w = torch.empty(self.n, self.k)
+        w = torch.empty(self.n, self.k, dtype=torch.float32, device="cpu")
         for start, rows in self.chunks():
             w[start : start + len(rows)] = rows
         return w
@@ -170,7 +170,7 @@ class StoredMatrix:
         if self.format in DENSE_DTYPES:
             return data.to(torch.float32)
         if not len(data):
-            return torch.empty(0, self.k)
+            return torch.empty(0, self.k, dtype=torch.float32, device="cpu")
         if not self.format.in_kernels:
             return dequantize_blocks(self.format.name, data)
         blocks = self._blocks(data)
@@ -207,7 +207,7 @@ def _half(blocks: torch.Tensor, at: int) -> torch.Tensor:
 
 def _nibbles(packed: torch.Tensor) -> torch.Tensor:
     """uint8 [..., 16] -> fp32 [..., 32]: the low nibbles are the block's first half."""
-    w = torch.empty(*packed.shape[:-1], 32, dtype=torch.float32)
+    w = torch.empty(*packed.shape[:-1], 32, dtype=torch.float32, device="cpu")
     w[..., :16] = packed & 15
     w[..., 16:] = packed >> 4
     return w

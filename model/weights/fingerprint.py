@@ -1,4 +1,4 @@
-"""What a model is, in one digest."""
+"""The identity of a model, in one digest."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..contract import PrecisionContract
-from ..formats import FORMATS, FP32, FP64, Format, Rounding, round_to
+from ..formats import FORMATS, FP32, FP64, Format, Overflow, Rounding, round_to
 from .interface import Arithmetic
 from .orders import dot_in_order, sum_in_order
 
@@ -22,14 +22,17 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Execution:
-    """How an implementation really computes: what a contract says, unless a fault bends it.
+    """The rules an implementation really follows: its contract's, unless a fault bends them.
 
     Attributes:
         rounding: Of casts to storage and output.
         via: A format that casts round to first.
         operands: A format that the operands of dot products are rounded to first.
         fused: Sums of products are chains of fused multiply-adds.
+        wide_sums: A sum stays in the accumulator's format until the step that uses it rounds, as in
+            a kernel that divides by n before it stores a mean.
         flush: Subnormals of compute and storage become zeros, coming in and going out.
+        overflow: What casts make of values past a format's largest number; None: as hardware.
     """
 
     compute: Format
@@ -43,7 +46,9 @@ class Execution:
     via: Format | None = None
     operands: Format | None = None
     fused: bool = False
+    wide_sums: bool = False
     flush: bool = False
+    overflow: Overflow | None = None
 
     @classmethod
     def of(cls, contract: PrecisionContract) -> Execution:
@@ -59,7 +64,12 @@ class Execution:
             casts=frozenset(contract.casts),
             order=contract.order,
             operands=compute if rounds_inputs else None,
+            overflow=contract.overflow,
         )
+
+    def overflow_in(self, fmt: Format) -> Overflow:
+        """What a cast to `fmt` makes of values past its largest number."""
+        return self.overflow or fmt.overflow
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,11 @@ class Emulation(Arithmetic[Tensor]):
             return v
         target = e.output if point == "output" else e.storage
         if target.precision >= self.work.precision and not e.flush:
-            return round_to(v, target)
+            return round_to(v, target, overflow=e.overflow_in(target))
         if e.via is not None:
             v = round_to(v, e.via)
-        return round_to(v, target, e.rounding, flush_subnormals=e.flush)
+        past = e.overflow_in(target)
+        return round_to(v, target, e.rounding, flush_subnormals=e.flush, overflow=past)
 
     def in_format(self, name: str) -> Emulation:
         assert name == "angles", name
@@ -156,11 +167,13 @@ class Emulation(Arithmetic[Tensor]):
 
     def shifted(self, v: Tensor) -> tuple[Tensor, Tensor]:
         maximum = v.amax(-1, keepdim=True)
+        maximum = maximum.masked_fill(maximum == -torch.inf, 0.0)
         return self._rounded(v - maximum), maximum
 
     def sum(self, v: Tensor, *, updates: int = 0, rescaled: bool = False) -> Tensor:
         e = self.execution
-        return self._rounded(sum_in_order(v, e.order, e.accumulate, flush=e.flush))
+        total = sum_in_order(v, e.order, e.accumulate, flush=e.flush)
+        return total if e.wide_sums else self._rounded(total)
 
     def dot(
         self,
@@ -173,7 +186,8 @@ class Emulation(Arithmetic[Tensor]):
     ) -> Tensor:
         e = self.execution
         if e.operands is not None:
-            a, b = round_to(a, e.operands), round_to(b, e.operands)
+            past = e.overflow_in(e.operands)
+            a, b = (round_to(x, e.operands, overflow=past) for x in (a, b))
         total = self._rounded(
             dot_in_order(a, b, e.order, self.work, e.accumulate, fused=e.fused, flush=e.flush)
         )

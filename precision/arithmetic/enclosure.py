@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..contract import PrecisionContract, depth
-from ..formats import FORMATS, FP32, Format, round_to
+from ..formats import FORMATS, FP32, Format, overflows, round_to
 from . import interval
 from .exact import ExactArithmetic, Shared
 from .interval import Interval
@@ -62,9 +62,16 @@ class EnclosureArithmetic(ExactArithmetic):
             return Interval((v.lo - error).clamp(min=0.0), v.hi + error)
         return self._cast_to(v, self.storage)
 
-    def output(self, v: Interval) -> Interval:
-        """The last rounding."""
-        return self._cast_to(v, self.contract.output_format)
+    def output(self, v: Interval) -> tuple[Interval, Tensor]:
+        """The last rounding: the numbers permitted (lo > hi for none), and where NaN is, too."""
+        fmt = self.contract.output_format
+        if self.contract.overflow_in(fmt) != "nan":
+            return self._cast_to(v, fmt), torch.zeros_like(v.lo, dtype=torch.bool)
+        over_lo, over_hi = overflows(v.lo, fmt), overflows(v.hi, fmt)
+        none = (over_lo & (v.lo > 0)) | (over_hi & (v.hi < 0))
+        inside = self._flushed(v.map(lambda end: round_to(end, fmt, overflow="saturate")), fmt)
+        lo, hi = inside.lo.masked_fill(none, torch.inf), inside.hi.masked_fill(none, -torch.inf)
+        return Interval(lo, hi), over_lo | over_hi
 
     def in_format(self, name: str) -> EnclosureArithmetic:
         assert name == "angles", name
@@ -112,7 +119,7 @@ class EnclosureArithmetic(ExactArithmetic):
         rescaled: bool = False,
     ) -> Interval:
         if "inputs" in self.contract.casts:
-            a, b = (v.map(lambda end: nearest(end, self.compute)) for v in (a, b))
+            a, b = (v.map(lambda end: self._cast_end(end, self.compute)) for v in (a, b))
         if self._any_order:
             return self._reduced(self._dot_of(a, b, bias), updates=updates, rescaled=rescaled)
         if self.contract.order == "sequential":
@@ -131,7 +138,11 @@ class EnclosureArithmetic(ExactArithmetic):
         return Interval(deviation.lo - error, deviation.hi + error)
 
     def _cast_to(self, v: Interval, fmt: Format) -> Interval:
-        return self._flushed(v.map(lambda end: nearest(end, fmt)), fmt)
+        return self._flushed(v.map(lambda end: self._cast_end(end, fmt)), fmt)
+
+    def _cast_end(self, end: Tensor, fmt: Format) -> Tensor:
+        past = self.contract.overflow_in(fmt)
+        return nearest(end, fmt) if past == "inf" else round_to(end, fmt, overflow=past)
 
     def _flushed(self, v: Interval, fmt: Format) -> Interval:
         """With 0 for any subnormal inside, where the contract lets them go."""
@@ -192,13 +203,20 @@ class EnclosureArithmetic(ExactArithmetic):
             if not forms_products:
                 error = error.masked_fill(exact, 0.0)
         total = interval.widened(r.total, error)
-        return self._rounded(self._overflowed(total, r, error))
+        merged = bool(updates) and any_order
+        return self._rounded(self._overflowed(total, r, error, merged=merged))
 
-    def _overflowed(self, total: Interval, r: Reduction, error: Tensor) -> Interval:
-        """Where a partial sum may leave the accumulator: infinite, or with both signs no claim."""
+    def _overflowed(
+        self, total: Interval, r: Reduction, error: Tensor, *, merged: bool
+    ) -> Interval:
+        """Where a partial sum may leave the accumulator: infinite, or with both signs no claim.
+
+        Nor where partial results may be `merged` by a formula, in which infinity meets 0 (Chan,
+        Golub and LeVeque 1983).
+        """
         lo = torch.where(r.nonnegative, total.lo.clamp(min=0.0), total.lo)
-        over = r.magnitude + error > self.accumulate.largest
-        mixed = over & ~r.nonnegative
+        over = (r.magnitude + error > self.accumulate.largest) & (r.nonzero > 1)
+        mixed = over if merged else over & ~r.nonnegative
         hi = total.hi.masked_fill(over, torch.inf)
         return Interval(lo.masked_fill(mixed, torch.nan), hi.masked_fill(mixed, torch.nan))
 

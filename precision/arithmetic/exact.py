@@ -95,7 +95,9 @@ class ExactArithmetic(Arithmetic[Interval]):
         )
 
     def log(self, v: Interval) -> Interval:
-        return self._function(interval.increasing(v, torch.log, 1.0, 0.0), v, at=1.0)
+        result = interval.increasing(v, torch.log, 1.0, 0.0)
+        zero = v.hi == 0  # the logarithm of exactly 0
+        return self._function(result.map(lambda end: end.masked_fill(zero, -torch.inf)), v, at=1.0)
 
     def tanh(self, v: Interval) -> Interval:
         return self._clamped(interval.increasing(v, torch.tanh, 0.0, 0.0), v)
@@ -124,7 +126,7 @@ class ExactArithmetic(Arithmetic[Interval]):
         return self._function(inside, argument)
 
     def shifted(self, v: Interval) -> tuple[Interval, Interval]:
-        maximum = v.map(lambda end: end.amax(-1, keepdim=True))
+        maximum = v.map(_finite_maximum)
         difference = self.add(v, interval.neg(maximum))
         return Interval(difference.lo, difference.hi.clamp(max=0.0)), maximum
 
@@ -160,3 +162,8 @@ class ExactArithmetic(Arithmetic[Interval]):
 
     def _reduced(self, r: Reduction, *, updates: int, rescaled: bool) -> Interval:
         return r.total
+
+
+def _finite_maximum(end: Tensor) -> Tensor:
+    maximum = end.amax(-1, keepdim=True)
+    return maximum.masked_fill(maximum == -torch.inf, 0.0)

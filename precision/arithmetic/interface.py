@@ -1,4 +1,4 @@
-"""What a program of an operation may ask of its numbers.
+"""The arithmetic that a program of an operation may ask of its numbers.
 
 Each operation is written once (programs.py) against this interface; the class that implements it
 decides what the program means: the real value (exact.py), the set of all results that a contract
@@ -109,7 +109,10 @@ class Arithmetic(ABC, Generic[V]):
 
     @abstractmethod
     def shifted(self, v: V) -> tuple[V, V]:
-        """v - max(v) over the last axis, and max(v): no order, no rounding of the maximum."""
+        """v - max(v) over the last axis, and max(v): no order, no rounding of the maximum.
+
+        Where all are -inf the maximum counts as 0, so that their exponentials are 0.
+        """
 
     @abstractmethod
     def sum(self, v: V, *, updates: int = 0, rescaled: bool = False) -> V:

@@ -100,7 +100,7 @@ def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def short(x: Tensor) -> Tensor:
-    """Where x has at most 24 significant bits, in fp32's range: such products are exact in fp64."""
+    """Returns where x has at most 24 significant bits, in fp32's range: products exact in fp64."""
     return x.to(torch.float32).to(torch.float64) == x
 
 

@@ -38,7 +38,7 @@ class Reduction:
     products: tuple[int, float] | None
 
     def is_exact(self, fmt: Format) -> Tensor:
-        """Where every order of adding the terms in `fmt` rounds nothing."""
+        """Returns where every order of adding the terms in `fmt` rounds nothing."""
         return sums_are_exact(self.magnitude, self.grid, fmt)
 
     def rounds_products(self, fmt: Format) -> bool:

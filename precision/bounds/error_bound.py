@@ -46,7 +46,7 @@ def error_bound(
     *,
     failure_probability: float = 1e-6,
 ) -> Tensor:
-    """How far an output that keeps `contract` can lie from the true value: fp64, output's shape.
+    """Bounds the distance to the true value of an output that keeps `contract`: fp64, its shape.
 
     Inputs (by the operation's argument names) are taken as exact. inf where a permitted
     intermediate can overflow; NaN where the true value is. "worst_case" is proven;

@@ -1,4 +1,4 @@
-"""How rounding errors grow with the number of operations a value passes through.
+"""The growth of rounding errors with the number of operations a value passes through.
 
 Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, lemma 3.1 (worst case);
 Higham and Mary, SIAM J. Sci. Comput. 41, 2019, theorem 2.4, with the mean independence that

@@ -17,6 +17,8 @@ def rope_bound(
     x: Tensor,
     positions: Tensor | None,
     theta: float | None,
+    inv_freq: tuple[float, ...] | None,
+    attention_factor: float | None,
     cos: Tensor | None,
     sin: Tensor | None,
 ) -> Tensor:
@@ -25,8 +27,9 @@ def rope_bound(
     first, second = x.double()[..., :half].abs(), x.double()[..., half:].abs()
     if cos is None or sin is None:
         assert positions is not None, "checked inputs have positions or tables"
-        assert theta is not None
-        (c, c_error), (s, s_error) = _tables(model, half, positions, theta)
+        angle, angle_error = _angle(model, half, positions, theta, inv_freq)
+        factor = 1.0 if attention_factor is None else attention_factor
+        (c, c_error), (s, s_error) = _tables(model, angle, angle_error, factor)
     else:
         c, s = cos.double().abs(), sin.double().abs()
         c_error = model.cast("tables", c, torch.zeros_like(c))
@@ -38,23 +41,40 @@ def rope_bound(
     return model.cast("output", y, error + model.underflow)
 
 
-def _tables(
-    model: RoundingModel, half: int, positions: Tensor, theta: float
-) -> list[tuple[Tensor, Tensor]]:
-    """|cos| and |sin| with their errors.
-
-    Angles are off in proportion to themselves: in fp32, at position 200,000, by 0.01 rad.
-    """
+def _angle(
+    model: RoundingModel,
+    half: int,
+    positions: Tensor,
+    theta: float | None,
+    inv_freq: tuple[float, ...] | None,
+) -> tuple[Tensor, Tensor]:
+    """Angles with their errors, which are in proportion to them: in fp32, at position 200,000,
+    0.01 rad."""
     angles = model.in_angles()
+    position = positions.double()[..., None]
+    if inv_freq is not None:
+        angle = position * torch.tensor(inv_freq, dtype=torch.float64)
+        return angle, angle * angles.steps(3) + angles.underflow
+    assert theta is not None
     fraction = torch.arange(half, dtype=torch.float64) / half
-    angle = positions.double()[..., None] * theta**-fraction
+    angle = position * theta**-fraction
     exponent = (angles.steps(6) + angles.function) * fraction * math.log(theta)
     relative = exponent.exp() * (1 + angles.function) * (1 + angles.steps(5)) - 1
-    angle_error = angle * relative
+    return angle, angle * relative
+
+
+def _tables(
+    model: RoundingModel, angle: Tensor, angle_error: Tensor, factor: float
+) -> list[tuple[Tensor, Tensor]]:
+    """|cos| and |sin|, times the factor, with their errors."""
+    angles = model.in_angles()
     tables = []
     for table in (angle.cos().abs(), angle.sin().abs()):
         error = angle_error.clamp(max=2.0) + angles.function * (table + angle_error)
         error = error.clamp(max=2.0) + angles.underflow
+        if factor != 1.0:
+            table, error = factor * table, factor * error
+            error = error + angles.steps(2) * (table + error) + angles.underflow
         error = error + model.steps(1) * (table + error) + model.underflow
         tables.append((table, model.cast("tables", table, error)))
     return tables

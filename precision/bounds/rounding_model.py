@@ -74,7 +74,7 @@ class RoundingModel:
         return fmt.smallest_normal if self.may_flush else fmt.smallest_subnormal / 2
 
     def flushed(self, x: Tensor) -> Tensor:
-        """What is lost of |x| (fp64) where an input may be flushed."""
+        """Returns what is lost of |x| (fp64) where an input may be flushed."""
         lost = x.abs() < (self.compute.smallest_normal if self.may_flush else 0.0)
         return x.abs().masked_fill(~lost, 0.0)
 

@@ -1,4 +1,4 @@
-"""Where two runs of a model part: free running, in lockstep, and by exchanging operations."""
+"""Finds where two runs of a model part: free running, in lockstep, by exchanging operations."""
 
 from .difference import Difference, difference
 from .first_divergence import first_divergence

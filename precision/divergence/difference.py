@@ -1,4 +1,4 @@
-"""How far one tensor is from another, as cheaply as a look at every operation allows."""
+"""The distance between two tensors, as cheap as a look at every operation demands."""
 
 from __future__ import annotations
 

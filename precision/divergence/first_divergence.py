@@ -1,4 +1,4 @@
-"""Where two runs of a model part, and which operation is to blame."""
+"""Finds where two runs of a model part, and the operation that is to blame."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 import torch
 
 from ..addresses import Addressable
+from ..meaning import meaning_differences
 from .judge import JudgeChoice
 from .report import Divergence, Mode
 from .side_by_side import common_addresses, run_free, run_lockstep
@@ -50,8 +51,11 @@ def first_divergence(
 
     Raises:
         ValueError: tokens, a mode or an address that cannot be, or models of other shapes.
+        UnobservedError: a model that two plain runs, or watching it, give other logits, or whose
+            operations do not each run once: nothing can be concluded.
     """
     _check(model_b, tokens, mode, judge, replacement, addresses)
+    meaning = meaning_differences(model_a, model_b, tokens)
     common = set(common_addresses(model_a, model_b))
     only_a = tuple(x for x in model_a.op_addresses if x not in common)
     only_b = tuple(x for x in model_b.op_addresses if x not in common)
@@ -59,11 +63,11 @@ def first_divergence(
         rows, token_a, token_b = run_swap(
             model_a, model_b, tokens, position, replacement, addresses
         )
-        return Divergence(
-            mode, tuple(rows), only_a, only_b, position, token_a, token_b, replacement
-        )
+        asked = (position, token_a, token_b, replacement)
+        return Divergence(mode, tuple(rows), only_a, only_b, *asked, meaning=meaning)
     run = run_free if mode == "free" else run_lockstep
-    return Divergence(mode, tuple(run(model_a, model_b, tokens, judge)), only_a, only_b)
+    table = tuple(run(model_a, model_b, tokens, judge))
+    return Divergence(mode, table, only_a, only_b, meaning=meaning)
 
 
 def _check(

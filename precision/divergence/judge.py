@@ -1,4 +1,4 @@
-"""When a difference between two implementations of an operation counts as one."""
+"""Decides whether a difference between two implementations of an operation counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `first_divergence` found, row by row."""
+"""The findings of `first_divergence`, row by row."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .. import notebook
+from ..meaning import MeaningDifference
 from .difference import Difference
 
 Mode = Literal["free", "lockstep", "swap"]
 JudgeName = Literal["bits", "relative", "contract"]
 
 
+_SHOWN = 40
+"""Operations that a notebook shows."""
+
+
 @dataclass(frozen=True)
 class Swap:
-    """What became of model b's token with one operation exchanged.
+    """The effect on model b's token of exchanging one operation.
 
     `margin` is the logit of model a's token minus the highest other one in model b so changed:
     positive where the token is restored.
@@ -78,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs part.
+    """The first operation at which two runs differ.
 
     Attributes:
         mode: How they were run.
@@ -87,6 +93,8 @@ class Divergence:
         position: Whose token is compared (swap).
         token_a, token_b: The most likely tokens there (swap).
         replacement: What stood in for each operation (swap).
+        meaning: Quantities that the models derive otherwise, such as a RoPE base: they compute
+            other functions there, whatever the table says.
     """
 
     mode: Mode
@@ -97,6 +105,7 @@ class Divergence:
     token_a: int | None = None
     token_b: int | None = None
     replacement: str | None = None
+    meaning: tuple[MeaningDifference, ...] = ()
 
     @property
     def first(self) -> str | None:
@@ -148,7 +157,24 @@ class Divergence:
 
     def __str__(self) -> str:
         """The finding, and a line for each operation that differs."""
-        return "\n".join([self._headline(), *_lines(self)])
+        meaning = [f"meaning: {difference}" for difference in self.meaning]
+        return "\n".join([*meaning, self._headline(), *_lines(self)])
+
+    def _repr_html_(self) -> str:
+        """The finding in a notebook, with the operations that differ."""
+        rows: list[tuple[notebook.Cell, ...]] = []
+        for row in self.table:
+            differs = row.exceeds(row.free) or row.exceeds(row.created) or row.swap is not None
+            if differs and len(rows) < _SHOWN:
+                free, created = (None if d is None else d.error for d in (row.free, row.created))
+                rows.append((row.address, free, created, row.amplification, row.violation or ""))
+        columns = ("operation", "free", "created", "gain", "what is wrong")
+        counts = f"{len(rows)} of {len(self.table)} operations shown"
+        return notebook.output(
+            notebook.line(self._headline(), "title"),
+            notebook.line(counts, "soft"),
+            notebook.table(columns, rows, words=(4,)),
+        )
 
     def _headline(self) -> str:
         if self.mode == "swap":

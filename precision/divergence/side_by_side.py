@@ -15,6 +15,7 @@ import torch
 from ..addresses import Addressable, Site
 from .difference import difference, same_bits, worst
 from .judge import JudgeChoice, contract_judge, judge_name, relative_tolerance
+from .plain_run import plain_logits, require_unmoved
 from .report import Row
 from .stream import Step, Stream
 
@@ -22,7 +23,7 @@ Sites = Mapping[str, Site]
 
 
 def common_addresses(a: Addressable, b: Addressable) -> list[str]:
-    """What both have, in b's order. Raises ValueError if that is nothing."""
+    """Returns the addresses that both have, in b's order; raises ValueError if there are none."""
     of_a = set(a.op_addresses)
     common = [address for address in b.op_addresses if address in of_a]
     if not common:
@@ -43,8 +44,12 @@ def run_free(
     sites_a, sites_b = common_sites(a, b)
     judge = contract_judge(choice)
     comparison = _Comparison(sites_a, sites_b, choice)
+    plain_a, plain_b = plain_logits(a, tokens, "model_a"), plain_logits(b, tokens, "model_b")
     with Stream(a, tokens, sites_a, judge) as pass_a, Stream(b, tokens, sites_b, judge) as pass_b:
-        return [comparison.row(x, pass_a.take(x), pass_b.take(x)) for x in sites_b]
+        rows = [comparison.row(x, pass_a.take(x), pass_b.take(x)) for x in sites_b]
+        require_unmoved(plain_a, pass_a.finish(), "model_a")
+        require_unmoved(plain_b, pass_b.finish(), "model_b")
+    return rows
 
 
 def run_lockstep(
@@ -56,6 +61,7 @@ def run_lockstep(
     sites_a, sites_b = common_sites(a, b)
     judge = contract_judge(choice)
     comparison = _Comparison(sites_a, sites_b, choice)
+    plain_a, plain_b = plain_logits(a, tokens, "model_a"), plain_logits(b, tokens, "model_b")
 
     def compare(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
         step_a, free_b = pass_a.take(site.address), pass_b.take(site.address)
@@ -73,6 +79,8 @@ def run_lockstep(
         following(b, sites_b, compare),
     ):
         b(tokens)
+        require_unmoved(plain_a, pass_a.finish(), "model_a")
+        require_unmoved(plain_b, pass_b.finish(), "model_b")
     return [rows[address] for address in sites_b]
 
 

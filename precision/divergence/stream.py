@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..addresses import Addressable, Site
+from ..addresses import Addressable, Site, UnobservedError
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def never(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], y: torch.Te
 
 
 class Stream:
-    """A pass in a thread of its own, which goes on only while its user waits for a step.
+    """A pass in a thread of its own, which goes on only while its user waits for a step. It runs in
+    the context that its user entered it in, with all that `with` blocks have installed there.
 
     At any time one thread computes, so passes neither race nor compete for cores. Held are only
     steps that nobody has taken yet: a few that it runs ahead, since handing over costs more than a
@@ -65,10 +67,11 @@ class Stream:
         self._sites = sites
         self._judge = judge
         self._arrived: dict[str, Step] = {}
+        self._ran: set[str] = set()
         self._go, self._ready = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._ready.acquire()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread()
         self._overrides = ExitStack()
         self._abandoned = False
         self._done = False
@@ -81,6 +84,9 @@ class Stream:
                 visit = partial(self._visit, site)
                 installing.enter_context(self._model.override(address, visit))
             self._overrides = installing.pop_all()
+        # A thread begins with an empty context, in which a model finds no override.
+        run = partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, daemon=True)
         return self
 
     def __exit__(
@@ -98,11 +104,11 @@ class Stream:
     def take(self, address: str) -> Step:
         """The step at an address; runs the pass up to it. Every step can be taken once.
 
-        Raises RuntimeError if the pass ends without it, and whatever the pass itself raises.
+        Raises UnobservedError if the pass ends without it, and whatever the pass itself raises.
         """
         while address not in self._arrived:
             if self._done:
-                raise RuntimeError(f"the pass ended and never ran {address}, or it was taken")
+                raise UnobservedError(f"the pass ended and never ran {address}, or it was taken")
             self._proceed()
         return self._arrived.pop(address)
 
@@ -140,8 +146,9 @@ class Stream:
         # Another pass of the same model, side by side with this one.
         if threading.current_thread() is not self._thread:
             return result
-        if site.address in self._arrived:
-            raise RuntimeError(f"{site.address} ran twice in one pass")
+        if site.address in self._ran:
+            raise UnobservedError(f"{site.address} ran twice in one pass: which one is judged?")
+        self._ran.add(site.address)
         value = site.view(result).detach()
         operands = None if site.operands is None else site.operands(*args, **kwargs)
         violation = self._judge(site, args, kwargs, value)

@@ -11,6 +11,7 @@ import torch
 from ..addresses import Addressable, Site
 from .difference import same_bits
 from .judge import judge_name
+from .plain_run import plain_logits, require_unmoved
 from .report import Row, Swap
 from .side_by_side import common_addresses, common_sites, following
 from .stream import Stream
@@ -32,13 +33,14 @@ def run_swap(
     With "a", the operation is a's, on b's inputs, rounded to b's format; with "upcast", its real
     value on b's inputs, rounded once. Nothing is exchanged where both already choose one token.
     """
-    token_a = _token(a(tokens), position)
-    token_b = _token(b(tokens), position)
+    token_a = _token(plain_logits(a, tokens, "model_a"), position)
+    plain_b = plain_logits(b, tokens, "model_b")
+    token_b = _token(plain_b, position)
     if token_a == token_b:
         return [], token_a, token_b
     addresses = common_addresses(a, b) if replacement == "a" else list(b.op_addresses)
     wanted = addresses if only is None else [x for x in addresses if x in set(only)]
-    found = _exchanged(a, b, tokens, set(wanted)) if replacement == "a" else None
+    found = _exchanged(a, b, tokens, set(wanted), plain_b) if replacement == "a" else None
     rows = []
     for address in wanted:
         site = b.site(address)
@@ -57,7 +59,11 @@ def run_swap(
 
 
 def _exchanged(
-    a: Addressable, b: Addressable, tokens: torch.Tensor, wanted: set[str]
+    a: Addressable,
+    b: Addressable,
+    tokens: torch.Tensor,
+    wanted: set[str],
+    plain_b: torch.Tensor,
 ) -> dict[str, Any]:
     """a's results on b's inputs in b's form, where they differ from b's own.
 
@@ -78,6 +84,7 @@ def _exchanged(
 
     with Stream(b, tokens, sites_b) as pass_b, following(a, sites_a, compare):
         a(tokens)
+        require_unmoved(plain_b, pass_b.finish(), "model_b")
     return held
 
 
@@ -87,7 +94,13 @@ def _put(value: Any, original: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 def _upcast(site: Site, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     from ..exact import reference
+    from ..operations import UNITS
 
+    if site.contract.op in UNITS:
+        raise ValueError(
+            f"{site.address} is several operations in one, whose real value is not at hand: use "
+            'replacement="a", or leave it out of `addresses`'
+        )
     exact = reference(site.contract.op, site.bind(*args, **kwargs)).value
     return site.restore(exact, original(*args, **kwargs))
 

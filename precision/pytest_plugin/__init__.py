@@ -1,4 +1,4 @@
-"""What the pytest plugin does once a precision test runs; its options are in bitlens_pytest.py."""
+"""The pytest plugin once a precision test runs; its options are in bitlens_pytest.py."""
 
 from .precision_test import PrecisionTest
 from .results import write_results

@@ -19,7 +19,8 @@ def page(contents: dict[str, Any]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     text = files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    tests = [test | {"bars": bars(test["histogram"])} for test in contents["tests"]]
+    broken_first = sorted(contents["tests"], key=lambda test: bool(test["ok"]))
+    tests = [test | {"bars": bars(test["histogram"])} for test in broken_first]
     summaries = {name: fault.summary for name, fault in FAULTS.items()}
     rendered: str = environment.from_string(text).render(
         contents | {"tests": tests, "summaries": summaries, "ticks": ticks()}
@@ -50,7 +51,7 @@ def bars(histogram: list[int]) -> list[dict[str, float | str]]:
 
 
 def ticks() -> list[dict[str, float | str]]:
-    """Where -1, -1/2, 0, 1/2 and 1 ULP are on the histogram's axis."""
+    """Returns the places of -1, -1/2, 0, 1/2 and 1 ULP on the histogram's axis."""
     step = _WIDTH / (len(EDGES) + 1)
     shown = {-1.0: "−1", -0.5: "−½", 0.0: "0", 0.5: "½", 1.0: "1"}
     return [

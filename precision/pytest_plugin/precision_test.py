@@ -122,6 +122,8 @@ class PrecisionTest:
         self.records.append(record)
         if result.violation is not None:
             pytest.fail(self._message(name, result.violation, record), pytrace=False)
+        if result.failure is not None:
+            pytest.fail(f"{name}: {result.failure}", pytrace=False)
         self._demand(score)
         return result
 
@@ -147,11 +149,11 @@ class PrecisionTest:
 
     def _message(self, name: str, violation: Violation, record: dict[str, Any]) -> str:
         lines = [f"{name} breaks {contract_code(self.contract)}", violation.verdict.reason]
-        if self.options.localize and self.options.bound == "enclosure":
+        if self.options.localize:
             cause = explain(violation, self.contract)
-            sentence = cause.sentence if cause else "No known fault gives this output."
+            sentence = cause.sentence if cause else "No fault or pair of faults gives this output."
             record["violation"]["explanation"] = sentence
-            record["violation"]["fault"] = cause.fault if cause else None
+            record["violation"]["faults"] = list(cause.faults) if cause else None
             lines.append(sentence)
         script = reproducer(violation, self.contract)
         record["violation"]["reproducer"] = script

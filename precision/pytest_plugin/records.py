@@ -1,4 +1,4 @@
-"""What a precision test found, as plain data that travels in pytest's reports."""
+"""The findings of a precision test, as plain data that travels in pytest's reports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def record_of(
     record: dict[str, Any] = {
         "implementation": name,
         "contract": asdict(contract) | {"casts": list(contract.casts)},
-        "ok": result.violation is None,
+        "ok": result.failure is None,
         "inputs": tally.examples,
         "outputs": tally.outputs,
+        "claimed": tally.claimed,
+        "left_out": list(result.left_out),
         "utilisation": finite(tally.utilisation),
         "largest_ulp": finite(tally.largest_ulp),
         "bias_ulp": finite(tally.bias_ulp),
@@ -38,9 +40,12 @@ def record_of(
             "reason": verdict.reason,
             "where": list(verdict.where or ()),
             "elements": verdict.elements,
+            "claimed": verdict.claimed,
             "violations": verdict.violations,
             "utilisation": finite(verdict.utilisation),
             "ulp": finite(verdict.max_ulp_error),
+            "explanation": None,
+            "faults": None,
         }
     if score is not None:
         record["faults"] = {

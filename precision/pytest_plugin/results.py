@@ -1,4 +1,4 @@
-"""What remains after the last test: the summary, report.html, report.json, certificate."""
+"""Writes the summary, report.html, report.json and certificate after the last test."""
 
 from __future__ import annotations
 
@@ -63,11 +63,15 @@ def line_of(record: dict[str, Any]) -> str:
     if faults := record["faults"]:
         tried = len(faults["caught"]) + len(faults["missed"])
         line += f", {len(faults['caught'])} of {tried} faults caught"
+    if unclaimed := record["outputs"] - record["claimed"]:
+        line += f", {unclaimed} of the outputs unclaimed"
+    if record["left_out"]:
+        line += f"; without {', '.join(record['left_out'])}, which it does not take"
     return line
 
 
 def share_of(record: dict[str, Any]) -> str:
-    """How much of the bound was used, and a remark where that is next to nothing."""
+    """Returns the used share of the bound, with a remark where that is next to nothing."""
     used = record["utilisation"] or 0.0
     return f"{used:.0%}" if used >= 0.01 else f"less than 1% ({used:.2g})"
 
@@ -80,12 +84,12 @@ def certificate_of(records: Sequence[dict[str, Any]]) -> EquivalenceCertificate:
     results, measured = {}, []
     for record in records:
         address = f"{record['test']} {record['implementation']}"
-        broken = record["violation"] or {"elements": 0, "violations": 0, "utilisation": None}
-        outputs = record["outputs"] + broken["elements"]
+        broken = record["violation"] or {"claimed": 0, "violations": 0, "utilisation": None}
+        claimed = record["claimed"] + broken["claimed"]
         contract = dict(record["contract"])
         results[address] = ContractResult(
             contract=PrecisionContract(**contract | {"casts": tuple(contract["casts"])}),
-            elements=outputs,
+            elements=claimed,
             violations=broken["violations"],
             utilisation=broken["utilisation"] if record["violation"] else record["utilisation"],
             bias_ulp=record["bias_ulp"],

@@ -1,1 +1,1 @@
-"""What each operation means over the real numbers, and three ways to evaluate that."""
+"""The meaning of each operation over the real numbers, and three ways to evaluate it."""

@@ -22,7 +22,10 @@ class Algebra(Protocol):
     def sum(self, x: Array) -> Array: ...
 
     def peak(self, x: Array) -> Array:
-        """The largest along the last axis, or nearly: a shift, on which no true value depends."""
+        """The largest along the last axis, or nearly: a shift, on which no true value depends.
+
+        0 where all are -inf, which no shift takes anywhere.
+        """
         ...
 
     def exp(self, x: Array) -> Array: ...

@@ -76,7 +76,8 @@ class Arb:
 
     def peak(self, x: Balls) -> Balls:
         middle = np.frompyfunc(lambda ball: float(ball.mid()), 1, 1)(x).astype(np.float64)
-        return self.lift(torch.from_numpy(middle.max(-1, keepdims=True)))
+        largest = middle.max(-1, keepdims=True)
+        return self.lift(torch.from_numpy(np.where(largest == -np.inf, 0.0, largest)))
 
     def exp(self, x: Balls) -> Balls:
         return self._array(self._exp(x))

@@ -28,7 +28,8 @@ class Fp64:
         return x.sum(-1, keepdim=True)
 
     def peak(self, x: Tensor) -> Tensor:
-        return x.amax(-1, keepdim=True)
+        peak = x.amax(-1, keepdim=True)
+        return peak.masked_fill(peak == -torch.inf, 0.0)
 
     def exp(self, x: Tensor) -> Tensor:
         return x.exp()

@@ -39,7 +39,7 @@ def clopper_pearson(successes: float, trials: float, confidence: float = 0.95) -
 
 
 def upper_bound(successes: float, trials: float, confidence: float = 0.95) -> float:
-    """What the proportion does not exceed, one-sided and exact; errors as `clopper_pearson`.
+    """Returns an exact one-sided upper bound on the proportion; errors as `clopper_pearson`.
 
     Without successes it is 1 - (1 - confidence)^(1 / trials), at 95% about 3 / trials.
     """

@@ -19,7 +19,7 @@ from .student import t_cdf
 
 @dataclass(frozen=True)
 class EquivalencePlan:
-    """What will be tested, to be fixed before the data are seen.
+    """The plan of a test, to be fixed before the data are seen.
 
     Attributes:
         quantity: What is measured, in words: "accuracy, b minus a" or "rate of token flips".

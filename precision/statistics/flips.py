@@ -20,7 +20,7 @@ from .kl import kl_divergence
 
 @dataclass(frozen=True)
 class FlipSummary:
-    """What changed from run a to run b.
+    """The changes from run a to run b.
 
     Attributes:
         flips: Positions whose argmax differs.

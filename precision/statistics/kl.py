@@ -1,4 +1,4 @@
-"""How far one next-token distribution is from another. Names: T positions, V vocabulary."""
+"""The distance between next-token distributions. Names: T positions, V vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many prompts it takes to see a shift, worked out before the run."""
+"""The number of prompts that shows a shift, worked out before the run."""
 
 from __future__ import annotations
 

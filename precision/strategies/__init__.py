@@ -1,7 +1,7 @@
 """Hypothesis strategies for finite-precision arithmetic, by bit patterns.
 
 They shrink toward few significand bits, then exponent 0. Scalars are Python floats; tensors are
-`Recipe`s, which build the same bits everywhere and print as the code that does so.
+recipes: they build the same bits everywhere and print as code (`Recipe`).
 """
 
 from ..extra import missing
@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 from .attention import attention_sinks
 from .dot import DotFactor, gen_dot, ill_conditioned_dot
 from .drawn import DrawnInputs
-from .fills import Constant, Integers, Listed, Random, Steps, Ties
+from .fills import Constant, Integers, Listed, Near, Random, Steps, Ties
 from .floats import (
     bf16_values,
     float_values,
@@ -28,7 +28,7 @@ from .inputs import inputs_for, strategy_names
 from .logits import repeated_max, router_ties, top2_collisions
 from .positions import Composition, batch_compositions, long_rope_positions, tile_boundary_shapes
 from .recipe import Edit, Recipe
-from .tensors import exact_lattice, massive_activations, wide_dynamic_range
+from .tensors import exact_lattice, far_from_zero, massive_activations, wide_dynamic_range
 
 __all__ = [
     "Composition",
@@ -38,6 +38,7 @@ __all__ = [
     "Edit",
     "Integers",
     "Listed",
+    "Near",
     "Random",
     "Recipe",
     "Steps",
@@ -46,6 +47,7 @@ __all__ = [
     "batch_compositions",
     "bf16_values",
     "exact_lattice",
+    "far_from_zero",
     "float_values",
     "gen_dot",
     "ill_conditioned_dot",

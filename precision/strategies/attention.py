@@ -39,7 +39,7 @@ def attention_sinks(
         fmt, min_exponent=height // 2, max_exponent=height // 2, zero=False, negative=False
     )
     pull, sink = draw(raised), draw(raised) * 2.0 ** (height - 2 * (height // 2))
-    small = 2.0 ** draw(st.integers(-12, -6))
+    small = 2.0 ** draw(st.integers(max(-12, fmt.min_exponent), -6))
     return {
         "q": Recipe(q.shape, q.format, q.fill, (Edit((None, None, 0), pull),)),
         "k": Recipe(k.shape, k.format, k.fill, (Edit((None, 0, 0), sink),)),

@@ -19,7 +19,7 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class Fill(Protocol):
-    """How every element of a tensor is determined."""
+    """The rule that determines every element of a tensor."""
 
     def values(self, shape: tuple[int, ...], fmt: Format | None) -> Array:
         """fp64 values of `shape`, each one exactly in `fmt` (None: any integers)."""
@@ -89,6 +89,20 @@ class Integers:
     def values(self, shape: tuple[int, ...], fmt: Format | None) -> Array:
         words = random_words(self.seed, math.prod(shape)) % np.uint64(2 * self.largest + 1)
         return (words.astype(np.float64) - self.largest).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Near:
+    """centre + n * step with n uniform in [0, count): a large mean, a small spread."""
+
+    seed: int = 0
+    centre: float = 0.0
+    step: float = 1.0
+    count: int = 4
+
+    def values(self, shape: tuple[int, ...], fmt: Format | None) -> Array:
+        words = random_words(self.seed, math.prod(shape)) % np.uint64(self.count)
+        return (self.centre + self.step * words.astype(np.float64)).reshape(shape)
 
 
 @dataclass(frozen=True)

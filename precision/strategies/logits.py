@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from ..formats import format_of
 from .fills import Random
 from .floats import FormatLike, float_values
 from .recipe import Edit, Recipe
-from .tensors import MAX_SEED
+from .tensors import MAX_SEED, random_tensors
 
 
 @st.composite
@@ -101,6 +102,24 @@ def router_ties(
     for place, column in enumerate(columns[2:], start=1):
         chosen[column] = 2.0 ** (exponent + place)
     return _row_of(shape, source, draw(st.integers(0, MAX_SEED)), exponent, chosen)
+
+
+@st.composite
+def masked_logits(
+    draw: st.DrawFn,
+    shape: Sequence[int],
+    format: FormatLike = "fp32",
+    *,
+    exponents: tuple[int, int] = (-4, 4),
+) -> Recipe:
+    """Rows with columns of -inf; where there are two or more, sometimes one that is all -inf."""
+    *rows, n = shape
+    base = draw(random_tensors(shape, format, exponents=exponents))
+    hidden = draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=n - 1, unique=True))
+    edits = [Edit((*[None] * len(rows), column), -math.inf) for column in hidden]
+    if rows and rows[0] > 1 and draw(st.booleans()):
+        edits.append(Edit((0, *[None] * len(rows)), -math.inf))
+    return Recipe(base.shape, base.format, base.fill, tuple(edits))
 
 
 def _row_of(

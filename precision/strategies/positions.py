@@ -45,7 +45,7 @@ def long_rope_positions(draw: st.DrawFn, n: int, *, max_position: int = 2**20) -
 
 @dataclass(frozen=True)
 class Composition:
-    """How the same rows can be fed: in which order, in groups of which sizes, padded where.
+    """A way to feed the same rows: their order, the sizes of groups, and the padding.
 
     A result that depends on any of it is not batch-invariant.
     """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from ..formats import format_of
-from .fills import Constant, Integers, Listed, Random, Ties
+from .fills import Constant, Integers, Listed, Near, Random, Ties
 from .floats import FormatLike, float_values
 from .recipe import Edit, Recipe
 
@@ -159,6 +159,38 @@ def exact_lattice(
     a = Recipe((rows, inner), fmt.name, Integers(2 * seed_a, largest_a))
     b = Recipe((inner, columns), fmt.name, Integers(2 * seed_b + 1, largest_b))
     return a, b
+
+
+@st.composite
+def far_from_zero(
+    draw: st.DrawFn,
+    shape: Sequence[int],
+    format: FormatLike = "fp32",
+    *,
+    exponents: tuple[int, int] = (4, 20),
+) -> Recipe:
+    """Elements of one binade that differ by a few steps: a mean that is large against the spread.
+
+    The steps are ULPs or some power of two of them, as many as the format leaves room for.
+    """
+    fmt = format_of(format)
+    exponent = draw(st.integers(*exponents))
+    coarser = draw(st.integers(0, max(0, fmt.precision - 6)))
+    step = 2.0 ** (exponent - fmt.precision + 1 + coarser)
+    places = 2 ** (fmt.precision - 1 - coarser)
+    count = min(draw(st.integers(2, 4)), places)
+    centre = 2.0**exponent + step * draw(st.integers(0, places - count))
+    sign = -1.0 if draw(st.booleans()) else 1.0
+    fill = Near(draw(st.integers(0, MAX_SEED)), sign * centre, sign * step, count)
+    return Recipe(tuple(shape), fmt.name, fill)
+
+
+def extreme_tensors(shape: Sequence[int], format: FormatLike = "fp32") -> st.SearchStrategy[Recipe]:
+    """Each element the format's largest, its smallest, 0 or 1, of either sign."""
+    fmt = format_of(format)
+    ends = [1.0, 0.0, fmt.largest, fmt.smallest_subnormal]
+    signed = st.sampled_from([*ends, *(-end for end in ends)])
+    return listed_tensors(shape, fmt, elements=signed)
 
 
 @st.composite

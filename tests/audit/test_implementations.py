@@ -66,7 +66,7 @@ def test_eager(llama: Path, choice: str) -> None:
 
 @pytest.mark.parametrize("dtype", NATIVE_POLICIES)
 def test_native_of_a_scaled_rope(tmp_path: Path, dtype: str) -> None:
-    """Its sites hand cos and sin instead of positions and theta."""
+    """Its sites hand frequencies instead of theta."""
     path, _ = reference_path(str(write_speaking_llama(tmp_path, rope_scaling=HALVED)), dtype)
     _compare(path, native, ["blocks.0.attn.rope_q", "blocks.1.attn.rope_k"])
 
@@ -78,7 +78,7 @@ def test_inputs_they_lack_are_named() -> None:
     inputs = {"x": torch.zeros(1, 1, 8)}
     with pytest.raises(ValueError, match="rope: the native kernels need 'positions'"):
         native(inputs, PrecisionContract("rope"))
-    with pytest.raises(ValueError, match="rope: the eager Llama need 'cos'"):
+    with pytest.raises(ValueError, match="rope: the eager Llama need 'theta'"):
         eager(inputs, PrecisionContract("rope"))
     tables = {"cos": torch.ones(8, 4), "sin": torch.zeros(8, 4)}
     with pytest.raises(ValueError, match="a row for each position"):

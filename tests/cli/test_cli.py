@@ -16,7 +16,7 @@ from bitlens.cli.options import Backend
 from bitlens.model.load import Backend as BackendName
 from bitlens.model.ops.policy import NATIVE_POLICIES, POLICIES
 from bitlens.model.sources import ALIASES
-from bitlens.policy_names import NativePolicyName, PolicyName
+from bitlens.policies import NativePolicyName, PolicyName
 from support.command_line import command_runner
 from support.tiny_llama import write_tiny_llama
 

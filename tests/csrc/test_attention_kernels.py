@@ -67,25 +67,25 @@ class Cache:
     def _code(self) -> int:
         return DTYPES.index(self.shape.dtype)
 
-    def _table(self) -> tuple[int, int]:
-        return self.page_table.data_ptr(), self.page_table.shape[1]
+    def _table(self) -> tuple[torch.Tensor, int]:
+        return self.page_table, self.page_table.shape[1]
 
     def write(self, k: torch.Tensor, v: torch.Tensor, lengths: list[int], past: list[int]) -> None:
         starts, before = self._rows(lengths, past)
         _core.kv_write(
-            k.data_ptr(),
-            v.data_ptr(),
+            k,
+            v,
             self._code(),
             k.stride(0),
             v.stride(0),
-            starts.data_ptr(),
-            before.data_ptr(),
+            starts,
+            before,
             self.batch,
             self.shape.kv_heads,
             self.shape.d_head,
             *self._table(),
-            self.k_pages.data_ptr(),
-            self.v_pages.data_ptr(),
+            self.k_pages,
+            self.v_pages,
         )
 
     def attend(
@@ -96,22 +96,22 @@ class Cache:
         z = torch.empty(q.shape, dtype=q.dtype)
         lse = torch.empty(q.shape[:2])
         _core.attention(
-            q.data_ptr(),
+            q,
             self._code(),
             q.stride(0),
             *self._shape(),
             self.shape.scale,
             self.shape.cap,
             self.shape.window,
-            starts.data_ptr(),
-            before.data_ptr(),
+            starts,
+            before,
             self.batch,
             *self._table(),
-            self.k_pages.data_ptr(),
-            self.v_pages.data_ptr(),
-            z.data_ptr(),
+            self.k_pages,
+            self.v_pages,
+            z,
             z.stride(0),
-            lse.data_ptr(),
+            lse,
         )
         return z, lse
 
@@ -122,22 +122,22 @@ class Cache:
         starts, before = self._rows(lengths, past)
         out = torch.full((len(rows), self.shape.heads, self.capacity), torch.nan)
         _core.attention_scores(
-            q.data_ptr(),
+            q,
             self._code(),
             q.stride(0),
             *self._shape(),
             self.shape.scale,
             self.shape.cap,
             self.shape.window,
-            starts.data_ptr(),
-            before.data_ptr(),
+            starts,
+            before,
             self.batch,
             *self._table(),
-            self.k_pages.data_ptr(),
-            rows.data_ptr(),
+            self.k_pages,
+            rows,
             len(rows),
             self.capacity,
-            out.data_ptr(),
+            out,
         )
         return out
 
@@ -145,17 +145,17 @@ class Cache:
         starts, before = self._rows(lengths, past)
         z = torch.empty(len(pattern), self.shape.heads, self.shape.d_head, dtype=self.shape.dtype)
         _core.attention_values(
-            pattern.data_ptr(),
+            pattern,
             self.capacity,
             *self._shape(),
             self._code(),
             self.shape.window,
-            starts.data_ptr(),
-            before.data_ptr(),
+            starts,
+            before,
             self.batch,
             *self._table(),
-            self.v_pages.data_ptr(),
-            z.data_ptr(),
+            self.v_pages,
+            z,
             z.stride(0),
         )
         return z
@@ -163,7 +163,7 @@ class Cache:
 
 def _softmax(scores: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(scores)
-    _core.softmax(scores.data_ptr(), scores.shape[:-1].numel(), scores.shape[-1], out.data_ptr())
+    _core.softmax(scores, scores.shape[:-1].numel(), scores.shape[-1], out)
     return out
 
 
@@ -237,7 +237,7 @@ def test_attention_is_the_spec(isa: str, dtype: torch.dtype, shape: Shape) -> No
             )
             want_scores, want_pattern, want_z, top, total = map(torch.as_tensor, want)
             log_total = total.clone()
-            _core.log(log_total.data_ptr(), 1, log_total.data_ptr())
+            _core.log(log_total, 1, log_total)
             assert _same(scores[row, head, : position + 1], want_scores)
             assert bool(scores[row, head, position + 1 :].isneginf().all())
             assert _same(pattern[row, head, : position + 1], want_pattern)

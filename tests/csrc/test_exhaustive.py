@@ -37,7 +37,7 @@ def _floats(bits: Bits) -> torch.Tensor:
 
 def _apply(function: str, x: torch.Tensor) -> torch.Tensor:
     y = torch.empty_like(x)
-    getattr(_core, function)(x.data_ptr(), x.numel(), y.data_ptr())
+    getattr(_core, function)(x, x.numel(), y)
     return y
 
 

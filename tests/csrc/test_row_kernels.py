@@ -53,9 +53,9 @@ def _rms_norm(
         "normalized": torch.empty(rows, heads, d),
     }
     _core.rms_norm(
-        x_THh.data_ptr(),
-        0 if residual is None else residual.data_ptr(),
-        weight.data_ptr(),
+        x_THh,
+        residual,
+        weight,
         rows,
         heads,
         d,
@@ -63,11 +63,11 @@ def _rms_norm(
         1e-5,
         _code(x_THh),
         _code(out["out"]),
-        out["out"].data_ptr(),
+        out["out"],
         heads * d,
-        0 if residual is None else out["residual"].data_ptr(),
-        out["scale"].data_ptr(),
-        out["normalized"].data_ptr(),
+        None if residual is None else out["residual"],
+        out["scale"],
+        out["normalized"],
     )
     return out
 
@@ -110,7 +110,7 @@ def test_an_fp32_stream_beside_bf16_activations(isa: str) -> None:
     assert _same(got["residual"], summed)
     assert _same(got["out"], alone["out"].bfloat16())
     total = torch.empty_like(x)
-    _core.add(x.data_ptr(), _code(x), residual.data_ptr(), 1, x.numel(), total.data_ptr())
+    _core.add(x, _code(x), residual, 1, x.numel(), total)
     assert _same(total, summed)
     rounded = _rms_norm(summed.bfloat16(), weight)  # the control: a stream in bf16
     assert not _same(got["out"], rounded["out"])
@@ -121,9 +121,9 @@ def test_norm_in_parts_has_the_bits_of_the_whole(isa: str, dtype: torch.dtype) -
     x, weight = _random(7, 1, 333, dtype=dtype), _random(333)
     whole = _rms_norm(x, weight)
     normalized, out = torch.empty(7, 1, 333), torch.empty(7, 1, 333, dtype=dtype)
-    scale = whole["scale"].data_ptr()
-    _core.normalize(x.data_ptr(), scale, 7, 333, _code(x), normalized.data_ptr())
-    _core.norm_weight(normalized.data_ptr(), weight.data_ptr(), 7, 333, out.data_ptr(), _code(out))
+    scale = whole["scale"]
+    _core.normalize(x, scale, 7, 333, _code(x), normalized)
+    _core.norm_weight(normalized, weight, 7, 333, out, _code(out))
     assert _same(normalized, whole["normalized"])
     assert _same(out, whole["out"])
 
@@ -136,10 +136,8 @@ def test_rope_rotates_halves_of_strided_heads(isa: str, dtype: torch.dtype, half
     cos, sin = _random(9, half), _random(9, half, scale=0.5)
     positions = torch.tensor([0, 3, 8, 1, 1, 7])
     out = torch.empty(6, heads, d, dtype=dtype)
-    arguments = (positions.data_ptr(), cos.data_ptr(), sin.data_ptr())
-    _core.rope(
-        x.data_ptr(), _code(x), 6, heads, d, x.stride(0), *arguments, 9, out.data_ptr(), heads * d
-    )
+    arguments = (positions, cos, sin)
+    _core.rope(x, _code(x), 6, heads, d, x.stride(0), *arguments, 9, out, heads * d)
     wide = x[:, : heads * d].float().numpy().reshape(6, heads, d)
     x1, x2 = wide[..., :half], wide[..., half:]
     c, s = cos.numpy()[positions][:, None], sin.numpy()[positions][:, None]
@@ -149,9 +147,9 @@ def test_rope_rotates_halves_of_strided_heads(isa: str, dtype: torch.dtype, half
 
 def test_rope_refuses_a_position_outside_its_tables() -> None:
     x, table, position = _random(1, 4), _random(2, 2), torch.tensor([2])
-    addresses = (position.data_ptr(), table.data_ptr(), table.data_ptr())
+    addresses = (position, table, table)
     with pytest.raises(IndexError, match="position 2 is outside the tables of 2 rows"):
-        _core.rope(x.data_ptr(), 0, 1, 1, 4, 4, *addresses, 2, x.data_ptr(), 4)
+        _core.rope(x, 0, 1, 1, 4, 4, *addresses, 2, x, 4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -161,9 +159,7 @@ def test_gated_activation_rounds_once(isa: str, dtype: torch.dtype, kind: int) -
     gate, up = both[:, :77], both[:, 77:]
     out = torch.empty(4, 77, dtype=dtype)
     strides = (gate.stride(0), up.stride(0))
-    _core.gated_act(
-        kind, gate.data_ptr(), up.data_ptr(), 4, 77, *strides, _code(out), out.data_ptr(), 77
-    )
+    _core.gated_act(kind, gate, up, 4, 77, *strides, _code(out), out, 77)
     g, one = gate.float().numpy(), np.float32(1)
     if kind == 0:
         z = np.float32(0) - g
@@ -176,7 +172,7 @@ def test_gated_activation_rounds_once(isa: str, dtype: torch.dtype, kind: int) -
 
 def _rowwise(op: str, x: torch.Tensor) -> torch.Tensor:
     out = torch.empty(len(x)) if op == "logsumexp" else torch.empty_like(x)
-    getattr(_core, op)(x.data_ptr(), *x.shape, out.data_ptr())
+    getattr(_core, op)(x, *x.shape, out)
     return out
 
 
@@ -189,7 +185,7 @@ def test_softmax_family(isa: str, n: int) -> None:
     x[4, -1] = torch.inf
     pattern, top, total = oracle.softmax(x.numpy())
     log_total = torch.from_numpy(total).clone()
-    _core.log(log_total.data_ptr(), 6, log_total.data_ptr())
+    _core.log(log_total, 6, log_total)
     assert _same(_rowwise("softmax", x), pattern)
     assert _same(_rowwise("logsumexp", x), torch.from_numpy(top) + log_total)
     shifted = x - torch.from_numpy(top)[:, None]
@@ -203,7 +199,7 @@ def test_exp_is_the_spec_for_any_float(values: list[float]) -> None:
     for name in _core.available_isas():
         _core.set_isa(name)
         out = torch.empty_like(x)
-        _core.exp(x.data_ptr(), len(x), out.data_ptr())
+        _core.exp(x, len(x), out)
         assert _same(out, oracle.exp(x.numpy())), name
 
 
@@ -213,7 +209,7 @@ def test_tanh_is_the_spec_for_any_float(values: list[float]) -> None:
     for name in _core.available_isas():
         _core.set_isa(name)
         out = torch.empty_like(x)
-        _core.tanh(x.data_ptr(), len(x), out.data_ptr())
+        _core.tanh(x, len(x), out)
         assert _same(out, oracle.tanh(x.numpy())), name
 
 
@@ -226,7 +222,7 @@ def test_soft_cap_is_the_spec_for_any_float(values: list[float], cap: float) -> 
     for name in _core.available_isas():
         _core.set_isa(name)
         out = torch.empty_like(x)
-        _core.soft_cap(x.data_ptr(), len(x), cap, out.data_ptr())
+        _core.soft_cap(x, len(x), cap, out)
         assert _same(out, oracle.soft_cap(x.numpy(), cap)), name
 
 
@@ -234,7 +230,7 @@ def test_soft_cap_is_the_spec_for_any_float(values: list[float], cap: float) -> 
 def test_soft_cap_keeps_the_order_up_to_ties(a: float, b: float, cap: float) -> None:
     x = torch.tensor(sorted([a, b]))
     out = torch.empty_like(x)
-    _core.soft_cap(x.data_ptr(), 2, cap, out.data_ptr())
+    _core.soft_cap(x, 2, cap, out)
     assert out[0] <= out[1]
     assert out.abs().max() <= cap
 
@@ -243,7 +239,7 @@ def test_soft_cap_keeps_the_order_up_to_ties(a: float, b: float, cap: float) -> 
 def test_add_rounds_once_and_may_overwrite(isa: str, dtype: torch.dtype) -> None:
     x, y = _random(1001, dtype=dtype), _random(1003, dtype=dtype)[:1001]
     want = (x.float() + y.float()).to(dtype)
-    _core.add(x.data_ptr(), _code(x), y.data_ptr(), _code(y), 1001, x.data_ptr())
+    _core.add(x, _code(x), y, _code(y), 1001, x)
     assert _same(x, want)
 
 
@@ -253,11 +249,11 @@ def test_cast_is_exact_or_rounds_to_nearest_even(isa: str) -> None:
     halves = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     bits = halves.view(torch.int16).to(torch.int32) << 16
     wide = torch.empty(65536)
-    _core.cast(halves.data_ptr(), 1, 65536, wide.data_ptr(), 0)
+    _core.cast(halves, 1, 65536, wide, 0)
     assert _same(wide, bits.view(torch.float32))
     for offset in (0x7FFF, 0x8000, 0x8001):
         x, y = (bits + offset).view(torch.float32), torch.empty(65536, dtype=torch.bfloat16)
-        _core.cast(x.data_ptr(), 0, 65536, y.data_ptr(), 1)
+        _core.cast(x, 0, 65536, y, 1)
         up = (halves.view(torch.int16).to(torch.int32) & 1) * (offset == 0x8000) + (offset > 0x8000)
         want = (halves.view(torch.int16).to(torch.int32) + up).to(torch.int16)
         finite = x.isfinite()

@@ -61,8 +61,7 @@ def _step(case: Case) -> Outputs:
     kernels.project_rows_(g, w)
     unit, gradient = w.clone(), g.clone()
     _core.adam(
-        g.data_ptr(), case.n, 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, case.real, w.data_ptr(),
-        m.data_ptr(), v.data_ptr(),
+        g, case.n, 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, case.real, w, m, v,
     )  # fmt: skip
     return unit, gradient, w, m, v
 

@@ -79,7 +79,7 @@ def test_watching_changes_no_bit_and_every_operation_keeps_its_contract(
             stack.enter_context(model.override(address, at(model.site(address))))
         assert torch.equal(model(TOKENS), before)
     assert seen == set(model.op_addresses)
-    assert not any("forward" in vars(module) for module in raw.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in raw.modules())
     assert torch.equal(raw(TOKENS[None]).logits, before)
 
 
@@ -144,12 +144,5 @@ def test_what_is_not_supported_says_so() -> None:
     wrapped.model.layers[1].mlp.down_proj = torch.nn.Sequential(torch.nn.Linear(80, 48))
     with pytest.raises(TypeError, match=r"blocks\.1\.mlp\.down is a Sequential"):
         TransformersAddresses(wrapped)
-    model = model_of("llama")
-    model.model.norm.forward = model.model.norm.forward
-    with (
-        pytest.raises(RuntimeError, match="something else has replaced the forward"),
-        TransformersAddresses(model).override("embed", lambda original, *args: original(*args)),
-    ):
-        pass
     with pytest.raises(KeyError, match=r"'blocks\.1\.ln1'"):
         TransformersAddresses(model_of("llama")).site("blocks.1.ln")

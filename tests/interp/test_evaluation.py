@@ -12,32 +12,30 @@ import bitlens
 import pytest
 import torch
 from bitlens.interp.activations import Packing, open_text
-from bitlens.interp.dictionaries import Dictionary, DictionaryConfig, DictionaryError
+from bitlens.interp.dictionaries import Dictionary, DictionaryError
 from bitlens.interp.evaluation import (
     EvalResult,
-    compare,
     evaluate,
-    nearest_features,
     random_dictionary,
 )
 from bitlens.interp.evaluation.evaluated_text import padded_batches
 from bitlens.model.transformer import HookedTransformer
-from support.command_line import command_runner
+from support.judged_dictionaries import (
+    CHECKPOINT,
+    HOOK,
+    MLP_IN,
+    MLP_OUT,
+    OPTIONS,
+    PACKING,
+    TEXT,
+    D,
+    dictionary,
+    draw,
+    rows_of,
+    sequences,
+)
 from support.random_models import byte_tokenizer, random_checkpoint
 
-CHECKPOINT = random_checkpoint("llama", tokenizer=byte_tokenizer())
-D = CHECKPOINT.config.d_model
-HOOK = "blocks.1.hook_resid_post"
-MLP_IN, MLP_OUT = "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"
-PACKING = Packing(context_size=24, min_tokens=3, prepend_bos=False)
-TEXT = [
-    "To be, or not to be, that is the question:",
-    "Whether 'tis nobler in the mind to suffer",
-    "The slings and arrows of outrageous fortune,",
-    "Or to take arms against a sea of troubles",
-    "And by opposing end them.",
-]
-OPTIONS: dict[str, Any] = {"text": TEXT, "split": "all", "packing": PACKING}
 FP64 = 1e-9
 """Between two orders of the same sums in fp64."""
 FP32 = 1e-4
@@ -50,40 +48,6 @@ def model() -> HookedTransformer:
     return bitlens.load(CHECKPOINT)
 
 
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def dictionary(
-    architecture: str = "topk",
-    d_sae: int = 96,
-    k: int = 8,
-    seed: int = 1,
-    read: str = HOOK,
-    written: str | None = None,
-    **metadata: Any,
-) -> Dictionary:
-    """Random weights."""
-    config = DictionaryConfig(
-        architecture=architecture,
-        d_in=D,
-        d_sae=d_sae,
-        d_out=D,
-        k=k if architecture.startswith("topk") else None,
-        hook_name=read,
-        hook_name_out=written or read,
-        apply_b_dec_to_input=written is None,
-        metadata=metadata,
-    )
-    tensors = {
-        name: draw(*shape, seed=seed + i) * shape[-1] ** -0.5
-        for i, (name, shape) in enumerate(config.tensor_shapes().items())
-    }
-    if "threshold" in tensors:
-        tensors["threshold"] = tensors["threshold"].abs()
-    return Dictionary(config, tensors)
-
-
 def exact_dictionary() -> Dictionary:
     """Reconstructs every row bit for bit: a feature for each sign of each dimension."""
     eye = torch.eye(D)
@@ -91,17 +55,6 @@ def exact_dictionary() -> Dictionary:
     both = torch.cat([eye, -eye])
     tensors = {"W_enc": both.T, "W_dec": both, "b_enc": torch.zeros(2 * D), "b_dec": torch.zeros(D)}
     return Dictionary(config, tensors)
-
-
-def sequences(model: HookedTransformer) -> list[torch.Tensor]:
-    assert model.tokenizer is not None
-    return [torch.tensor([ids]) for ids in PACKING.sequences(TEXT, model.tokenizer)]
-
-
-def rows_of(model: HookedTransformer, name: str) -> torch.Tensor:
-    """All rows of the text, fp64, run one sequence at a time."""
-    caches = [model.run_with_cache(ids, name)[1][name] for ids in sequences(model)]
-    return torch.cat([x[0].flatten(1) for x in caches])
 
 
 def losses(model: HookedTransformer, logits: list[torch.Tensor]) -> float:
@@ -414,77 +367,3 @@ def test_bad_input(model: HookedTransformer) -> None:
         evaluate(model, stranger, **OPTIONS)
     with pytest.warns(UserWarning, match="fingerprint"):
         evaluate(model, stranger, strict=False, n_tokens=1, n_dead_tokens=0, **OPTIONS)
-
-
-def test_neighbours() -> None:
-    a, b = dictionary(seed=1), dictionary(seed=50, d_sae=120)
-    shared = b.W_dec.data
-    shared[7] = a.W_dec[3] * 2
-    found = nearest_features(a, b)
-    cosines = torch.cosine_similarity(a.W_dec[:, None], b.W_dec[None], dim=2)
-    torch.testing.assert_close(found.cosine, cosines.max(1).values, rtol=0, atol=1e-6)
-    assert torch.equal(found.index, cosines.argmax(1))
-    assert int(found.index[3]) == 7
-    assert found.share_near == float((cosines.max(1).values > 0.7).double().mean())
-    assert found.median == pytest.approx(float(cosines.max(1).values.double().quantile(0.5)))
-    assert nearest_features(a, a).median == pytest.approx(1)
-    with pytest.raises(ValueError, match="different widths"):
-        nearest_features(a, _of_width(D + 1))
-
-
-def _of_width(width: int) -> Dictionary:
-    config = dataclasses.replace(dictionary().cfg, d_in=width, d_out=width)
-    return Dictionary(config, {n: draw(*s, seed=0) for n, s in config.tensor_shapes().items()})
-
-
-def test_comparing(model: HookedTransformer) -> None:
-    judged = {"a": dictionary(), "b": dictionary(k=16), "other": dictionary(
-        "topk_transcoder", read=MLP_IN, written=MLP_OUT)}  # fmt: skip
-    found = compare(judged, model=model, **OPTIONS)
-    assert found.results["b"].to_dict() == evaluate(model, judged["b"], **OPTIONS).to_dict()
-    assert found.neighbours.keys() == {("a", "b"), ("b", "a")}
-    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
-    assert not compare(judged).results
-    with pytest.raises(ValueError, match="at least 2"):
-        compare({"a": judged["a"]})
-
-
-def test_the_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bitlens.cli import sae_eval
-
-    run = command_runner(capsys, monkeypatch, "sae")
-    model = bitlens.load(CHECKPOINT)
-    monkeypatch.setattr(sae_eval, "load_model", lambda source, dtype, threads=None: model)
-    for name, k in (("a", 8), ("b", 16)):
-        dictionary(k=k).save_model(tmp_path / name)
-    (tmp_path / "text").write_text(" ".join(TEXT))
-    options = ("--text", tmp_path / "text", "--split", "all", "--context-size", "24")
-    a, b = tmp_path / "a", tmp_path / "b"
-    alias = "smollm2-135m-instruct"
-    code, out, err = run("eval", alias, a, *options, "--control", "0", "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    text = tmp_path / "text"
-    result = evaluate(model, dictionary(), text=text, split="all", packing=Packing(24))
-    assert found.items() >= result.to_dict().items()
-    assert found["control"].keys() == result.to_dict().keys()
-    code, out, _ = run("eval", alias, a, *options)
-    assert code == 0
-    assert "explained variance" in out
-    code, out, _ = run("compare", alias, a, b, *options, "--json")
-    assert code == 0
-    assert json.loads(out)["results"][str(b)]["l0"] == pytest.approx(16)
-    code, out, _ = run("compare", alias, a, b, "--weights-only")
-    assert code == 0
-    assert "above 0.7" in out
-    for arguments, words in (
-        (("eval", alias, tmp_path / "none"), "no such dictionary"),
-        (("eval", alias, a, *options[2:], "--text", tmp_path / "none"), "no file"),
-        (("compare", alias, a), "at least two"),
-        (("compare", alias, a, a), "at least two"),
-    ):
-        code, _, err = run(*arguments)
-        assert code == 2
-        assert words in err

@@ -6,6 +6,7 @@ Tensor names: B batch, P positions, F features.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -496,3 +497,32 @@ def test_a_splice_that_has_ended() -> None:
         pass
     with pytest.raises(ValueError, match="has ended"):
         spliced.run_with_cache(TOKENS)
+
+
+def test_threads_splice_what_they_asked_for() -> None:
+    results: dict[str, bool] = {}
+
+    def spliced(name: str, together: threading.Barrier, **options: Any) -> torch.Tensor:
+        with splice(MODEL, placed(name), **options) as inside:
+            together.wait()
+            logits = inside(TOKENS)
+            together.wait()
+        assert inside.n_encoded == {PLACES[name][1] or PLACES[name][0]: TOKENS.numel()}
+        return logits
+
+    expected = {name: spliced(name, threading.Barrier(1), use_error_term=False) for name in PLACES}
+    together = threading.Barrier(len(PLACES) + 1)
+
+    def work(name: str) -> None:
+        found = spliced(name, together, use_error_term=False)
+        results[name] = same_bits(found, expected[name]) and not same_bits(found, CLEAN)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in PLACES]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    results["plain"] = same_bits(MODEL(TOKENS), CLEAN)
+    together.wait()
+    for thread in threads:
+        thread.join()
+    assert results == dict.fromkeys([*PLACES, "plain"], True)

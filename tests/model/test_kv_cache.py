@@ -50,6 +50,38 @@ def test_what_was_appended_is_gathered(appends: list[tuple[int, int]]) -> None:
     assert cache.n_pages == sum(-(-length // PAGE) for length in cache.lengths)
 
 
+@given(st.data())
+def test_rows_that_stay_keep_what_they_hold(data: st.DataObject) -> None:
+    """The pages of rows that left are used again before new ones are taken."""
+    cache = KVCache(CONFIG, 3, torch.float32)
+    held: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[], [], []]
+    for _ in range(data.draw(st.integers(1, 5), "steps")):
+        n = cache.batch_size
+        lengths = data.draw(st.lists(st.integers(1, 150), min_size=n, max_size=n), "lengths")
+        before, free = cache.n_pages, len(cache._free)
+        for row, written in zip(held, append(cache, lengths), strict=True):
+            row.append(written)
+        in_use = sum(-(-length // PAGE) for length in cache.lengths)
+        assert cache.n_pages == max(before, in_use) == in_use + len(cache._free)
+        assert len(cache._free) <= free
+        rows = data.draw(st.permutations(range(n)), "order")
+        rows = rows[: data.draw(st.integers(1, n), "kept")]
+        cache.keep(rows)
+        held = [held[b] for b in rows]
+        for b, row in enumerate(held):
+            k, v = (torch.cat([step[i] for step in row]) for i in range(2))
+            assert cache.lengths[b] == len(k)
+            found_k, found_v = cache.layer(1).gather(b, len(k))
+            assert torch.equal(found_k, k)
+            assert torch.equal(found_v, v + 1)
+
+
+@pytest.mark.parametrize("rows", [[], [0, 0], [2], [-1]])
+def test_keeping_rows_that_are_none_is_an_error(rows: list[int]) -> None:
+    with pytest.raises(ValueError, match="keep"):
+        KVCache(CONFIG, 2, torch.float32).keep(rows)
+
+
 def test_a_pass_that_fails_leaves_the_sequences_as_they_were() -> None:
     model = random_model("mistral")
     tokens = torch.arange(70)[None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from bitlens.precision.differential import ReferenceBroken, differential_test
 from bitlens.precision.emulation import emulate
 from bitlens.precision.explanation import explain
 from bitlens.precision.fault_score import fault_score, faulty
-from bitlens.precision.faults import FAULTS
+from bitlens.precision.faults import FAULTS, Fault
 from bitlens.precision.judges import judge_by
 from bitlens.precision.reproducer import reproducer
 from bitlens.precision.search import Profile, search
@@ -38,8 +39,11 @@ def test_correct_code_passes_and_is_accounted_for() -> None:
     result = differential_test(_norm, contract=NORM, profile=SHORT)
     assert result.violation is None
     assert result.tally.examples >= SHORT.examples
-    assert result.tally.largest_ulp <= 0.51
     assert result.hardest is not None
+    # Where a square overflows fp32 the contract permits the 0 that follows, many ULP away.
+    usual = ["random", "constant"]
+    near = differential_test(_norm, contract=NORM, profile=SHORT, strategies=usual)
+    assert near.tally.largest_ulp <= 0.51
 
 
 def test_each_norm_keeps_its_own_contract_only() -> None:
@@ -63,7 +67,10 @@ def test_a_violation_is_shrunk() -> None:
 def test_the_fault_and_its_place_are_named() -> None:
     with pytest.raises(AssertionError) as failure:
         differential_test(_llama_norm, contract=NORM, profile=SHORT)
-    assert "What extra_cast (rounds between) gives agrees in 100%" in str(failure.value)
+    assert re.search(
+        r"extra_cast \(rounds between\) gives the bits of ([\d,]+) of the \1 elements that tell",
+        str(failure.value),
+    )
     assert "keeps the contract with casts=('normalized', 'output')" in str(failure.value)
 
 
@@ -74,7 +81,40 @@ def test_emulated_faults_are_found_and_explained(name: str) -> None:
     cause = explain(result.violation, NORM)
     assert cause is not None
     assert cause.agreement == 1
-    assert name == cause.fault
+    assert cause.faults == (name,)
+    assert cause.explained == cause.telling > 0
+
+
+def test_a_pair_of_faults_is_named() -> None:
+    both = Fault(
+        "both",
+        "casts toward zero; sums too narrowly",
+        lambda contract, execution: FAULTS["low_precision_accumulator"].bent(
+            contract, FAULTS["truncating_cast"].bend(contract, execution)
+        ),
+    )
+    result = search(faulty(NORM, both), NORM, profile=SHORT)
+    assert result.violation is not None
+    cause = explain(result.violation, NORM)
+    assert cause is not None
+    assert set(cause.faults) == {"truncating_cast", "low_precision_accumulator"}
+    assert cause.explained == cause.telling > 0
+    assert cause.agreement == 1
+
+
+def test_the_all_bf16_norm_is_named() -> None:
+    """RMSNorm by eager operations in bf16: a missing upcast, whose means are rounded once."""
+
+    def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+
+    result = search(norm, NORM)
+    assert result.violation is not None
+    cause = explain(result.violation, NORM)
+    assert cause is not None
+    assert cause.faults[0] == "missing_upcast_eager"
+    # What is left is torch's bf16 rsqrt, which misses the nearest number now and then.
+    assert cause.explained > 0.8 * cause.telling
 
 
 def test_a_fault_that_is_merely_nearer_is_no_cause() -> None:
@@ -89,7 +129,7 @@ def test_a_fault_that_is_merely_nearer_is_no_cause() -> None:
     cause = explain(result.violation, NORM)
     if cause is not None:
         assert cause.agreement - cause.honest_agreement >= (1 - cause.honest_agreement) / 2
-        assert cause.fault in ("missing_upcast", "low_precision_accumulator")
+        assert {"missing_upcast", "low_precision_accumulator"} & set(cause.faults)
 
 
 def test_reproducers_run() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from bitlens.precision.contract import PrecisionContract
+from bitlens.precision.formats import FORMATS
 from bitlens.precision.operations import OPERATIONS, validate_inputs
 from bitlens.precision.strategies import (
     Constant,
@@ -15,6 +17,7 @@ from bitlens.precision.strategies import (
     Edit,
     Integers,
     Listed,
+    Near,
     Random,
     Recipe,
     Steps,
@@ -25,13 +28,13 @@ from bitlens.precision.strategies import (
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-STORAGES = ["bf16", "fp16", "fp32"]
+STORAGES = ["bf16", "fp16", "fp32", "fp8_e4m3", "fp8_e5m2"]
 NAMES = {
     kind.__name__: kind
     for kind in (
-        Constant, DotFactor, DrawnInputs, Edit, Integers, Listed, Random, Recipe, Steps, Ties
+        Constant, DotFactor, DrawnInputs, Edit, Integers, Listed, Near, Random, Recipe, Steps, Ties
     )
-}  # fmt: skip
+} | {"inf": math.inf}  # fmt: skip
 SEARCH = settings(max_examples=300, derandomize=True, database=None)
 
 
@@ -40,13 +43,13 @@ SEARCH = settings(max_examples=300, derandomize=True, database=None)
 @given(data=st.data())
 @settings(max_examples=15)
 def test_inputs_are_valid(op: str, storage: str, data: st.DataObject) -> None:
-    """Every kind gives finite inputs of fitting shapes, in the contract's storage format."""
+    """Every kind gives inputs of fitting shapes, in the contract's storage format."""
     contract = PrecisionContract(op, storage=storage)
     kind = data.draw(st.sampled_from(strategy_names(contract)))
     inputs = data.draw(inputs_for(contract, strategies=[kind]))
     validate_inputs(op, inputs)
     dtypes = {x.dtype for x in inputs.values() if isinstance(x, torch.Tensor)} - {torch.int64}
-    assert dtypes == {{"bf16": torch.bfloat16, "fp16": torch.float16}.get(storage, torch.float32)}
+    assert dtypes == {FORMATS[storage].dtype}
 
 
 @given(data=st.data())

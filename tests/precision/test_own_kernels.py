@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from bitlens import _core
-from bitlens.model.ops import kernels
 from bitlens.precision.assertions import assert_bitwise
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.contracts import bitlens_contract
@@ -28,32 +27,8 @@ Tensor = torch.Tensor
 Kernel = Callable[..., Tensor]
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, **options: Any) -> Tensor:
-    """Without a mask every query sees what the last one of a causal batch sees."""
-    if causal:
-        return KERNELS["attention"](q, k, v, causal=True, **options)
-    queries = [KERNELS["attention"](one, k, v, causal=True, **options) for one in q.split(1, 1)]
-    return torch.cat(queries, 1)
-
-
-def _rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """The table holds only the positions asked for: a million others would take seconds."""
-    tokens, d_head = x.shape
-    frequencies = torch.empty(d_head // 2, dtype=torch.float64)
-    _core.rope_inv_freq(theta, d_head, frequencies.data_ptr())
-    cos, sin = torch.empty(tokens, d_head // 2), torch.empty(tokens, d_head // 2)
-    _core.rope_table(
-        frequencies.data_ptr(), d_head // 2, int(positions[0]), tokens, cos.data_ptr(),
-        sin.data_ptr(),
-    )  # fmt: skip
-    return kernels.rope(x[:, None], torch.arange(tokens), cos, sin)[:, 0]
-
-
-KERNELS_OF: dict[str, Kernel] = KERNELS | {"attention": _attention, "rope": _rope}
-
-
 def _cases() -> Iterator[Any]:
-    contracts = [bitlens_contract(op, policy) for policy in ("fp32", "bf16") for op in KERNELS_OF]
+    contracts = [bitlens_contract(op, policy) for policy in ("fp32", "bf16") for op in KERNELS]
     for contract in dict.fromkeys(contracts):  # softmax and logsumexp are fp32 under both
         for isa in _core.available_isas():
             marks = [pytest.mark.precision(contract=contract)]
@@ -61,7 +36,7 @@ def _cases() -> Iterator[Any]:
             if isa != _core.isa():
                 marks += [pytest.mark.nightly]
             name = f"{contract.op}-{contract.storage}-{isa}"
-            yield pytest.param(KERNELS_OF[contract.op], isa, id=name, marks=marks)
+            yield pytest.param(KERNELS[contract.op], isa, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("kernel", "isa"), list(_cases()))

@@ -78,7 +78,7 @@ def test_passes_and_fails(run: Run) -> None:
             "*silu bf16 truncating: BROKEN*",
         ]
     )
-    assert "agrees in" not in result.stdout.str()
+    assert "tell it from" not in result.stdout.str()
 
     _check_reproducer(run.pytester, result.stdout.str())
 
@@ -103,7 +103,9 @@ def test_backends_are_chosen(run: Run) -> None:
 
 def test_localize_names_the_fault(run: Run) -> None:
     result = run("--precision-localize", "-k", "truncating")
-    result.stdout.fnmatch_lines(["What truncating_cast (*) gives agrees in 100% of the elements*"])
+    result.stdout.fnmatch_lines(
+        ["truncating_cast (*) gives the bits of * and of 100% of all elements*"]
+    )
 
 
 def test_fault_score(run: Run) -> None:
@@ -164,13 +166,39 @@ def test_reports(run: Run) -> None:
     assert tests["right"]["faults"]["caught"] == ["truncating_cast"]
     assert sum(tests["right"]["histogram"]) > 1000
     broken = tests["truncating"]["violation"]
-    assert broken["fault"] == "truncating_cast"
+    assert broken["faults"] == ["truncating_cast"]
     assert "DrawnInputs(" in broken["reproducer"]
     _check_page((folder / "report.html").read_text(), tests)
     text = (run.pytester.path / "out" / "certificate.json").read_text()
     certificate = EquivalenceCertificate.from_json(text)
     assert len(certificate.violated) == 1
     assert certificate.workload.positions == 0
+
+
+@pytest.mark.parametrize("localize", [(), ("--precision-localize",)])
+@pytest.mark.parametrize("bound", ["enclosure", "worst_case", "probabilistic"])
+@pytest.mark.parametrize("faults", ["none", "truncating_cast"])
+def test_options_combine(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    localize: tuple[str, ...],
+    bound: str,
+    faults: str,
+) -> None:
+    monkeypatch.setitem(PROFILES, "ci", Profile("ci", 4, seed=0))
+    result = run(
+        "--precision-report=html,json",
+        f"--precision-bound={bound}",
+        f"--precision-faults={faults}",
+        *localize,
+        "-k",
+        "truncating or one",
+    )
+    result.assert_outcomes(passed=1, failed=1, deselected=2)
+    written = {path.suffix[1:]: path for path in (run.pytester.path / "precision-report").iterdir()}
+    assert set(written) == {"html", "json"}
+    for path in written.values():
+        assert ("tell it from" in path.read_text()) == bool(localize)
 
 
 def _check_page(html: str, tests: dict[str, object]) -> None:

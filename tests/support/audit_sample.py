@@ -65,6 +65,7 @@ def sample(*, layers: int = 30, violated: bool = False) -> AuditResult:
             only_b=(),
             environment={"bitlens": "0.0", "isa": "none", "threads": 0},
         ),
+        meaning=(),
         ops=tuple(ops),
         histograms=tuple(_histogram(draw, kind) for kind in KINDS),
         divergence=Divergence(

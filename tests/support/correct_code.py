@@ -125,6 +125,7 @@ def _logsumexp_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
     def logsumexp(x: Tensor) -> Tensor:
         x = x.float()
         peak = x.amax(-1, keepdim=True)
+        peak = peak.masked_fill(peak == -torch.inf, 0.0)
         return peak[..., 0] + add_up((x - peak).exp()).log()
 
     return logsumexp
@@ -160,7 +161,8 @@ def _torch_attention(
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3)[None] for x in (k, v))
     visible = _visible(q, k, causal) if visible is None else visible
-    assert cap is None, "it has none"
+    if cap is not None:  # it has none, and libraries fall back as here
+        return _eager_attention(q, k, v, scale, visible, cap=cap)
     return F.scaled_dot_product_attention(q.float()[None], keys, values, visible, scale=scale)[0]
 
 
@@ -176,14 +178,19 @@ def _rope_by(angles: torch.dtype) -> Implementation:
         theta: float | None = None,
         cos: Tensor | None = None,
         sin: Tensor | None = None,
+        inv_freq: tuple[float, ...] | None = None,
+        attention_factor: float | None = None,
     ) -> Tensor:
         if cos is None or sin is None:
             assert positions is not None
-            assert theta is not None
             half = x.shape[-1] // 2
-            frequency = 1.0 / theta ** (torch.arange(half).to(angles) / half)
+            if inv_freq is not None:
+                frequency = torch.tensor(inv_freq, dtype=angles)
+            else:
+                frequency = 1.0 / (theta or 10000.0) ** (torch.arange(half).to(angles) / half)
             angle = positions.to(angles)[..., None] * frequency
-            cos, sin = angle.cos(), angle.sin()
+            factor = 1.0 if attention_factor is None else attention_factor
+            cos, sin = angle.cos() * factor, angle.sin() * factor
         return _rotate(x.float(), cos.float(), sin.float())
 
     return rope

@@ -47,6 +47,20 @@ class Rounding:
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return self.u * (x + y).abs()
 
+    def fold(self, aggregate: str, z: Tensor, logits: Tensor, window: int, weight: float) -> float:
+        """|r^ - r| of the score of a sequence whose tokens have the values z [n]; a rolling mean's
+        window and a moving average's weight are as given."""
+        n, largest = len(z), float(z.abs().max())
+        if aggregate in ("last", "max"):
+            return 0.0
+        if aggregate in ("mean", "rolling"):
+            return self.gamma((n if aggregate == "mean" else min(n, window)) + 1) * largest
+        if aggregate == "ema":
+            step = (1 + 4 * weight) * self.u * largest
+            return min(n, 1 / weight) * step * (1 + 8 * self.u)
+        span = float(logits.max() - logits.min())
+        return 2 * (6 * n + 8 + span) * self.u * largest
+
     def rms_scale(self, x: Tensor, eps: float) -> Tensor:
         """A sum of squares has no cancellation, and the root halves its relative error."""
         scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()

@@ -42,6 +42,19 @@ USES = (
         "next(iter(default_corpus(('36_sciq_tf',))))",
     ),
     Use(
+        "probes",
+        "sklearn",
+        "import torch\n"
+        "from bitlens.interp.probes import LogisticProbe\n"
+        "x = torch.arange(24.0).reshape(6, 4)\n"
+        "LogisticProbe('blocks.0.hook_resid_post').fit(x, [0, 0, 0, 1, 1, 1])",
+    ),
+    Use(
+        "probes",
+        "yaml",
+        "from bitlens.interp.probes.data.pyrit import templates\ntemplates()",
+    ),
+    Use(
         "interop",
         "transformers",
         "import os\n"

@@ -58,6 +58,7 @@ def lockstep(path: Path, backend: str) -> Lockstep:
     model = bitlens.load(path, dtype="hf_bf16", backend=backend)  # type: ignore[arg-type]
     raw: Any = peer_of(path)
     peer = TransformersAddresses(raw)
+    rotated: dict[str, tuple[Tensor, Tensor]] = {}
     is_gemma = model.config.norm_offset != 0
     tokens_P = torch.randint(48, (N_TOKENS,), generator=torch.Generator().manual_seed(2))
 
@@ -77,18 +78,16 @@ def lockstep(path: Path, backend: str) -> Lockstep:
         heads_first = ".rope_" in address or (is_gemma and address.endswith("_norm"))
 
         def fn(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            result = operation(*args, **kwargs)
-            y = result[0] if isinstance(result, tuple) else result
+            y = operation(*args, **kwargs)
             shown = y.transpose(1, 2) if heads_first else y
             found.theirs[address] = shown.reshape(found.ours[address].shape)
             if address.endswith(".attention"):
-                _look_inside_attention(found.theirs, address, result[1], *args, **kwargs)
+                rotated[address.removesuffix(".attention")] = args[:2]
             elif "ln" in address or address.endswith("_norm"):
                 x = args[0].transpose(1, 2) if heads_first else args[0]
                 _look_inside_norm(found, address, x, raw.config.rms_norm_eps, is_gemma)
             mine = found.ours[address].view(shown.shape).to(y.dtype)
-            mine = mine.transpose(1, 2) if heads_first else mine
-            return (mine, *result[1:]) if isinstance(result, tuple) else mine
+            return mine.transpose(1, 2) if heads_first else mine
 
         return fn
 
@@ -100,6 +99,11 @@ def lockstep(path: Path, backend: str) -> Lockstep:
         found.hooks = {name: x[0] for name, x in cache.items()}
         for address in peer.op_addresses:
             stack.enter_context(peer.override(address, swap(address)))
+        for i, layer in enumerate(raw.model.layers):
+            look = functools.partial(
+                _look_inside_attention, found.theirs, f"blocks.{i}.attn", rotated
+            )
+            layer.self_attn.register_forward_hook(look, with_kwargs=True)
         peer(tokens_P)
         for i, layer in enumerate(raw.model.layers):
             _results_of_heads(found, f"blocks.{i}.attn", layer.self_attn.o_proj.weight)
@@ -164,21 +168,18 @@ def _attention_bounds(
 
 def _look_inside_attention(
     theirs: Values,
-    address: str,
-    pattern_BHTK: Tensor,
+    attn: str,
+    rotated: dict[str, tuple[Tensor, Tensor]],
     module: Any,
-    q_BHTh: Tensor,
-    k_BGKh: Tensor,
-    _: Tensor,
-    mask: Tensor,
-    *,
-    scaling: float,
-    **__: Any,
+    _: Any,
+    kwargs: dict[str, Any],
+    output: tuple[Tensor, Tensor],
 ) -> None:
     """The pattern that transformers returns, and its scores by its own expression."""
+    q_BHTh, k_BGKh = rotated[attn]
+    mask, pattern_BHTK = kwargs["attention_mask"], output[1]
     k_BHKh = k_BGKh.repeat_interleave(q_BHTh.shape[1] // k_BGKh.shape[1], 1)
-    scores = torch.matmul(q_BHTh, k_BHKh.transpose(2, 3)) * scaling
-    attn = address.removesuffix(".attention")
+    scores = torch.matmul(q_BHTh, k_BHKh.transpose(2, 3)) * module.scaling
     theirs[f"{attn}.hook_attn_scores"] = scores.masked_fill(mask < 0, -torch.inf)[0]
     theirs[f"{attn}.hook_pattern"] = pattern_BHTK[0]
 

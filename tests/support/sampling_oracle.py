@@ -147,7 +147,7 @@ def weights_of(x: Floats) -> list[int]:
     with np.errstate(over="ignore", invalid="ignore"):
         d = torch.from_numpy(np.ascontiguousarray(x - x.max()))
     e = torch.empty_like(d)
-    _core.exp(d.data_ptr(), d.numel(), e.data_ptr())
+    _core.exp(d, d.numel(), e)
     return [round(Fraction(v) * 2**44) for v in e.tolist()]
 
 

@@ -17,19 +17,19 @@ def write_speaking_llama(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: i for i, symbol in enumerate(alphabet)}
-    config = transformers.LlamaConfig(
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        vocab_size=len(vocabulary),
-        max_position_embeddings=96,
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=0,
-        **changes,
-    )
+    values: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "vocab_size": len(vocabulary),
+        "max_position_embeddings": 96,
+        "initializer_range": 0.2,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+    }
+    config = transformers.LlamaConfig(**(values | changes))
     torch.manual_seed(seed)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, []))

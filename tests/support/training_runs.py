@@ -10,6 +10,7 @@ from typing import Any
 import bitlens
 from bitlens.interp.activations import harvesting
 from bitlens.interp.training import TrainConfig, train
+from bitlens.interp.training.layers import LayersTrainConfig, train_layers
 from bitlens.model.transformer import HookedTransformer
 from support.speaking_llama import write_speaking_llama
 
@@ -44,11 +45,11 @@ def documents(n: int = 200, seed: int = 0) -> list[str]:
     return [" ".join(source.choices(WORDS, k=source.randint(20, 60))) for _ in range(n)]
 
 
-def speaking_model(folder: Path) -> HookedTransformer:
-    """Returns a random Llama of two layers, d_model 48, context 96."""
+def speaking_model(folder: Path, dtype: str = "fp32", **changes: Any) -> HookedTransformer:
+    """Returns a random Llama of two layers, d_model 48, context 96; `changes` are of its config."""
     if not (folder / "config.json").exists():
-        write_speaking_llama(folder)
-    return bitlens.load(folder)
+        write_speaking_llama(folder, **changes)
+    return bitlens.load(folder, dtype=dtype)
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -70,6 +71,20 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**values)
 
 
+def layers_config(**changes: Any) -> LayersTrainConfig:
+    """Returns a run over every layer, of 20 steps."""
+    values: dict[str, Any] = {
+        "d_sae": 96,
+        "k": 4,
+        "n_tokens": 20 * 128,
+        "batch_tokens": 128,
+        "context_size": 64,
+        "checkpoint_every": 7,
+        **changes,
+    }
+    return LayersTrainConfig(**values)
+
+
 def small_shards() -> None:
     """Makes a harvest of these few tokens several shards long."""
     harvesting.BATCH_TOKENS, harvesting.SHARD_TOKENS = 256, 1024
@@ -77,6 +92,14 @@ def small_shards() -> None:
 
 if __name__ == "__main__":
     small_shards()
+    if sys.argv[1] == "layers":
+        train_layers(
+            speaking_model(Path(sys.argv[2])),
+            layers_config(),
+            text=documents(),
+            output=sys.argv[3],
+        )
+        sys.exit()
     model_folder, output, steps = sys.argv[1:]
     train(
         speaking_model(Path(model_folder)),

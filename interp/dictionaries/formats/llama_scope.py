@@ -56,7 +56,7 @@ def read_folder(path: Path) -> tuple[DictionaryConfig, dict[str, torch.Tensor]]:
         "W_dec": found["decoder.weight"].T.contiguous(),
         "b_enc": found["encoder.bias"],
         "b_dec": found["decoder.bias"],
-        "threshold": torch.full((d_sae,), threshold),
+        "threshold": torch.full((d_sae,), threshold, dtype=torch.float32, device="cpu"),
     }
     return cfg, fold_input_scale(tensors, scale)
 

@@ -155,7 +155,10 @@ def _read_weights(path: Path, config: DictionaryConfig) -> dict[str, torch.Tenso
     expected = config.tensor_shapes()
     found = read_shapes(path)
     old = "log_threshold" in found and "threshold" in expected
-    empty = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
+    empty = {
+        name: torch.empty(shape, device="meta", dtype=torch.float32)
+        for name, shape in found.items()
+    }
     if old:
         empty["threshold"] = empty.pop("log_threshold")
     checked(empty, expected, f"{path.name} of {config.architecture}")

@@ -1,4 +1,4 @@
-"""What a step minimises, by architecture: the loss of a batch and its gradients.
+"""Objectives by architecture: the loss of a batch and its gradients.
 
 Everything is written out in the kernels' operations, so no torch reduction decides a bit. Losses
 are means over the batch's values.

@@ -67,7 +67,7 @@ class BatchTopKObjective:
             before = self.state["threshold"]
             rate = _THRESHOLD_RATE if before else 1.0
             self.state["threshold"] = before + rate * (least - before)
-        starts = torch.searchsorted(flat, torch.arange(rows + 1) * n)
+        starts = torch.searchsorted(flat, torch.arange(rows + 1, device="cpu") * n)
         return Entries(starts, (flat % n).to(torch.int32), n), values
 
     def _reconstruct(

@@ -85,7 +85,12 @@ class JumpReLUObjective:
         if not bool(dead.any()):
             return
         entries = Entries.of_mask((pre < p["threshold"]) & dead)
-        push = torch.full((len(entries.indices),), -_DEAD_COEFFICIENT / len(pre))
+        push = torch.full(
+            (len(entries.indices),),
+            -_DEAD_COEFFICIENT / len(pre),
+            dtype=torch.float32,
+            device="cpu",
+        )
         encoder_gradients(self.config, p, entries, push, x_c, gradients)
 
     def _weight(self, l0: float, scale: float) -> float:

@@ -1,4 +1,4 @@
-"""What the objectives are made of: terms of a loss, and how gradients flow through entries.
+"""Parts of objectives: terms of a loss, and the flow of gradients through entries.
 
 Shapes: B rows, F features, E entries, d width.
 """
@@ -19,7 +19,7 @@ from ..parameters import Parameters
 
 @dataclass(eq=False)
 class Outcome:
-    """What one batch gave.
+    """The loss and the gradients of one batch.
 
     Attributes:
         gradients: By parameter.
@@ -106,7 +106,7 @@ def l1_pull(config: TrainConfig, y: torch.Tensor) -> float:
 
 def fired(entries: Entries, values: torch.Tensor) -> torch.Tensor:
     """Returns a bool [F]: the features with a value above 0."""
-    out = torch.zeros(entries.n_features, dtype=torch.bool)
+    out = torch.zeros(entries.n_features, dtype=torch.bool, device="cpu")
     out[entries.indices[(values > 0) & (entries.indices >= 0)].long()] = True
     return out
 

@@ -178,7 +178,7 @@ def test_bits_are_pinned() -> None:
 def test_unscaled_frequencies_are_the_kernels_own() -> None:
     for theta, d_head in SHAPES:
         inv_freq = torch.empty(d_head // 2, dtype=torch.float64)
-        _core.rope_inv_freq(theta, d_head, inv_freq.data_ptr())
+        _core.rope_inv_freq(theta, d_head, inv_freq)
         assert list(rotary_frequencies(theta, d_head, None).inv_freq) == inv_freq.tolist()
 
 

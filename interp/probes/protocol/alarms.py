@@ -1,0 +1,74 @@
+"""What a streaming probe does to conversations: alarms, how soon, and how they grow with length.
+
+A conversation raises an alarm at the first token after which its running score exceeds the
+threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..figures import proportion
+
+Array = npt.NDArray[np.float64]
+
+LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
+"""Tokens up to which alarms are counted."""
+
+
+def highest(running: Sequence[torch.Tensor]) -> Array:
+    """Returns the largest running score of each conversation, which decides whether it raises an
+    alarm at all."""
+    return np.array([float(r.max()) for r in running])
+
+
+def alarm_figures(running: Sequence[torch.Tensor], y: Array, threshold: float) -> dict[str, Any]:
+    """Returns what a threshold does while conversations stream.
+
+    Alarms of conversations and of tokens on each side, per million benign tokens, the tokens until
+    a true alarm (quartiles), and the share of benign conversations with an alarm up to a length,
+    of those that are as long.
+    """
+    first = np.array([_first(r, threshold) for r in running])
+    above = np.array([int((r > threshold).sum()) for r in running])
+    lengths = np.array([len(r) for r in running])
+    alarmed = first > 0
+    found: dict[str, Any] = {"threshold": threshold}
+    for name, label in (("benign", 0), ("harmful", 1)):
+        of = y == label
+        if not of.any():
+            continue
+        tokens = int(lengths[of].sum())
+        found[name] = {
+            "conversations": proportion(int(alarmed[of].sum()), int(of.sum())).to_dict(),
+            "tokens_above": int(above[of].sum()),
+            "tokens": tokens,
+            "alarms_per_million_tokens": 1e6 * int(alarmed[of].sum()) / tokens,
+            "growth": _growth(first[of], lengths[of]),
+        }
+    hits = first[alarmed & (y == 1)]
+    found["tokens_until_alarm"] = (
+        [float(q) for q in np.quantile(hits, (0.25, 0.5, 0.75))] if len(hits) else None
+    )
+    return found
+
+
+def _first(running: torch.Tensor, threshold: float) -> int:
+    above = (running > threshold).nonzero()
+    return int(above[0]) + 1 if len(above) else 0
+
+
+def _growth(first: Array, lengths: Array) -> list[dict[str, Any]]:
+    rows = []
+    for length in LENGTHS:
+        long_enough = lengths >= length
+        if long_enough.any():
+            alarmed = (first > 0) & (first <= length) & long_enough
+            share = proportion(int(alarmed.sum()), int(long_enough.sum()))
+            rows.append({"tokens": length, **share.to_dict()})
+    return rows

@@ -1,0 +1,154 @@
+"""`bitlens probe train` and `eval`: JSONL in, a probe and a report out, and no text in either."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import bitlens
+import pytest
+import torch
+from bitlens.interp.probes import Probe
+from support.command_line import Run, command_runner
+from support.random_dictionaries import random_dictionary
+from support.speaking_llama import write_speaking_llama
+
+MARKED = ("zq", "qz")
+"""What positives say, in letters that no other text has."""
+
+
+def words(source: random.Random, n: int) -> list[str]:
+    return ["".join(source.choices("abcdefghij", k=source.randint(2, 5))) for _ in range(n)]
+
+
+def write_examples(path: Path, n: int, seed: int, *, positives: bool = True) -> Path:
+    source = random.Random(seed)
+    lines = []
+    for i in range(n):
+        label = int(positives and i % 2)
+        text = words(source, source.randint(6, 12))
+        for _ in range(3 * label):
+            text.insert(source.randrange(len(text)), source.choice(MARKED))
+        row = {"id": f"{path.stem}-{i}", "text": " ".join(text), "label": label,
+               "group": f"{path.stem}-{i // 2}", "category": f"c{i % 4 // 2}"}  # fmt: skip
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("probe")
+    write_speaking_llama(folder / "model")
+    write_examples(folder / "mine.jsonl", 60, 0)
+    write_examples(folder / "others.jsonl", 24, 1)
+    write_examples(folder / "benign.jsonl", 60, 2, positives=False)
+    return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return command_runner(capsys, monkeypatch, "probe")
+
+
+def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
+    made = tmp_path / "probe"
+    code, out, err = run(
+        "train", folder / "model", folder / "mine.jsonl", "--benign", folder / "benign.jsonl",
+        "--output", made, "--max-tokens", "64", "--aggregate", "mean", "--aggregate", "max",
+        "--C", "0.1", "--leave-out", "category",
+    )  # fmt: skip
+    assert code == 0, err
+    report = json.loads((made / "report.json").read_text())
+    assert report["auroc"] > 0.9
+    assert set(report["baselines"]) == {"length", "n-grams", "embeddings", "tf-idf"}
+    assert set(report["left_out"]["category"]) == {"c0", "c1"}
+    assert [a["target_fpr"] for a in report["alarms"]] == [0.05, 0.01, 0.001]
+    assert report["data"]["n"] == 60
+    assert "AUROC" in out
+    assert "recall at 1.0%" in out
+
+    probe = Probe.load(made)
+    assert probe.metadata_["model_fingerprint"]
+    code, out, err = run(
+        "eval", folder / "model", made, folder / "others.jsonl", "-o", tmp_path / "other", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["auroc"] > 0.9
+    # What is printed or written holds no text: no word of three letters of it stands anywhere.
+    written = [p for f in (made, tmp_path / "other") for p in f.rglob("*") if p.is_file()]
+    assert {p.name for p in written} == {
+        "probe.json", "probe.safetensors", "report.json", "report.html",
+    }  # fmt: skip
+    texts = [
+        json.loads(line)["text"]
+        for name in ("mine", "others", "benign")
+        for line in (folder / f"{name}.jsonl").read_text().splitlines()
+    ]
+    pieces = {" ".join(t.split()[i : i + 3]) for t in texts for i in range(len(t.split()) - 2)}
+    for content in [out, err, *(p.read_bytes().decode("utf-8", "replace") for p in written)]:
+        assert not [piece for piece in pieces if piece in content]
+        assert not [word for word in MARKED if f" {word} " in content]
+
+
+def test_what_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
+    made = tmp_path / "probe"
+    train = ("train", folder / "model", folder / "mine.jsonl", "--max-tokens", "48", "-o", made)
+    quick = ("--hook", "blocks.0.hook_resid_post", "--aggregate", "mean", "--C", "0.1")
+    assert run(*train, *quick)[0] == 0
+    code, _, err = run("eval", folder / "model", made, folder / "mine.jsonl")
+    assert code == 2
+    assert "what the probe was trained on" in err
+    code, _, err = run(*train, *quick, "--benign", folder / "others.jsonl")
+    assert code == 2
+    assert "positives" in err
+    code, _, err = run(*train, *quick, "--benign", folder / "mine.jsonl")
+    assert code == 2
+    code, _, err = run(*train, "--hook", "blocks.9.hook_resid_post", "--C", "1")
+    assert code != 0
+    assert "blocks.9" in err
+    code, _, err = run(*train, *quick, "--target-fpr", "1.5")
+    assert code == 2
+    assert "target_fpr" in err
+    write_speaking_llama(tmp_path / "another", seed=1)
+    code, _, err = run("eval", tmp_path / "another", made, folder / "others.jsonl")
+    assert code == 2
+    assert "train it again" in err
+    weights = made / "probe.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    code, _, err = run("eval", folder / "model", made, folder / "others.jsonl")
+    assert code == 2
+    assert "damaged" in err
+
+
+def test_features_of_a_dictionary(folder: Path, tmp_path: Path, run: Run) -> None:
+    model = bitlens.load(folder / "model")
+    random_dictionary(model, "blocks.0.hook_resid_post", k=12).save_model(tmp_path / "sae")
+    made = tmp_path / "probe"
+    code, out, err = run(
+        "train", folder / "model", folder / "mine.jsonl", "--dictionary", tmp_path / "sae",
+        "--max-tokens", "48", "--aggregate", "mean", "--aggregate", "max", "--C", "0.1", "-o", made,
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["auroc"] > 0.8
+    probe = Probe.load(made, model)
+    assert probe.hook_name == "blocks.0.hook_resid_post"
+    assert probe.coef_.shape == (1, 48)
+    code, out, err = run("eval", folder / "model", made, folder / "others.jsonl", "--json")
+    assert code == 0, err
+    assert json.loads(out)["auroc"] > 0.8
+
+
+def test_one_class_gets_alarms_alone(folder: Path, tmp_path: Path, run: Run) -> None:
+    made = tmp_path / "probe"
+    quick = ("--hook", "blocks.0.hook_resid_post", "--aggregate", "mean", "--C", "0.1")
+    data = (folder / "model", folder / "mine.jsonl", "--max-tokens", "48", "-o", made)
+    assert run("train", *data, *quick)[0] == 0
+    code, out, err = run("eval", folder / "model", made, folder / "benign.jsonl", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert "auroc" not in report
+    assert report["alarms"][0]["benign"]["conversations"]["of"] == 60
+    assert torch.isfinite(torch.tensor(report["threshold"]))

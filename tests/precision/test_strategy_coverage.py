@@ -1,0 +1,305 @@
+"""The search draws what the contract covers: every argument, and every edge its input check allows.
+
+For each operation the classes below are filtered by the input check itself: what it refuses need
+not be drawn, and what it takes must be, within two searches of the CI profile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from bitlens.precision.contract import PrecisionContract
+from bitlens.precision.inputs import InputsError
+from bitlens.precision.operations import OPERATIONS, validate_inputs
+from bitlens.precision.search import PROFILES, arguments_taken, search
+from bitlens.precision.strategies import inputs_for, strategy_names
+from hypothesis import HealthCheck, Phase, settings
+
+Tensor = torch.Tensor
+Inputs = Mapping[str, Any]
+Seen = Callable[[Inputs], bool]
+STORAGE = "bf16"
+BF16 = torch.finfo(torch.bfloat16)
+
+
+@cache
+def _drawn(op: str) -> tuple[Inputs, ...]:
+    """Twice as many inputs as a search of the CI profile draws, kind by kind."""
+    contract = PrecisionContract(op, storage=STORAGE)
+    drawn: list[Inputs] = []
+
+    def take(inputs: Inputs) -> None:
+        drawn.append(inputs)
+
+    names = strategy_names(contract)
+    share = settings(
+        max_examples=-(-2 * PROFILES["ci"].examples // len(names)),
+        phases=[Phase.generate],
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    for name in names:
+        run = share(hypothesis.given(inputs_for(contract, strategies=[name]))(take))
+        hypothesis.seed(PROFILES["ci"].seed)(run)()
+    return tuple(drawn)
+
+
+def _base(op: str) -> dict[str, Any]:
+    """Ordinary inputs, which the classes' samples replace one by one."""
+    x = torch.tensor([[1.0, -0.5, 0.25, 2.0], [0.5, 1.5, -2.0, 1.0]]).bfloat16()
+    row = x[0]
+    bases: dict[str, dict[str, Any]] = {
+        "matmul": {"a": x, "b": x.mT.contiguous()},
+        "rms_norm": {"x": x, "weight": row},
+        "layer_norm": {"x": x, "weight": row, "bias": row},
+        "attention": {"q": x[None], "k": x[None], "v": x[None], "causal": True},
+        "rope": {"x": x, "positions": torch.arange(2)},
+        "swiglu": {"gate": x, "up": x},
+        "soft_cap": {"x": x, "cap": 2.0},
+    }
+    return bases.get(op, {"x": x})
+
+
+TENSORS = ("a", "b", "bias", "x", "weight", "q", "k", "v", "gate", "up", "cos", "sin")
+MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate"}
+"""The operand of each operation that is drawn by kinds: x unless named."""
+
+ELEMENTS: dict[str, float] = {
+    "zero": 0.0,
+    "negative zero": -0.0,
+    "the largest": BF16.max,
+    "the most negative": -BF16.max,
+    "a subnormal": BF16.smallest_normal / 4,
+    "-inf": -math.inf,
+    "+inf": math.inf,
+    "NaN": math.nan,
+}
+
+
+def _has(name: str, element: float) -> Seen:
+    def seen(inputs: Inputs) -> bool:
+        x = inputs.get(name)
+        if x is None:
+            return False
+        x = x.double()
+        if math.isnan(element):
+            return bool(x.isnan().any())
+        if 0 < element < BF16.smallest_normal:
+            return bool(((x != 0) & (x.abs() < BF16.smallest_normal)).any())
+        same_sign = x.signbit() == (math.copysign(1, element) < 0)
+        return bool(((x == element) & same_sign).any())
+
+    return seen
+
+
+def _rows(name: str, property_: Callable[[Tensor], Tensor]) -> Seen:
+    return lambda inputs: name in inputs and bool(property_(inputs[name].double()).any())
+
+
+def _far(x: Tensor) -> Tensor:
+    spread = x.amax(-1) - x.amin(-1)
+    return (x.mean(-1).abs() >= 16 * spread) & (spread > 0)
+
+
+ROWS: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
+    "a mean far from its spread": (_far, [128.0, 129.0, 128.0, 129.0]),
+    "one value throughout": (lambda x: (x == x[..., :1]).all(-1), [3.0] * 4),
+    "all masked": (lambda x: (x == -math.inf).all(-1), [-math.inf] * 4),
+    "tiny numbers": (lambda x: (x.abs().amax(-1) < 2e-3) & (x != 0).any(-1), [1e-4] * 4),
+}
+
+SCALARS: dict[str, tuple[float, ...]] = {
+    "eps": (1e-6, 0.0, 1e-12, 0.1, -1.0),
+    "scale": (0.5, 0.0, -0.5, 1.0),
+    "cap": (1.0, 0.01, 1000.0, 0.0, -1.0),
+    "theta": (10000.0, 1.0, 500000.0, 0.5),
+    "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
+}
+"""Values of every class of numbers: about the default, zero, small, large, negative."""
+
+
+def _class_of(value: float) -> str:
+    if value <= 0:
+        return "zero" if value == 0 else "negative"
+    return "small" if value < 1e-7 else "below 0.05" if value < 0.05 else "about 1"
+
+
+def _number_classes(name: str, value: float) -> Seen:
+    if name in ("theta", "attention_factor"):
+        return lambda inputs: inputs.get(name) == value
+    if name == "scale":  # the default, 1 / sqrt(d), is a class of its own
+        return lambda inputs: (
+            "scale" in inputs
+            and (inputs["scale"] == inputs["q"].shape[-1] ** -0.5) == (value == 0.5)
+            and _class_of(inputs["scale"]) == _class_of(value)
+        )
+    if name == "cap":
+        near = (value / 30, value * 30)
+        return lambda inputs: "cap" in inputs and near[0] <= inputs["cap"] <= near[1]
+    return lambda inputs: (
+        "eps" in inputs
+        and (_class_of(inputs["eps"]), inputs["eps"] > 0.01) == (_class_of(value), value > 0.01)
+    )
+
+
+def _shape(inputs: Inputs) -> tuple[int, int]:
+    return inputs["q"].shape[-2], inputs["k"].shape[-2]
+
+
+def _hides_whole_rows(inputs: Inputs) -> bool:
+    visible = validate_inputs("attention", inputs)["visible"]
+    return not bool(visible.any(-1).all()) and bool(visible.any())
+
+
+# name -> (what has been seen, a change of the base that the check must take)
+CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
+    "causal": {
+        "True": (lambda i: i["causal"] is True, {"causal": True}),
+        "False": (lambda i: i["causal"] is False, {"causal": False}),
+    },
+    "window": {
+        "none": (lambda i: i["causal"] and "window" not in i, {}),
+        "one key": (lambda i: i.get("window") == 1, {"window": 1}),
+        "hides a key": (lambda i: "window" in i and i["window"] < _shape(i)[1], {"window": 2}),
+        "wider than the keys": (lambda i: i.get("window", 0) >= _shape(i)[1], {"window": 9}),
+    },
+    "past": {
+        "none": (lambda i: "past" not in i, {}),
+        "first": (lambda i: i.get("past") == 0 and _shape(i)[1] > _shape(i)[0], {"past": 0}),
+        "before the end": (
+            lambda i: i["causal"] and "past" in i and i["past"] < _shape(i)[1] - _shape(i)[0],
+            {"past": 0},
+        ),
+        "behind the keys": (
+            lambda i: i["causal"] and "past" in i and i["past"] + _shape(i)[0] > _shape(i)[1],
+            {"past": 5},
+        ),
+        "rows that see no key": (_hides_whole_rows, {"window": 1, "past": 1}),
+    },
+    "positions": {
+        "0": (lambda i: "positions" in i and bool((i["positions"] == 0).any()), {}),
+        "2^31 - 1": (
+            lambda i: "positions" in i and int(i["positions"].max()) == 2**31 - 1,
+            {"positions": torch.tensor([0, 2**31 - 1])},
+        ),
+        "out of order": (
+            lambda i: "positions" in i and bool((i["positions"].diff() < 0).any()),
+            {"positions": torch.tensor([7, 3])},
+        ),
+    },
+    "inv_freq": {
+        "of a scaling": (
+            lambda i: any(0 < f < 1 for f in i.get("inv_freq", ())),
+            {"inv_freq": (1.0, 0.7)},
+        ),
+        "0": (lambda i: 0.0 in i.get("inv_freq", ()), {"inv_freq": (1.0, 0.0)}),
+        "negative": (lambda i: min(i.get("inv_freq", (0,))) < 0, {"inv_freq": (1.0, -1.0)}),
+    },
+    "approximate": {
+        name: (lambda i, name=name: i.get("approximate") == name, {"approximate": name})
+        for name in ("none", "tanh")
+    },
+    "activation": {
+        name: (lambda i, name=name: i.get("activation") == name, {"activation": name})
+        for name in ("silu", "gelu_tanh")
+    },
+}
+
+
+def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
+    """(argument, edge class, whether inputs show it, inputs that hold it)."""
+    operation, base = OPERATIONS[op], _base(op)
+    for name in operation.arguments + operation.optional:
+        if name in TENSORS:
+            if name in ("cos", "sin"):
+                without = {k: v for k, v in base.items() if k != "positions"}
+                table = torch.full((2, 2), 0.5).bfloat16()
+                yield (
+                    name,
+                    "given",
+                    lambda i, n=name: n in i,
+                    {**without, "cos": table, "sin": table},
+                )
+                continue
+            plain = base[name] if name in base else torch.ones(base["b"].shape[-1]).bfloat16()
+            for label, element in ELEMENTS.items():
+                sample = plain.clone()
+                sample.view(-1)[0] = element
+                yield name, label, _has(name, element), {**base, name: sample}
+            single = {k: v[..., :1] if k in TENSORS else v for k, v in base.items()}
+            if op == "matmul":
+                single["b"] = base["b"][:1]
+            yield name, "one element", lambda i, n=name: n in i and i[n].shape[-1] == 1, single
+            if name != MAIN.get(op, "x"):
+                continue
+            for label, (has, values) in ROWS.items():
+                sample = plain.clone()
+                sample.view(-1, 4)[0] = torch.tensor(values)
+                yield name, label, _rows(name, has), {**base, name: sample}
+        elif name in SCALARS:
+            if name == "cap" and op == "attention":
+                yield name, "none", lambda i: "cap" not in i, base
+            for value in SCALARS[name]:
+                yield name, f"about {value}", _number_classes(name, value), {**base, name: value}
+        else:
+            for label, (seen, change) in CHOICES[name].items():
+                yield name, label, seen, {**base, **change}
+
+
+def _allowed(op: str, inputs: dict[str, Any]) -> bool:
+    try:
+        validate_inputs(op, inputs)
+    except InputsError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_every_argument_and_edge_that_the_check_allows_is_drawn(op: str) -> None:
+    drawn = _drawn(op)
+    classes = [c for c in _classes(op) if _allowed(op, c[3])]
+    assert {name for name, *_ in classes} == {
+        *OPERATIONS[op].arguments, *OPERATIONS[op].optional
+    }, "an argument without classes"  # fmt: skip
+    missing = [f"{name}: {label}" for name, label, seen, _ in classes if not any(map(seen, drawn))]
+    assert not missing, f"{op}: no strategy draws {'; '.join(missing)}"
+
+
+def test_a_class_that_no_strategy_draws_is_noticed() -> None:
+    """The control: random logits alone are never masked."""
+    drawn = _drawn("softmax")[:12]  # those of the first kind
+    seen = {label: has for name, label, has, _ in _classes("softmax")}
+    assert not any(map(seen["-inf"], drawn))
+    assert not any(map(seen["all masked"], drawn))
+
+
+def test_an_implementation_without_an_argument_is_not_given_it() -> None:
+    """And the result says what was left out."""
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        group = q.shape[-3] // k.shape[-3]
+        keys, values = (x.double().repeat_interleave(group, -3) for x in (k, v))
+        return ((q.double() @ keys.mT * scale).softmax(-1) @ values).float()
+
+    contract = PrecisionContract("attention")
+    assert arguments_taken(plain, "attention") == {"q", "k", "v", "scale"}
+    result = search(plain, contract, strategies=["random", "attention_sinks"])
+    assert result.violation is None
+    assert result.left_out == ("causal", "window", "past", "cap")
+
+    def tables(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        first, second = x.double().chunk(2, -1)
+        c, s = cos.double(), sin.double()
+        return torch.cat([first * c - second * s, second * c + first * s], -1).float()
+
+    assert search(tables, PrecisionContract("rope")).violation is None
+    assert arguments_taken(lambda **inputs: inputs["x"], "rope") == {
+        "x", "positions", "theta", "cos", "sin"
+    }  # fmt: skip
