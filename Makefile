@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
+.PHONY: help images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -61,6 +61,12 @@ format: $(VENV)/dev.stamp ## rewrite in the house format
 	ruff format .
 	ruff check --fix .
 	clang-format -i $(CXX_FILES)
+
+images: $(VENV)/test.stamp build ## draw the pictures of docs/looking.md, in Chromium
+	PYTHONPATH=tests $(PY) docs/draw_images.py
+
+pages: ## rebuild the script and the style of pages; needs Node
+	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build
 
 bench: $(VENV)/bench.stamp build ## paired benchmarks against peers
 	$(PY) -m bitlens.benchmarks

@@ -472,6 +472,26 @@ def gated_act_backward(
 
 # Sparse dictionaries and their training (csrc/cpu/dictionary.h).
 
+class ActiveFeatures:
+    @property
+    def entries(self) -> int: ...
+    def write(self, starts: Array, indices: Array, values: Array) -> None: ...
+
+def encode_above(
+    x: Array, m: int, panels: Array, format: int, n: int, k: int, bias: Array, thresholds: Array
+) -> ActiveFeatures: ...
+def encode_top_k(
+    x: Array,
+    m: int,
+    panels: Array,
+    format: int,
+    n: int,
+    k: int,
+    bias: Array,
+    selected: int,
+    values: Array,
+    indices: Array,
+) -> None: ...
 def top_k(x: Array, rows: int, n: int, k: int, values: Array, indices: Array) -> None: ...
 def weighted_sums(
     coefs: Array,
@@ -508,6 +528,7 @@ def adam(
     step: float,
     v_scale: float,
     eps: float,
+    clip: float,
     p: Array,
     first: Array,
     second: Array,

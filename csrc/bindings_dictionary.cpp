@@ -1,9 +1,54 @@
 // The part of bitlens._core for sparse dictionaries and their training.
 #include "bindings.h"
 #include "cpu/dictionary.h"
+#include "cpu/encode.h"
 
 namespace bitlens {
+namespace {
+
+template <typename T>
+void copy_to(const std::vector<T>& from, const Array& to, const char* name) {
+  std::copy(from.begin(), from.end(), at<T>(to, {static_cast<int64_t>(from.size())}, name));
+}
+
+Encoded encoded(const Array& x, int64_t m, const Array& panels, int format, int64_t n, int64_t k,
+                const Array& bias) {
+  return {at<float>(x, {m, k}, "x"), m, matrix_of(panels, format, n, k),
+          maybe<float>(bias, {n}, "bias")};
+}
+
+void bind_encoding(py::module_& m) {
+  py::class_<ActiveFeatures>(m, "ActiveFeatures")
+      .def_property_readonly("entries", [](const ActiveFeatures& f) { return f.indices.size(); })
+      .def("write", [](const ActiveFeatures& f, const Array& starts, const Array& indices,
+                       const Array& values) {
+        copy_to(f.starts, starts, "starts");
+        copy_to(f.indices, indices, "indices");
+        copy_to(f.values, values, "values");
+      });
+  m.def(
+      "encode_above",
+      [](const Array& x, int64_t m, const Array& panels, int format, int64_t n, int64_t k,
+         const Array& bias, const Array& thresholds) {
+        return encode_above(encoded(x, m, panels, format, n, k, bias),
+                            at<float>(thresholds, {n}, "thresholds"));
+      },
+      NoGil());
+  m.def(
+      "encode_top_k",
+      [](const Array& x, int64_t m, const Array& panels, int format, int64_t n, int64_t k,
+         const Array& bias, int64_t selected, const Array& values, const Array& indices) {
+        encode_top_k(encoded(x, m, panels, format, n, k, bias), selected,
+                     at<float>(values, {m, selected}, "values"),
+                     at<int32_t>(indices, {m, selected}, "indices"));
+      },
+      NoGil());
+}
+
+}  // namespace
+
 void bind_dictionary(py::module_& m) {
+  bind_encoding(m);
   m.def(
       "top_k",
       [](const Array& x, int64_t rows, int64_t n, int64_t k, const Array& values,
@@ -64,9 +109,9 @@ void bind_dictionary(py::module_& m) {
   m.def(
       "adam",
       [](const Array& g, int64_t count, float beta1, float one_minus_beta1, float beta2,
-         float one_minus_beta2, float step, float v_scale, float eps, const Array& p,
+         float one_minus_beta2, float step, float v_scale, float eps, float clip, const Array& p,
          const Array& first, const Array& second) {
-        adam({beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps},
+        adam({beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip},
              at<float>(g, {count}, "g"), count, at<float>(p, {count}, "p"),
              at<float>(first, {count}, "first"), at<float>(second, {count}, "second"));
       },

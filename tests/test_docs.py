@@ -35,7 +35,15 @@ def test_examples_run(document: str, smollm2_path: Path) -> None:
         assert not torch.equal(namespace["logits"], namespace["ablated"])
 
 
-@pytest.mark.parametrize("document", ["docs/dictionaries.md", "docs/splicing.md"])
+WITH_DICTIONARIES = (
+    "docs/dictionaries.md",
+    "docs/splicing.md",
+    "docs/features_and_precision.md",
+    "docs/looking.md",
+)
+
+
+@pytest.mark.parametrize("document", WITH_DICTIONARIES)
 def test_examples_with_dictionaries_run(
     document: str, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +55,12 @@ def test_examples_with_dictionaries_run(
     if document == "docs/dictionaries.md":
         assert namespace["judged"].explained_variance > 0.3
         assert (tmp_path / "runs" / "first" / "dictionary" / "cfg.json").exists()
+    if document == "docs/features_and_precision.md":
+        # The page's figures: two in a hundred under bf16, several times as many for Q4_1.
+        assert namespace["result"].wrong == namespace["coarse"].wrong == 0
+        assert 0.01 < namespace["result"].changed_share < 0.04
+        assert namespace["result"].certified_share > 0.4
+        assert namespace["coarse"].changed_share > 0.1
 
 
 def test_the_activation_example(smollm2_path: Path) -> None:

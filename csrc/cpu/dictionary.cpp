@@ -21,8 +21,11 @@ void check_indices(const int32_t* indices, int64_t count, int64_t limit) {
 void top_k(const float* x, int64_t rows, int64_t n, int64_t k, float* values, int32_t* indices) {
   const DictionaryKernels& kernel = kernels().dictionary;
   for_rows(rows, n, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      kernel.top_k(x + r * n, n, k, values + r * k, indices + r * k);
+    for (int64_t r = begin; r < end; ++r) {
+      TopKSoFar found = {values + r * k, indices + r * k, k, 0};
+      kernel.top_k_add(x + r * n, n, 0, &found);
+      kernel.top_k_finish(&found);
+    }
   });
 }
 

@@ -8,7 +8,8 @@ namespace bitlens {
 // table are summed is said in ranges: row r takes entries starts[r] to starts[r + 1] of coefs and
 // indices; every index is -1 (passed over) or below table_rows, else std::out_of_range is thrown.
 
-// x [rows, n] -> values, indices [rows, k], as DictionaryKernels::top_k.
+// x [rows, n] -> values, indices [rows, k], the k largest of each row as top_k_add and top_k_finish
+// say.
 void top_k(const float* x, int64_t rows, int64_t n, int64_t k, float* values, int32_t* indices);
 
 // out [rows, d] = the sum of coefs[i] * table[indices[i]] over each row's range, plus bias or null.

@@ -5,16 +5,29 @@
 
 namespace bitlens {
 
-// One step of Adam without weight decay: m = beta1 * m + (1 - beta1) * g; v = beta2 * v +
-// (1 - beta2) * (g * g); p = p - step * (m / (sqrt(v) * v_scale + eps)). No operation is fused.
+// One step of Adam without weight decay: g = g * clip; m = beta1 * m + (1 - beta1) * g; v = beta2 *
+// v + (1 - beta2) * (g * g); p = p - step * (m / (sqrt(v) * v_scale + eps)). Nothing is fused.
 struct AdamStep {
-  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps;
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip;
+};
+
+// The k largest of a row so far, in no order that means anything.
+struct TopKSoFar {
+  float* values;
+  int32_t* indices;
+  int64_t k, size;
 };
 
 struct DictionaryKernels {
-  // The k largest of x[n] by (value descending, index ascending), written by index ascending.
-  // NaN is never among them; where there are fewer than k numbers, the rest is index -1, value 0.
-  void (*top_k)(const float* x, int64_t n, int64_t k, float* values, int32_t* indices);
+  // Takes up what of x[n], whose first index is `first`, is among the k largest of a row by (value
+  // descending, index ascending). NaN never is. Parts of a row come by ascending index.
+  void (*top_k_add)(const float* x, int64_t n, int64_t first, TopKSoFar* found);
+  // Sorts by index; where there are fewer than k numbers, the rest is index -1, value 0.
+  void (*top_k_finish)(TopKSoFar* found);
+  // The entries of x[n] strictly above their thresholds, indices from `first` on, ascending.
+  // Returns how many; NaN never is. values and indices have room for n.
+  int64_t (*above)(const float* x, const float* thresholds, int64_t n, int64_t first, float* values,
+                   int32_t* indices);
   // out[d] = the sum of coefs[i] * table[rows[i]] plus bias: in each leaf of 256 terms one FMA
   // chain from +0, leaf sums ascending, bias (where there is one) last. Index -1 is passed over.
   void (*weighted_sum)(const float* coefs, const int32_t* rows, int64_t count, const float* table,

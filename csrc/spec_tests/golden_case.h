@@ -41,6 +41,11 @@ enum class Op : int {
   kStepwiseScore,  // n dot products in [-real, real), scaled by 12^-1/2
   // Probes:
   kFold,  // n tokens of `rows` heads, aggregate flag, weight = real
+  // Dictionaries:
+  kTopK,            // k of n; flag 1: multiples of 1/4, so ties; 2: every third is NaN
+  kAbove,           // n; flag 1: every second meets its threshold exactly
+  kSparseDecode,    // n entries of a table rows x k, index -1 among them; flag 1: bias
+  kDictionaryStep,  // a row of n: unit_row, project_row, Adam with clip = real
 };
 
 struct Case {

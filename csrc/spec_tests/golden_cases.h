@@ -12,6 +12,7 @@
 #include "../spec/typical.h"
 #include "golden_backward.h"
 #include "golden_case.h"
+#include "golden_dictionary.h"
 
 namespace bitlens::spec_tests {
 
@@ -310,7 +311,7 @@ BL_FN void evaluate_fold(const Case& c, float* scratch, Sink* sink) {
 // Floats of scratch space that evaluate() may use.
 constexpr int64_t scratch_floats(const Case& c) {
   return (c.op == Op::kFold ? c.rows * (4 + c.window) : 0) + 6 * static_cast<int64_t>(c.k) +
-         3 * static_cast<int64_t>(c.n) +
+         3 * static_cast<int64_t>(c.n) + (c.op == Op::kSparseDecode ? c.rows : 0) +
          (c.position + 1) * (c.op == Op::kAttention ? 2 * c.k + 1 : 0);
 }
 
@@ -394,6 +395,18 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kFold:
       evaluate_fold(c, scratch, &sink);
+      break;
+    case Op::kTopK:
+      evaluate_top_k(c, scratch, &sink);
+      break;
+    case Op::kAbove:
+      evaluate_above(c, scratch, &sink);
+      break;
+    case Op::kSparseDecode:
+      evaluate_sparse_decode(c, scratch, &sink);
+      break;
+    case Op::kDictionaryStep:
+      evaluate_dictionary_step(c, scratch, &sink);
       break;
   }
   return sink.count;

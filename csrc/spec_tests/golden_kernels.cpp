@@ -13,6 +13,7 @@
 #include "../cpu/threads.h"
 #include "../cpu/typical.h"
 #include "golden_kernels_backward.h"
+#include "golden_kernels_dictionary.h"
 #include "golden_list.h"
 
 namespace bitlens::spec_tests {
@@ -170,6 +171,10 @@ Evaluate kernel_of(const Case& c) {
       {Op::kStepwiseRope, kernel_rope},
       {Op::kStepwiseGatedAct, kernel_gated_act},
       {Op::kStepwiseScore, kernel_stepwise_score},
+      {Op::kTopK, kernel_top_k},
+      {Op::kAbove, kernel_above},
+      {Op::kSparseDecode, kernel_sparse_decode},
+      {Op::kDictionaryStep, kernel_dictionary_step},
       {Op::kTanh, kernel_elementary},
       {Op::kSoftCap, kernel_elementary},
       {Op::kScaled, kernel_scaled},

@@ -44,6 +44,10 @@ inline const char* name_of(Op op) {
       "stepwise_gated_act",
       "stepwise_score",
       "fold",
+      "top_k",
+      "above",
+      "sparse_decode",
+      "dictionary_step",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -88,6 +92,14 @@ inline int64_t output_words(const Case& c) {
       return rows * c.k;
     case Op::kGatedActBackward:
       return 2 * c.n;
+    case Op::kTopK:
+      return 2 * c.k;
+    case Op::kAbove:
+      return 2 + 2 * c.n;
+    case Op::kSparseDecode:
+      return c.k;
+    case Op::kDictionaryStep:
+      return 5 * c.n;
     default:
       return c.n;
   }
@@ -374,6 +386,28 @@ inline void add_fold(std::vector<Case>* cases) {
   }
 }
 
+inline void add_dictionaries(std::vector<Case>* cases) {
+  for (int n : {1, 63, 64, 65, 1000, 4097}) {
+    for (int k : {1, 7, 32}) {
+      for (int kind : {0, 1, 2}) {
+        cases->push_back({.op = Op::kTopK, .n = n, .k = k < n ? k : n, .flag = kind});
+      }
+    }
+    for (int kind : {0, 1}) cases->push_back({.op = Op::kAbove, .n = n, .flag = kind});
+  }
+  for (int entries : {0, 1, 32, 255, 256, 257, 700}) {
+    for (int width : {1, 17, 64, 576}) {
+      cases->push_back(
+          {.op = Op::kSparseDecode, .rows = 50, .n = entries, .k = width, .flag = entries % 2});
+    }
+  }
+  for (int d : {1, 16, 255, 257, 576}) {
+    for (double clip : {1.0, 0.3}) {
+      cases->push_back({.op = Op::kDictionaryStep, .n = d, .real = clip});
+    }
+  }
+}
+
 // Every case has its own seed, its index from 1.
 inline std::vector<Case> golden_list() {
   std::vector<Case> cases;
@@ -389,6 +423,7 @@ inline std::vector<Case> golden_list() {
   add_backward(&cases);
   add_stepwise(&cases);
   add_fold(&cases);
+  add_dictionaries(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

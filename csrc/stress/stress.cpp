@@ -11,7 +11,9 @@
 
 #include "cpu/attention.h"
 #include "cpu/backward.h"
+#include "cpu/dictionary.h"
 #include "cpu/dispatch.h"
+#include "cpu/encode.h"
 #include "cpu/fold.h"
 #include "cpu/linear.h"
 #include "cpu/rows.h"
@@ -411,6 +413,22 @@ void run_bank(Trace& trace) {
   trace.add(state);
 }
 
+void run_dictionary(Trace& trace, int64_t m) {
+  Random random(11);
+  const int64_t n = 1057, d = 33;
+  const std::vector<float> rows = random.floats(n * d), x = random.floats(m * d);
+  std::vector<uint8_t> panels(static_cast<size_t>(packed_bytes(Format::F32, n, d)));
+  pack(Format::F32, reinterpret_cast<const uint8_t*>(rows.data()), n, d, panels.data());
+  const Encoded op = {x.data(), m, {panels.data(), Format::F32, n, d}, nullptr};
+  std::vector<float> values(static_cast<size_t>(m * 5)), decoded(static_cast<size_t>(m * d));
+  std::vector<int32_t> indices(values.size());
+  encode_top_k(op, 5, values.data(), indices.data());
+  const ActiveFeatures found = encode_above(op, rows.data());
+  weighted_sums(found.values.data(), found.indices.data(), found.starts.data(), m, rows.data(), n,
+                d, nullptr, decoded.data());
+  trace.add(values), trace.add(indices), trace.add(found.indices), trace.add(decoded);
+}
+
 Trace run_all(bool slow) {
   Trace trace;
   for (DType dtype : {DType::F32, DType::BF16}) {
@@ -419,6 +437,7 @@ Trace run_all(bool slow) {
         if (!slow || m < 37) run_linear(trace, static_cast<Format>(format), dtype, m);
     run_rows(trace, dtype);
     run_backward(trace, dtype);
+    run_dictionary(trace, dtype == DType::F32 ? 300 : 1);
     for (int64_t window : {0, 50})
       for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);
   }

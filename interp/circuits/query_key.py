@@ -22,7 +22,7 @@ from .replacement import Replacement
 
 @dataclass(frozen=True, eq=False)
 class QueryKey:
-    """What makes a head's score.
+    """The parts that make a head's score.
 
     Attributes:
         score: Of this query and key, scaled, before any soft cap.

@@ -5,18 +5,22 @@ Shapes: N rows, F features (d_sae), d_in and d_out widths.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from ...model.hooks.overrides import Override, OverrideRegistry
+from ...precision.addresses import Site
 from . import kernels
 from .config import DictionaryConfig, DictionaryError
 from .differentiable import Decode, Encode, Skip, needs_graph
 from .encoder import Encoder
 from .features import Features
 from .formats import WRITERS
+from .sites import ADDRESSES, site_of
 
 Format = Literal["sae_lens", "sparsify", "circuit_tracer"]
 
@@ -72,7 +76,8 @@ class Dictionary(nn.Module):
             if name not in MATRICES or x.dtype not in (torch.bfloat16, torch.float16):
                 x = x.float()
             setattr(self, name, nn.Parameter(x, requires_grad=False))
-        self.encoder = Encoder(self)
+        self._overrides = OverrideRegistry(list(ADDRESSES))
+        self.encoder = Encoder(self, self._overrides)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,14 +161,14 @@ class Dictionary(nn.Module):
             if self.cfg.rescale_acts_by_decoder_norm and self.W_dec.requires_grad:
                 raise ValueError("rescale_acts_by_decoder_norm: W_dec gets no gradient here")
             rows = acts.reshape(-1, self.cfg.d_sae)
-            table = self._decoder() if self.cfg.rescale_acts_by_decoder_norm else self.W_dec
+            table = self.decoder_rows() if self.cfg.rescale_acts_by_decoder_norm else self.W_dec
             y: torch.Tensor = Decode.apply(rows, table, self.b_dec)  # type: ignore[no-untyped-call]
             y = y.view(*acts.shape[:-1], self.cfg.d_out)
         else:
             features = acts if isinstance(acts, Features) else Features.from_dense(acts.detach())
-            y = kernels.weighted_sums(
-                features.values, features.indices, features.indptr, self._decoder(), self.b_dec
-            ).view(*features.shape[:-1], self.cfg.d_out)
+            override = self._overrides.installed.get("decode")
+            y = self._sums(features) if override is None else override(self._sums, features)
+            y = y.view(*features.shape[:-1], self.cfg.d_out)
         if x is None or not self.cfg.decodes_with_input:
             return y
         if self.cfg.has_skip:
@@ -190,7 +195,29 @@ class Dictionary(nn.Module):
             raise ValueError(f"format = {format!r}: expected one of {', '.join(WRITERS)}")
         WRITERS[format](self.cfg, dict(self.named_parameters()), Path(path))
 
-    def _decoder(self) -> torch.Tensor:
+    @property
+    def op_addresses(self) -> list[str]:
+        """The operations that have an address: "encode" and "decode"."""
+        return list(self._overrides.addresses)
+
+    def override(self, address: str, fn: Override, /) -> AbstractContextManager[None]:
+        """Calls fn(original, *args) in place of an operation in a `with` block, also where the
+        dictionary is spliced into a model. See `Addressable.override`; gradients pass it by."""
+        return self._overrides.added(address, fn)
+
+    def site(self, address: str, /) -> Site:
+        """Returns an operation in terms of its contract; see `Addressable.site`."""
+        self._overrides.check(address)
+        return site_of(self, address)
+
+    def _sums(self, features: Features) -> torch.Tensor:
+        return kernels.weighted_sums(
+            features.values, features.indices, features.indptr, self.decoder_rows(), self.b_dec
+        )
+
+    def decoder_rows(self) -> torch.Tensor:
+        """Returns what active features add, fp32 [F, d_out]: W_dec, its rows of norm 1 where
+        activations are rescaled by their norms."""
         table = self.encoder.widened(self.W_dec)
         if self.cfg.rescale_acts_by_decoder_norm:
             table = table.clone()

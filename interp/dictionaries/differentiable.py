@@ -55,19 +55,19 @@ class Encode(torch.autograd.Function):
         grads: dict[int, torch.Tensor] = {}
         if d.cfg.architecture == "gated":
             scale = exp(d.r_mag.detach())
-            grads[id(d.b_mag)] = dpre.sum(0)
+            grads[id(d.b_mag)] = kernels.column_sums(dpre)
             # magnitude = product * exp(r_mag) + b_mag
-            grads[id(d.r_mag)] = (dpre * (acts - d.b_mag.detach())).sum(0)
+            grads[id(d.r_mag)] = kernels.column_sums(dpre * (acts - d.b_mag.detach()))
             dpre = dpre * scale
         else:
             if d.cfg.rescale_acts_by_decoder_norm:
                 dpre = dpre * kernels.sums_of_squares(d.W_dec.detach().float()).sqrt()
-            grads[id(d.b_enc)] = dpre.sum(0)
+            grads[id(d.b_enc)] = kernels.column_sums(dpre)
         x = rows.float() - d.b_dec.detach() if d.cfg.apply_b_dec_to_input else rows.float()
         dx = kernels.dense(dpre, d.W_enc.detach().float(), None)
         grads[id(d.W_enc)] = kernels.dense(x.T, dpre.T, None).to(d.W_enc.dtype)
         if d.cfg.apply_b_dec_to_input:
-            grads[id(d.b_dec)] = -dx.sum(0)
+            grads[id(d.b_dec)] = -kernels.column_sums(dx)
         wanted = [
             grads.get(id(p)) if needed else None
             for p, needed in zip(d.encoded_by(), ctx.needs_input_grad[2:], strict=True)
@@ -94,7 +94,7 @@ class Decode(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dW_dec = kernels.dense(acts.T.float(), grad_Nd.T, None).to(W_dec.dtype)
         dacts = kernels.dense(grad_Nd, W_dec.detach().float(), None)
-        return dacts.to(acts.dtype), dW_dec, grad_Nd.sum(0)
+        return dacts.to(acts.dtype), dW_dec, kernels.column_sums(grad_Nd.float())
 
 
 class Skip(torch.autograd.Function):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from ...model.hooks.overrides import OverrideRegistry
 from ...model.ops.kernels import exp, linear
 from ...model.ops.packed import PackedWeight, pack
 from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
@@ -19,6 +20,8 @@ from .features import Features
 from .row_scaling import RowScaling, row_scaling
 
 T = TypeVar("T")
+
+_ROWS_AT_A_TIME = 256
 
 _FORMATS = {dtype: format for format, dtype in DENSE_DTYPES.items()}
 
@@ -40,8 +43,9 @@ class Weights(Protocol):
 class Encoder:
     """Encodes rows with a dictionary's weights, which it packs once and again when they change."""
 
-    def __init__(self, dictionary: Weights) -> None:
+    def __init__(self, dictionary: Weights, overrides: OverrideRegistry) -> None:
         self._dictionary = dictionary
+        self._overrides = overrides
         self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -50,8 +54,36 @@ class Encoder:
         return [getattr(self._dictionary, n) for n in names if hasattr(self._dictionary, n)]
 
     def __call__(self, rows: torch.Tensor, shape: tuple[int, ...]) -> Features:
-        """Returns the active features of fp32 rows [N, d], as Features of this shape."""
-        return self.select(self.scores(rows), shape)
+        """Returns the active features of fp32 rows [N, d], as Features of this shape.
+
+        They are those of `select(scores(rows))`, bit for bit; scores of all rows and features never
+        are in memory at once.
+        """
+        d, cfg = self._dictionary, self._dictionary.cfg
+        if self._takes_scores():
+            parts = [
+                self.select(self.scores(part), (len(part), cfg.d_sae))
+                for part in torch.split(rows, _ROWS_AT_A_TIME)
+            ]
+            return Features.joined(parts, shape)
+        weight, x = self._packed(), self.centred(rows)
+        if cfg.selects_top_k:
+            assert cfg.k is not None
+            return Features.from_top_k(kernels.encode_top_k(x, weight, d.b_enc, cfg.k), shape)
+        return Features(*kernels.encode_above(x, weight, d.b_enc, self.thresholds()), shape)
+
+    def _takes_scores(self) -> bool:
+        """Whether the product is needed as such: something is done to it, or in its place."""
+        cfg = self._dictionary.cfg
+        changed = cfg.architecture == "gated" or cfg.is_signed or cfg.rescale_acts_by_decoder_norm
+        return changed or "encode" in self._overrides.installed
+
+    def thresholds(self) -> torch.Tensor:
+        """Returns what the scores of active features are strictly above, fp32 [F]."""
+        d = self._dictionary
+        if d.cfg.has_threshold:
+            return d.threshold.detach().clamp(min=0)
+        return torch.zeros(d.cfg.d_sae, dtype=torch.float32, device="cpu")
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns what decides which features of fp32 rows [N, d] are active, fp32 [N, F]: their
@@ -62,7 +94,7 @@ class Encoder:
 
     def select(self, scores: torch.Tensor, shape: tuple[int, ...]) -> Features:
         """Returns the features that are active by their scores, as Features of this shape."""
-        d, cfg = self._dictionary, self._dictionary.cfg
+        cfg = self._dictionary.cfg
         if cfg.architecture == "gated":
             return Features.from_dense(self._gated(scores)).reshaped(shape)
         if cfg.selects_top_k:
@@ -70,7 +102,7 @@ class Encoder:
             if cfg.is_signed:
                 return Features.from_magnitudes(kernels.top_k(scores.abs(), cfg.k), scores, shape)
             return Features.from_top_k(kernels.top_k(scores, cfg.k), shape)
-        active = scores > (d.threshold.detach().clamp(min=0) if cfg.has_threshold else 0)
+        active = scores > self.thresholds()
         return Features.from_dense(scores.where(active, 0.0)).reshaped(shape)
 
     def centred(self, rows: torch.Tensor) -> torch.Tensor:
@@ -109,8 +141,16 @@ class Encoder:
         return magnitude.where(active, 0.0)
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        weight = self._keep("packed", self._dictionary.W_enc, self._pack)
-        return linear(x, weight.data, weight.format, weight.n, bias, torch.float32)
+        def product(x: torch.Tensor) -> torch.Tensor:
+            weight = self._packed()
+            return linear(x, weight.data, weight.format, weight.n, bias, torch.float32)
+
+        override = self._overrides.installed.get("encode")
+        found: torch.Tensor = product(x) if override is None else override(product, x)
+        return found
+
+    def _packed(self) -> PackedWeight:
+        return self._keep("packed", self._dictionary.W_enc, self._pack)
 
     def _pack(self) -> PackedWeight:
         rows = self._dictionary.W_enc.detach().T.contiguous()

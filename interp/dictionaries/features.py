@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,21 @@ class Features:
         indptr = torch.zeros(len(kept) + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(kept.sum(1), 0, out=indptr[1:])
         return cls(indptr, indices[kept].contiguous(), values[kept].contiguous(), shape)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Features], shape: tuple[int, ...]) -> Features:
+        """Returns the entries of consecutive rows as Features of this shape."""
+        if len(parts) == 1:
+            return parts[0].reshaped(shape)
+        counts = torch.cat(
+            [torch.zeros(1, dtype=torch.int64, device="cpu"), *(p.indptr.diff() for p in parts)]
+        )
+        return cls(
+            torch.cumsum(counts, 0),
+            torch.cat([p.indices for p in parts]),
+            torch.cat([p.values for p in parts]),
+            shape,
+        )
 
     def reshaped(self, shape: tuple[int, ...]) -> Features:
         """Returns the same entries for rows of another shape."""

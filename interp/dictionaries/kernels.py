@@ -13,7 +13,7 @@ import torch
 
 from ... import _core
 from ...model.ops.kernels import empty, linear
-from ...model.ops.packed import pack
+from ...model.ops.packed import PackedWeight, pack
 from ...model.weights.checkpoint import Format, StoredMatrix
 
 
@@ -67,6 +67,52 @@ def top_k(x: torch.Tensor, k: int) -> TopK:
     return TopK(values, indices)
 
 
+class Active(NamedTuple):
+    """The entries of each row that are above a threshold, row after row by ascending index.
+
+    Attributes:
+        starts: int64 [N + 1]: row r has entries starts[r] to starts[r + 1].
+        indices: int32 [E].
+        values: fp32 [E].
+    """
+
+    starts: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+
+
+def encode_top_k(x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, k: int) -> TopK:
+    """Returns the k largest outputs of each row of x [N, d] times a packed weight [F, d] plus bias
+    [F]: `top_k` of `linear`, bit for bit, without N x F outputs in memory.
+
+    Raises ValueError for a k that is no number of outputs.
+    """
+    if not 1 <= k <= weight.n:
+        raise ValueError(f"encode_top_k: k = {k} of {weight.n} outputs")
+    x, bias = x.detach().contiguous(), bias.detach().contiguous()
+    values, indices = empty((len(x), k)), empty((len(x), k), torch.int32)
+    _core.encode_top_k(
+        x, len(x), weight.data, weight.format, weight.n, weight.k, bias, k, values, indices,
+    )  # fmt: skip
+    return TopK(values, indices)
+
+
+def encode_above(
+    x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, thresholds: torch.Tensor
+) -> Active:
+    """Returns the outputs of each row of x [N, d] times a packed weight [F, d] plus bias [F] that
+    are strictly above thresholds [F], without N x F outputs in memory. NaN never is."""
+    x, bias, thresholds = (t.detach().contiguous() for t in (x, bias, thresholds))
+    found = _core.encode_above(
+        x, len(x), weight.data, weight.format, weight.n, weight.k, bias, thresholds,
+    )  # fmt: skip
+    starts = torch.empty(len(x) + 1, dtype=torch.int64, device="cpu")
+    indices = torch.empty(found.entries, dtype=torch.int32, device="cpu")
+    values = torch.empty(found.entries, dtype=torch.float32, device="cpu")
+    found.write(starts, indices, values)
+    return Active(starts, indices, values)
+
+
 def row_starts(n_rows: int, per_row: int) -> torch.Tensor:
     """Returns where each row's entries begin if all have as many, int64 [N + 1]."""
     return torch.arange(0, (n_rows + 1) * per_row, per_row, dtype=torch.int64, device="cpu")[
@@ -118,6 +164,17 @@ def by_column(indices: torch.Tensor, n_columns: int) -> Columns:
     order = torch.empty(indices.numel(), dtype=torch.int32, device="cpu")
     _core.by_column(indices, indices.numel(), n_columns, starts, order)
     return Columns(starts, order[: int(starts[-1])])
+
+
+def column_sums(x: torch.Tensor, coefs: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns [d]: the sum over rows of x [N, d], each times its coefficient, in the order of
+    `weighted_sums`."""
+    n = len(x)
+    starts = torch.tensor([0, n], device="cpu")
+    indices = torch.arange(n, dtype=torch.int32, device="cpu")
+    if coefs is None:
+        coefs = torch.ones(n, dtype=torch.float32, device="cpu")
+    return weighted_sums(coefs, indices, starts, x)[0]
 
 
 def sums_of_squares(x: torch.Tensor) -> torch.Tensor:

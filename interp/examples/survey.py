@@ -21,7 +21,7 @@ BATCH_TOKENS = 2048
 
 @dataclass(frozen=True, eq=False)
 class FeatureSurvey:
-    """Where and how strongly each feature fired.
+    """The places where each feature fired, and how strongly.
 
     Rows of massive norm (`activations/read.py`) count as silent.
 

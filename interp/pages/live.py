@@ -1,4 +1,4 @@
-"""What a live page asks Python, and what it is told: one request at a time, answered by events.
+"""The questions of a live page to Python: one request at a time, answered by events.
 
 Requests are JSON objects with a `kind`:
 
@@ -36,7 +36,7 @@ MOST_TOKENS = 1024
 
 
 class Live(Protocol):
-    """What stands behind a live page."""
+    """The Python side of a live page."""
 
     def answer(self, request: Mapping[str, Any], emit: Emit) -> None:
         """Answers a request by events. Raises ValueError or KeyError for one that is wrong."""

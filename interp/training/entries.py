@@ -77,16 +77,3 @@ class Entries:
         """Returns [F]: the sum of each feature's values."""
         ones = torch.ones(self.n_rows, 1, dtype=torch.float32, device="cpu")
         return self.outer(values, ones, columns)[:, 0]
-
-
-def column_sums(x_Bd: torch.Tensor, coefs: torch.Tensor | None = None) -> torch.Tensor:
-    """Returns [d]: the sum over rows of x, each times its coefficient, in the kernels' order."""
-    n = len(x_Bd)
-    starts = torch.tensor([0, n], device="cpu")
-    indices = torch.arange(n, dtype=torch.int32, device="cpu")
-    return kernels.weighted_sums(
-        torch.ones(n, dtype=torch.float32, device="cpu") if coefs is None else coefs,
-        indices,
-        starts,
-        x_Bd,
-    )[0]

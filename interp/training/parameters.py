@@ -50,8 +50,8 @@ class Parameters:
         step = lr / (1 - BETA1**self.n_steps)
         v_scale = 1 / math.sqrt(1 - BETA2**self.n_steps)
         for name, gradient in gradients.items():
-            g = gradient if scale == 1.0 else gradient * scale
-            _adam(g, step, v_scale, self.values[name], self._first[name], self._second[name])
+            moments = self._first[name], self._second[name]
+            _adam(gradient, scale, step, v_scale, self.values[name], *moments)
         if self.unit_decoder:
             kernels.unit_rows_(self.values["W_dec"])
         return norm
@@ -88,6 +88,7 @@ def gradient_norm(gradients: Iterable[torch.Tensor]) -> float:
 
 def _adam(
     g: torch.Tensor,
+    clip: float,
     step: float,
     v_scale: float,
     p: torch.Tensor,
@@ -97,5 +98,5 @@ def _adam(
     g = g.contiguous()
     _core.adam(
         g, g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
-        p, first, second,
+        clip, p, first, second,
     )  # fmt: skip

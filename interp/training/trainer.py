@@ -69,8 +69,7 @@ class Trainer:
         x, y = sample[config.hook_name], sample[config.target_hook]
         self.scaling = Scaling(_scale(x), _scale(y))
         # What explained variance is measured against: the rows about their own mean.
-        mean = y.double().mean(0)
-        self._variance = float((y.double() - mean).square().mean()) * self.scaling.y**2
+        self._variance = squared_sum(y - row_mean(y)) / y.numel() * self.scaling.y**2
         self.parameters = Parameters(initial_values(config, x * self.scaling.x, y * self.scaling.y))
         if (found := self._checkpoint.read()) is not None:
             self._restore(*found)
@@ -207,6 +206,11 @@ def _scale(x: torch.Tensor) -> float:
     return 1 / math.sqrt(mean_square)
 
 
+def row_mean(x: torch.Tensor) -> torch.Tensor:
+    """Returns the mean of the rows of x, [d], summed in the kernels' order."""
+    return kernels.column_sums(x) / len(x)
+
+
 def initial_values(
     config: TrainConfig, x: torch.Tensor, y: torch.Tensor
 ) -> dict[str, torch.Tensor]:
@@ -224,7 +228,7 @@ def initial_values(
         kernels.unit_rows_(encoder)
     else:
         encoder = decoder.clone()
-    values = {"W_enc": encoder, "W_dec": decoder, "b_dec": y.double().mean(0).float()}
+    values = {"W_enc": encoder, "W_dec": decoder, "b_dec": row_mean(y)}
     if config.architecture == "gated":
         values |= {
             name: torch.zeros(n, dtype=torch.float32, device="cpu")

@@ -110,7 +110,7 @@ def test_dots_squares_and_training_steps_have_the_same_bits_everywhere() -> None
         kernels.project_rows_(g, w)
         p, first, second = table.clone(), matrix(40, 577, seed=3), matrix(40, 577, seed=4).square()
         _core.adam(
-            g, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, p,
+            g, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, 0.7, p,
             first, second,
         )  # fmt: skip
         dots = kernels.gathered_dots(x, indices, starts, table)
@@ -151,3 +151,104 @@ def test_an_index_outside_the_table_is_refused(index: int) -> None:
             call()
     with pytest.raises(ValueError, match="entry 3 of 2"):
         kernels.weighted_sums(torch.ones(2), indices, torch.tensor([0, 3]), table)
+
+
+def adversarial(n: int, d: int, *, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, encoder and bias of small integers: outputs that tie by the hundred, and zeros."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randint(-2, 3, (n, d), generator=g).float()
+    w = torch.randint(-1, 2, (2100, d), generator=g).float()
+    w[1500:] = w[:600]  # across blocks of columns
+    return x, w, torch.randint(-1, 2, (2100,), generator=g).float()
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_the_fused_encoding_has_the_bits_of_the_product_and_the_selection(ties: bool) -> None:
+    from bitlens.model.ops.packed import pack
+    from bitlens.model.weights.checkpoint import Format, StoredMatrix
+
+    x, w, bias = adversarial(300, 19, seed=1)
+    if not ties:
+        x, w, bias = matrix(300, 576), matrix(2100, 576, seed=1) / 24, matrix(2100, seed=2)
+    weight = pack(StoredMatrix(Format.F32, len(w), w.shape[1], w))
+    thresholds = torch.full((2100,), 3.0 if ties else 1.5)
+    whole = kernels.dense(x, w, bias)
+    k = 32
+    for where in settings():
+        top, fused = kernels.top_k(whole, k), kernels.encode_top_k(x, weight, bias, k)
+        assert torch.equal(top.indices, fused.indices), where
+        assert same_bits(top.values, fused.values), where
+        found = kernels.encode_above(x, weight, bias, thresholds)
+        mask = whole > thresholds
+        assert torch.equal(found.starts.diff(), mask.sum(1))
+        assert torch.equal(found.indices.long(), mask.nonzero()[:, 1])
+        assert same_bits(found.values, whole[mask]), where
+        # One row alone, or rows in other company, have the same features.
+        alone = kernels.encode_top_k(x[7:8], weight, bias, k)
+        assert same_bits(alone.values[0], fused.values[7])
+    if ties:
+        # So that the order of ties decided something: the k-th value has equals left out.
+        last = top.values.amin(1, keepdim=True)
+        assert ((whole == last).sum(1) > (top.values == last).sum(1)).any()
+        # The control: thresholds that are met exactly are not above.
+        assert bool((whole == thresholds).any())
+        assert len(found.values) < int((whole >= thresholds).sum())
+
+
+def test_the_fused_encoding_agrees_with_fp64() -> None:
+    from bitlens.model.ops.packed import pack
+    from bitlens.model.weights.checkpoint import Format, StoredMatrix
+
+    x, w, bias = matrix(40, 576), matrix(300, 576, seed=1) / 24, matrix(300, seed=2)
+    weight = pack(StoredMatrix(Format.F32, 300, 576, w))
+    top = kernels.encode_top_k(x, weight, bias, 9)
+    exact = x.double() @ w.double().T + bias.double()
+    bound = 579 * 2.0**-24 * (x.abs().double() @ w.abs().double().T + bias.abs().double())
+    at = top.indices.long()
+    away = (top.values.double() - exact.gather(1, at)).abs()
+    assert (away <= bound.gather(1, at)).all()
+    assert bool((away > 0).any())
+
+
+def test_a_k_or_threshold_that_selects_nothing_or_all() -> None:
+    from bitlens.model.ops.packed import pack
+    from bitlens.model.weights.checkpoint import Format, StoredMatrix
+
+    weight = pack(StoredMatrix(Format.F32, 1, 2, torch.ones(1, 2)))
+    one = torch.zeros(1)
+    x = torch.tensor([[1.0, 2.0], [math.nan, 1.0]])
+    top = kernels.encode_top_k(x, weight, one, 1)
+    assert top.values.tolist() == [[3.0], [0.0]]
+    assert top.indices.tolist() == [[0], [-1]]
+    found = kernels.encode_above(x, weight, one, torch.tensor([3.0]))
+    assert found.starts.tolist() == [0, 0, 0]
+    empty = kernels.encode_above(x[:0], weight, one, one)
+    assert empty.starts.tolist() == [0]
+    with pytest.raises(ValueError, match="k = 2 of 1 outputs"):
+        kernels.encode_top_k(x, weight, one, 2)
+
+
+def test_clipping_in_the_step_has_the_bits_of_clipping_before_it() -> None:
+    g, clip = matrix(3, 577), 0.37
+    states = []
+    for gradient, factor in ((g, clip), (g * clip, 1.0)):
+        p, m, v = matrix(3, 577, seed=1), matrix(3, 577, seed=2), matrix(3, 577, seed=3).square()
+        _core.adam(
+            gradient, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, factor,
+            p, m, v,
+        )  # fmt: skip
+        states.append((p, m, v))
+    assert all(same_bits(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_the_means_that_training_begins_with_are_the_same_everywhere() -> None:
+    from bitlens.interp.training.trainer import row_mean
+
+    y = matrix(5000, 48) * 100 + 3
+    means = []
+    for _, threads in settings():
+        torch.set_num_threads(threads)
+        means.append(row_mean(y))
+    assert all(same_bits(means[0], mean) for mean in means[1:])
+    bound = 5002 * 2.0**-24 * y.abs().double().mean(0)
+    assert ((means[0].double() - y.double().mean(0)).abs() <= bound).all()

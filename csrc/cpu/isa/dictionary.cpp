@@ -21,13 +21,13 @@ struct Heap {
     values[a] = values[b], indices[a] = indices[b];
     values[b] = value, indices[b] = index;
   }
-  void push(float value, int32_t index) {
+  void push(float value, int64_t index) {
     int64_t at = size++;
-    values[at] = value, indices[at] = index;
+    values[at] = value, indices[at] = static_cast<int32_t>(index);
     for (; at > 0 && before(at, (at - 1) / 2); at = (at - 1) / 2) swap(at, (at - 1) / 2);
   }
-  void replace_root(float value, int32_t index) {
-    values[0] = value, indices[0] = index;
+  void replace_root(float value, int64_t index) {
+    values[0] = value, indices[0] = static_cast<int32_t>(index);
     for (int64_t at = 0;;) {
       int64_t least = at;
       for (int64_t child = 2 * at + 1; child <= 2 * at + 2 && child < size; ++child)
@@ -64,23 +64,50 @@ bool any_above(const float* x, float bound) {
   return reduce_max(select_less(low, load(x + 48), yes, c)) > 0.0f;
 }
 
-void top_k(const float* x, int64_t n, int64_t k, float* values, int32_t* indices) {
-  Heap heap = {values, indices, 0};
+void top_k_add(const float* x, int64_t n, int64_t first, TopKSoFar* found) {
+  Heap heap = {found->values, found->indices, found->size};
   int64_t i = 0;
-  for (; i < n && heap.size < k; ++i)
-    if (x[i] == x[i]) heap.push(x[i], static_cast<int32_t>(i));
+  for (; i < n && heap.size < found->k; ++i)
+    if (x[i] == x[i]) heap.push(x[i], first + i);
   while (i < n) {
     // Later indices lose ties, so only what is greater than the root comes in.
-    if (n - i >= kScanned && !any_above(x + i, values[0])) {
+    if (n - i >= kScanned && !any_above(x + i, heap.values[0])) {
       i += kScanned;
       continue;
     }
     const int64_t end = n - i < kScanned ? n : i + kScanned;
     for (; i < end; ++i)
-      if (x[i] > values[0]) heap.replace_root(x[i], static_cast<int32_t>(i));
+      if (x[i] > heap.values[0]) heap.replace_root(x[i], first + i);
   }
-  sort_by_index(values, indices, heap.size);
-  for (int64_t j = heap.size; j < k; ++j) values[j] = 0.0f, indices[j] = -1;
+  found->size = heap.size;
+}
+
+void top_k_finish(TopKSoFar* found) {
+  sort_by_index(found->values, found->indices, found->size);
+  for (int64_t j = found->size; j < found->k; ++j) found->values[j] = 0.0f, found->indices[j] = -1;
+}
+
+// Whether any of 16 values is above its threshold; NaN is not.
+bool any_above_own(const float* x, const float* thresholds) {
+  return reduce_max(select_less(load(thresholds), load(x), splat(1.0f), zero())) > 0.0f;
+}
+
+int64_t above(const float* x, const float* thresholds, int64_t n, int64_t first, float* values,
+              int32_t* indices) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n;) {
+    if (n - i >= 16 && !any_above_own(x + i, thresholds + i)) {
+      i += 16;
+      continue;
+    }
+    const int64_t end = n - i < 16 ? n : i + 16;
+    for (; i < end; ++i) {
+      if (!(x[i] > thresholds[i])) continue;
+      values[count] = x[i];
+      indices[count++] = static_cast<int32_t>(first + i);
+    }
+  }
+  return count;
 }
 
 constexpr int kTile = 4;  // vectors of columns that a sum keeps in registers
@@ -158,8 +185,9 @@ void adam(const AdamStep& op, const float* g, int64_t count, float* p, float* m,
   const f32x16 beta1 = splat(op.beta1), rest1 = splat(op.one_minus_beta1);
   const f32x16 beta2 = splat(op.beta2), rest2 = splat(op.one_minus_beta2);
   const f32x16 step = splat(op.step), v_scale = splat(op.v_scale), eps = splat(op.eps);
+  const f32x16 clip = splat(op.clip);
   for_lanes(count, [&](int64_t i, int n) {
-    const f32x16 grad = load_n(g + i, n);
+    const f32x16 grad = load_n(g + i, n) * clip;
     const f32x16 mean = beta1 * load_n(m + i, n) + rest1 * grad;
     const f32x16 square = beta2 * load_n(v + i, n) + rest2 * (grad * grad);
     store_n(m + i, mean, n);
@@ -169,8 +197,9 @@ void adam(const AdamStep& op, const float* g, int64_t count, float* p, float* m,
   });
 }
 
-constexpr DictionaryKernels kDictionaryKernels = {top_k,    weighted_sum, dots, sum_of_squares,
-                                                  unit_row, project_row,  adam};
+constexpr DictionaryKernels kDictionaryKernels = {top_k_add,    top_k_finish, above,
+                                                  weighted_sum, dots,         sum_of_squares,
+                                                  unit_row,     project_row,  adam};
 
 }  // namespace
 

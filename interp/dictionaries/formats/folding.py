@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -21,8 +22,6 @@ def fold_input_scale(tensors: Mapping[str, torch.Tensor], scale: float) -> dict[
     folded = dict(tensors)
     for name, power in _BY.items():
         x, factor = folded[name], scale if power > 0 else 1 / scale
-        exact = (
-            torch.tensor(factor, dtype=torch.float32, device="cpu").frexp().mantissa.abs() == 0.5
-        )
-        folded[name] = x * factor if bool(exact) else (x.double() * factor).float()
+        exact = math.frexp(factor)[0] == 0.5
+        folded[name] = x * factor if exact else (x.double() * factor).float()
     return folded

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ...activations.atomic import write_tensors
 from ...activations.read import OUTLIER_FACTOR, read_rows, row_norms
-from ..entries import column_sums
+from ...dictionaries import kernels
 from ..objectives import squared_sum
 from .stream import RowStream
 
@@ -74,7 +74,7 @@ def _moments(layers: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Means [L, d] and scales [L] of rows."""
     means, scales = [], []
     for rows in layers:
-        mean = column_sums(rows) / len(rows)
+        mean = kernels.column_sums(rows) / len(rows)
         variance = squared_sum(rows - mean) / rows.numel()
         if not (math.isfinite(variance) and variance > 0):
             raise ValueError("the activations of a layer do not vary, or are not finite")

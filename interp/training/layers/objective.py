@@ -14,7 +14,7 @@ import torch
 
 from ....model.ops.kernels import tanh
 from ...dictionaries import kernels
-from ..entries import Entries, column_sums
+from ..entries import Entries
 from ..parameters import Parameters
 from .config import LayersTrainConfig
 
@@ -114,7 +114,7 @@ def gradients(
 
 def output_gradient(predicted: Predicted, n_layers: int) -> dict[str, torch.Tensor]:
     """Returns the gradient of b_dec [L, d]."""
-    return {"b_dec": column_sums(predicted.gradient).view(n_layers, -1)}
+    return {"b_dec": kernels.column_sums(predicted.gradient).view(n_layers, -1)}
 
 
 def _penalised(

@@ -10,7 +10,7 @@ import torch
 
 from ...dictionaries import kernels
 from ..config import TrainConfig
-from ..entries import Entries, column_sums
+from ..entries import Entries
 from ..parameters import Parameters
 from .parts import (
     Outcome,
@@ -111,7 +111,7 @@ class MatryoshkaObjective(BatchTopKObjective):
             g = g + error * (2 / (len(widths) * error.numel()))
             add_gradient(gradients, "W_dec", band.outer(values, g, band.columns()))
             da = da + band.dots(g, p["W_dec"])
-        add_gradient(gradients, "b_dec", column_sums(g))
+        add_gradient(gradients, "b_dec", kernels.column_sums(g))
         return errors[-1], da
 
 

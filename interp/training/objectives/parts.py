@@ -13,7 +13,7 @@ import torch
 
 from ...dictionaries import kernels
 from ..config import TrainConfig
-from ..entries import Entries, column_sums
+from ..entries import Entries
 from ..parameters import Parameters
 
 
@@ -80,7 +80,7 @@ def encoder_gradients(
     if bias is not None:
         add_gradient(gradients, bias, db)
     if not config.is_transcoder:
-        add_gradient(gradients, "b_dec", -column_sums(p["W_enc"], db))
+        add_gradient(gradients, "b_dec", -kernels.column_sums(p["W_enc"], db))
 
 
 def decoder_gradients(
@@ -93,7 +93,7 @@ def decoder_gradients(
 ) -> None:
     """Adds to `gradients` what flows through the reconstruction, whose gradient g [B, d] is."""
     add_gradient(gradients, "W_dec", entries.outer(values, g, entries.columns()))
-    add_gradient(gradients, "b_dec", column_sums(g))
+    add_gradient(gradients, "b_dec", kernels.column_sums(g))
     if "W_skip" in p.values:
         add_gradient(gradients, "W_skip", kernels.dense(g.T, x.T, None))
 

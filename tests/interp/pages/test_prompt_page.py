@@ -152,6 +152,11 @@ def test_it_lays_out(page: Page, opened: Any, size: tuple[int, int], theme: str)
     browser = opened(page, size=size, theme=theme)
     browser.wait("document.querySelector('.card .example')")
     assert browser.too_wide() == []
+    assert browser.run(
+        "[...document.querySelectorAll('.list .entry')].every(e => "
+        "e.querySelector('.words').getBoundingClientRect().right <= "
+        "e.querySelector('.number').getBoundingClientRect().left)"
+    ), "what a feature is about runs into its number"
     assert browser.run("document.documentElement.scrollWidth") <= size[0]
     assert browser.names() == []
     dark = "rgb(15, 18, 23)"
