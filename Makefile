@@ -47,7 +47,14 @@ demo: build ## install, fetch SmolLM2, answer, show activations and features, pr
 	bitlens features "The Eiffel Tower stands in the city of Paris"
 	bitlens audit $(MODEL) --n-prompts 6 --tokens 48 --checked 2 --output report.html
 
-test: $(VENV)/test.stamp build ## run the tests
+# The tests of pages fail without Chromium; where this may install one, it does.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "no Chromium here: the tests of pages will fail; apt-get install chromium"
+
+test: $(VENV)/test.stamp build browser ## run the tests
 	$(PY) -m pytest -q --durations=10 $(TESTFLAGS)
 
 check: $(VENV)/dev.stamp build ## formatting, lint and types

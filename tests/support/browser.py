@@ -131,7 +131,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 30) -> Any:
+    def wait(self, expression: str, seconds: float = 120) -> Any:
         """Returns what an expression gives as soon as it is true; fails after some seconds."""
         end = time.monotonic() + seconds
         plain = f"(v => v instanceof Node ? true : v)({expression})"
