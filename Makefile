@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
+.PHONY: help browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
