@@ -2,5 +2,6 @@
 
 from .jacobian import JacobianLens, fit_jacobian_lens
 from .lens import LogitLens
+from .reading import LensReading, read_lens
 
-__all__ = ["JacobianLens", "LogitLens", "fit_jacobian_lens"]
+__all__ = ["JacobianLens", "LensReading", "LogitLens", "fit_jacobian_lens", "read_lens"]
