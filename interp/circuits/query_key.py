@@ -132,7 +132,7 @@ class _Parts:
             n = head if kind == "q" else head // (c.n_heads // c.n_key_value_heads)
             scales = self._cache[f"blocks.{self._layer}.attn.{kind}_norm.hook_scale"]
             y = y / scales[0, position, n].float() * norm.w.float()
-        at = torch.full((len(y),), position, dtype=torch.int64)
+        at = torch.full((len(y),), position, dtype=torch.int64, device="cpu")
         rotated = model.ops.rope(
             y[:, None].to(model.ops.policy.activation), at, *c.layers[self._layer].rope
         )

@@ -136,7 +136,9 @@ class _Sums:
     def __init__(self, model: HookedTransformer, path: Path, metadata: dict[str, Any]) -> None:
         c = model.config
         self._model, self._path, self._metadata = model, path, metadata
-        self.total = torch.zeros(c.n_layers - 1, c.d_model, c.d_model, dtype=torch.float64)
+        self.total = torch.zeros(
+            c.n_layers - 1, c.d_model, c.d_model, dtype=torch.float64, device="cpu"
+        )
         self.n_batches = self.n_rows = 0
         if not path.exists():
             return
@@ -176,7 +178,10 @@ def _recorded(
     c = model.config
     later = batch.mask.clone()
     later[:, 0] = False
-    leaves = [torch.zeros(c.d_model, requires_grad=True) for _ in range(c.n_layers - 1)]
+    leaves = [
+        torch.zeros(c.d_model, requires_grad=True, dtype=torch.float32, device="cpu")
+        for _ in range(c.n_layers - 1)
+    ]
     found: list[torch.Tensor] = []
 
     def adding(leaf: torch.Tensor) -> HookFunction:

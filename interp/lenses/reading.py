@@ -1,4 +1,4 @@
-"""What a lens reads in a prompt.
+"""The tokens that a lens reads in a prompt.
 
 Tensor names: L layers, P positions, V vocabulary, m tokens.
 """
