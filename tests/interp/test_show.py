@@ -149,7 +149,8 @@ def test_a_generation_shows_its_texts(model: HookedTransformer) -> None:
     out = model.generate([PROMPT, "a"], max_new_tokens=5)
     html = out._repr_html_()
     cells = re.findall(r'<td class="words">(.*?)</td>', html, re.DOTALL)
-    assert [unescape(cell) for cell in cells] == out.text
+    rows = zip(out.finish_reason, out.text, strict=True)
+    assert [unescape(cell) for cell in cells] == [cell for row in rows for cell in row]
 
 
 def test_a_verdict_says_whether_it_holds() -> None:
