@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
+.PHONY: help browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -47,7 +47,14 @@ demo: build ## install, fetch SmolLM2, answer, show activations and features, pr
 	bitlens features "The Eiffel Tower stands in the city of Paris"
 	bitlens audit $(MODEL) --n-prompts 6 --tokens 48 --checked 2 --output report.html
 
-test: $(VENV)/test.stamp build ## run the tests
+# The tests of pages fail without Chromium; where this may install one, it does.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "no Chromium here: the tests of pages will fail; apt-get install chromium"
+
+test: $(VENV)/test.stamp build browser ## run the tests
 	$(PY) -m pytest -q --durations=10 $(TESTFLAGS)
 
 check: $(VENV)/dev.stamp build ## formatting, lint and types
@@ -61,6 +68,12 @@ format: $(VENV)/dev.stamp ## rewrite in the house format
 	ruff format .
 	ruff check --fix .
 	clang-format -i $(CXX_FILES)
+
+images: $(VENV)/test.stamp build ## draw the pictures of docs/looking.md, in Chromium
+	PYTHONPATH=tests $(PY) docs/draw_images.py
+
+pages: ## rebuild the script and the style of pages; needs Node
+	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build
 
 bench: $(VENV)/bench.stamp build ## paired benchmarks against peers
 	$(PY) -m bitlens.benchmarks

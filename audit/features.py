@@ -1,4 +1,4 @@
-"""What path B does to the features of a dictionary.
+"""The effects of path B on the features of a dictionary.
 
 Tensor names: N prompts, P positions, d width of the dictionary's hook.
 """

@@ -245,7 +245,7 @@ class TokenFlips:
 
 @dataclass(frozen=True)
 class FeatureChanges:
-    """What B does to the features of a dictionary, over the audit's positions.
+    """The effects of B on the features of a dictionary, over the audit's positions.
 
     Attributes:
         dictionary: Its name.

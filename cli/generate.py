@@ -60,12 +60,15 @@ def generate(
     no_repeat_ngram_size: Annotated[
         int, typer.Option(min=0, help="Let no n-gram of this size appear twice (0: any may).")
     ] = 0,
-    min_new_tokens: Annotated[int, typer.Option(min=0, help="No end before so many tokens.")] = 0,
+    min_new_tokens: Annotated[
+        int, typer.Option(min=0, help="Write at least this many tokens.")
+    ] = 0,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text that ends the answer; may be given repeatedly.")
     ] = None,
     logprobs: Annotated[
-        int | None, typer.Option(min=0, help="With --json: log-probabilities, of the best n, too.")
+        int | None,
+        typer.Option(min=0, help="With --json: log-probabilities of each token and of the best n."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the sampler: the same seed, the same text.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..interp.circuits import Graph
     from ..interp.circuits.edge_stability import EdgeStability
     from ..interp.circuits.transcoders import Transcoders
+    from ..interp.pages import Page
     from ..model.transformer import HookedTransformer
 
 Paraphrase = Annotated[
@@ -41,6 +42,9 @@ def trace(
     ),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the pruned graph here, as JSON.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with the pruned graph to this file.")
     ] = None,
     dtype: NativeDtypeOption = NativePolicyName.fp32,
     max_feature_nodes: Annotated[int, typer.Option(min=0, help="Most features.")] = 4000,
@@ -75,6 +79,8 @@ def trace(
     graph, pruned = run.graphs(text, dtype.value)
     if output is not None:
         pruned.save(output)
+    if html is not None:
+        _page(pruned).save(html)
     found = _summary(graph, pruned, top)
     if check:
         found["faithfulness"] = _faithfulness(graph, check)
@@ -86,6 +92,12 @@ def trace(
         print_json(**found)
     else:
         _show(found)
+
+
+def _page(graph: Graph) -> Page:
+    from ..interp.pages import graph_page
+
+    return graph_page(graph)
 
 
 class _Runs:

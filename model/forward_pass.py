@@ -91,7 +91,7 @@ class ForwardPass:
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
-        """What `HookedTransformer.forward` returns.
+        """Returns what `HookedTransformer.forward` does.
 
         `captures`, filled on the way, and `hooks` are this call's own.
         """

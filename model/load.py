@@ -106,13 +106,14 @@ def load(
     ):
         ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
-        if is_transformers_model(source):
-            require_own_function(source, checkpoint.config)
+        own_config = checkpoint.config
         if rope_scaling is not None:
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
         ops.adopt(checkpoint.config)
         model = HookedTransformer(checkpoint, ops, make_runner)
+        if is_transformers_model(source):
+            require_own_function(source, own_config)
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)
             statement.say("weights", ops.digest.digest())

@@ -345,7 +345,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[Self]:
-        """Installs hooks for the passes that begin inside a `with` block, after those there are.
+        """Installs hooks for the passes that begin inside a `with` block, after those installed.
 
         They are this thread's, or asyncio task's: others run without them. Backward hooks belong
         to the passes begun inside it, wherever backward() is called.
@@ -369,8 +369,10 @@ class HookedTransformer(ModelWeights, ModelCopies):
         return self.forward_pass.overrides.added(address, fn)
 
     def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
-        """What this model takes from its config and another might take otherwise, by name and
-        address (precision/meaning.py)."""
+        """Returns what this model takes from its config and another might take otherwise.
+
+        By name and address (precision/meaning.py).
+        """
         return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:

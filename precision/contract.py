@@ -80,7 +80,7 @@ class PrecisionContract:
         return FORMATS[self.output or self.storage]
 
     def overflow_in(self, fmt: Format) -> Overflow:
-        """What a cast to `fmt` makes of values past its largest number."""
+        """Returns what a cast to `fmt` makes of values past its largest number."""
         return self.overflow or fmt.overflow
 
     def _check_names(self) -> None:

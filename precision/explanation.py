@@ -19,7 +19,7 @@ from .search import Violation
 
 @dataclass(frozen=True)
 class Explanation:
-    """What agrees with the outputs better than honest execution does.
+    """A cause that agrees with the outputs better than honest execution does.
 
     Attributes:
         faults: Names of the faults that were made together.

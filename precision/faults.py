@@ -63,7 +63,7 @@ class Fault:
         )
 
     def formula(self, op: str) -> Formula:
-        """What it computes for an operation."""
+        """Returns the formula that it computes for an operation."""
         return self.formulas.get(op, operation_called(op).program)
 
     def why_indistinguishable(self, contract: PrecisionContract) -> str | None:

@@ -139,7 +139,7 @@ def _round(x: torch.Tensor, fmt: Format, mode: Rounding) -> torch.Tensor:
 
 
 def overflows(x: torch.Tensor, fmt: str | torch.dtype | Format) -> torch.Tensor:
-    """Where x (fp64) is infinite or rounds to nearest past the largest number of `fmt`."""
+    """Returns where x (fp64) is infinite or rounds past the largest number of `fmt`."""
     fmt = format_of(fmt)
     return x.isinf() if fmt is FP64 else _round(x, fmt, "nearest_even").abs() > fmt.largest
 

@@ -1,4 +1,4 @@
-"""What two models take their operations to mean, compared before any rounding is.
+"""Compares what two models take their operations to mean, before any rounding is.
 
 A base of the rotary angles, a window, a scale: derived from a config, not learned and not rounded.
 Where two models derive others, they compute other functions, and no contract of precision says so.
@@ -39,7 +39,7 @@ class Derives(Protocol):
     """A model that says what it derives from its config."""
 
     def derived_quantities(self, tokens: Any, /) -> Quantities:
-        """What a pass over these tokens goes by. May run one."""
+        """Returns the quantities that a pass over these tokens uses. May run one."""
         ...
 
 

@@ -41,7 +41,7 @@ class Enclosure:
 
     @property
     def unclaimed(self) -> Tensor:
-        """Where the contract says nothing."""
+        """Returns where the contract says nothing."""
         return self.lo.isnan() | self.hi.isnan()
 
 
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def claimed(self) -> int:
-        """How many results the contract says something about."""
+        """The number of results that the contract says something about."""
         return self.elements - self.unclaimed
 
     def __bool__(self) -> bool:

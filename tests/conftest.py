@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch starts its pools: the tests must not depend on the machine's cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,6 +16,7 @@ import pytest
 import torch
 from bitlens.model.weights.checkpoint import Checkpoint
 from hypothesis import settings
+from support.budget import budgets, lines
 
 settings.register_profile("bitlens", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=500)
@@ -37,6 +39,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if nightly:
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if item not in nightly]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """With --durations, prints the minutes of each folder beside its budget."""
+    if terminalreporter.config.option.durations is None:
+        return
+    reports = terminalreporter.stats.values()
+    durations = [(r.nodeid, r.duration) for rs in reports for r in rs if hasattr(r, "duration")]
+    allowed = budgets(Path(bitlens.__file__).resolve().parent / "CONTRIBUTING.md")
+    terminalreporter.section("minutes by folder")
+    for line in lines(durations, allowed):
+        terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)

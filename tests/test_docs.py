@@ -39,6 +39,7 @@ WITH_DICTIONARIES = (
     "docs/dictionaries.md",
     "docs/splicing.md",
     "docs/features_and_precision.md",
+    "docs/looking.md",
 )
 
 

@@ -24,7 +24,10 @@ from support.extra_uses import USES, Use
 
 ROOT = Path(bitlens.__file__).resolve().parent
 ROOMS = ("precision", "model", "interp", "audit", "cli")
-HEAVY = {"wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf"}
+HEAVY = {
+    "wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf",
+    "scipy",
+}  # fmt: skip
 
 
 def _run(*command: str | Path, cwd: Path, **env: str) -> str:
@@ -169,7 +172,9 @@ def test_metadata_keeps_the_heavy_packages_out_of_the_core(wheel: Path) -> None:
         for line in metadata.get_all("Requires-Dist", [])
         if "extra ==" not in line
     }
-    expected = {"torch", "numpy", "safetensors", "tokenizers", "gguf", "jinja2", "rich", "typer"}
+    expected = {
+        "torch", "numpy", "scipy", "safetensors", "tokenizers", "gguf", "jinja2", "rich", "typer",
+    }  # fmt: skip
     assert core == expected
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Version"] == bitlens.__version__

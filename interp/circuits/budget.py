@@ -1,4 +1,4 @@
-"""How much memory a trace may take, and what of it goes where."""
+"""The memory a trace may take, and its division among the parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LARGEST_BATCH = 128
 
 @dataclass(frozen=True)
 class PromptSize:
-    """What memory depends on.
+    """The sizes that memory depends on.
 
     Attributes:
         n_positions: Tokens of the prompt, T.
@@ -50,7 +50,7 @@ class PromptSize:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a trace does with its memory.
+    """The division of a trace's memory.
 
     Attributes:
         keep_patterns: Whether every layer's pattern is kept; otherwise each is computed again.

@@ -19,7 +19,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class EdgeStability:
-    """How edges differ between runs.
+    """The differences of edges between runs.
 
     Attributes:
         edges: Those of any run, of the largest mean magnitude first.

@@ -19,10 +19,11 @@ from ...model.ops.kernels import linear
 from ...model.ops.packed import PackedWeight, pack
 from ...model.transformer import HookedTransformer
 from ...model.weights.checkpoint import Format, StoredMatrix
+from ...policies import GRADIENTS
 
 NO_FROZEN_PASS = (
-    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as fp32, "
-    "bf16 or bf16_weights"
+    "trace: {}: its patterns and norm scales cannot be frozen; load it without a group, as "
+    + " or ".join(GRADIENTS)
 )
 
 
@@ -44,11 +45,11 @@ class _AttentionMaps:
 
 
 def check_freezable(model: HookedTransformer) -> None:
-    """Raises ValueError for a model over several ranks, or under hf_bf16."""
+    """Raises ValueError for a model over several ranks, or under a stepwise policy."""
     if model.group is not None:
         raise ValueError(NO_FROZEN_PASS.format("the model is spread over several ranks"))
-    if model.ops.policy.name == "hf_bf16":
-        raise ValueError(NO_FROZEN_PASS.format("the model runs under hf_bf16"))
+    if model.ops.policy.stepwise:
+        raise ValueError(NO_FROZEN_PASS.format(f"the model runs under {model.ops.policy.name}"))
 
 
 class Patterns:
@@ -79,7 +80,7 @@ class Patterns:
 
 
 class FrozenPass:
-    """What one prompt leaves in a model.
+    """The activations that one prompt leaves in a model.
 
     Attributes:
         tokens: int64 [1, T].

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -220,7 +221,11 @@ class Graph(GraphData):
 
         The same graph gives the same bytes. Raises OSError where it cannot be written.
         """
-        graph_json.write(Path(path), self, self.cumulative_influence().tolist())
+        graph_json.write(Path(path), self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `save` writes."""
+        return graph_json.as_json(self, self.cumulative_influence().tolist())
 
     def bind(self, model: HookedTransformer, dictionaries: Transcoders) -> Graph:
         """Returns the graph with what it was made from, so that it can be tested: runs the model.

@@ -1,4 +1,4 @@
-"""What an attribution graph holds: nodes and weighted edges.
+"""The contents of an attribution graph: nodes and weighted edges.
 
 Shapes: E edges.
 """
@@ -45,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class GraphData:
-    """What led to the next token of a prompt.
+    """The causes of a prompt's next token.
 
     An edge is the part of its target's activation that its source adds, attention patterns and norm
     scales taken as they were. Edges into a feature or logit, its bias and what is omitted sum to

@@ -30,11 +30,11 @@ _OURS = ("model_name", "model_fingerprint", "policy", "transcoders")
 _SCHEMA_VERSION = 1
 
 
-def write(path: Path, graph: GraphData, influence: Sequence[float]) -> None:
-    """Writes a graph; `influence` is each node's, cumulative from 0 to 1.
+def as_json(graph: GraphData, influence: Sequence[float]) -> dict[str, Any]:
+    """Returns a graph in circuit-tracer's format.
 
-    The same graph gives the same bytes: the time is SOURCE_DATE_EPOCH's, or left out. Raises
-    OSError where it cannot be written.
+    `influence` is each node's, cumulative from 0 to 1. The time is SOURCE_DATE_EPOCH's, or left
+    out, so that the same graph gives the same bytes.
     """
     nodes = [_node(n, x) for n, x in zip(graph.nodes, influence, strict=True)]
     ids = [node.id for node in graph.nodes]
@@ -52,6 +52,11 @@ def write(path: Path, graph: GraphData, influence: Sequence[float]) -> None:
         "links": links,
     }
     check_graph(found)
+    return found
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """Writes what `as_json` returns. Raises OSError where it cannot be written."""
     with write_atomically(path) as scratch:
         text = json.dumps(found, allow_nan=False, separators=(",", ":"))
         scratch.write_text(text + "\n", encoding="utf-8")

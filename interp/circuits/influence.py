@@ -1,4 +1,4 @@
-"""How much of what reaches the logits passes through each node.
+"""The share of each node in what reaches the logits.
 
 Edges into a target count by magnitude, as parts of their sum. Influence of a node is the sum over
 all paths from it to the logits of the products of these parts, each logit weighted by its

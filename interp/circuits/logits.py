@@ -1,4 +1,4 @@
-"""Which next tokens a graph explains, and their directions.
+"""The next tokens that a graph explains, and their directions.
 
 Shapes: K logits, V vocabulary, d d_model.
 """

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...model.hooks.weight_views import AttentionWeights
+from ...model.layers import RMSNorm
 from ..dictionaries import kernels
 from .graph import Graph
 from .replacement import Replacement
@@ -21,7 +22,7 @@ from .replacement import Replacement
 
 @dataclass(frozen=True, eq=False)
 class QueryKey:
-    """What makes a head's score.
+    """The parts that make a head's score.
 
     Attributes:
         score: Of this query and key, scaled, before any soft cap.
@@ -131,7 +132,7 @@ class _Parts:
             n = head if kind == "q" else head // (c.n_heads // c.n_key_value_heads)
             scales = self._cache[f"blocks.{self._layer}.attn.{kind}_norm.hook_scale"]
             y = y / scales[0, position, n].float() * norm.w.float()
-        at = torch.full((len(y),), position, dtype=torch.int64)
+        at = torch.full((len(y),), position, dtype=torch.int64, device="cpu")
         rotated = model.ops.rope(
             y[:, None].to(model.ops.policy.activation), at, *c.layers[self._layer].rope
         )
@@ -166,7 +167,6 @@ class _Parts:
         hook = self._traced.transcoders.writes.get(layer, "hook_mlp_out")
         if hook == "hook_mlp_out" or not frozen.model.config.sandwich_norms:
             return vector
-        block: Any = frozen.model.blocks[layer]
+        norm: RMSNorm = frozen.model.blocks[layer].ln2_post  # type: ignore[assignment]
         scale = frozen.scale(layer, "ln2_post")[position]
-        scaled: torch.Tensor = vector * block.ln2_post.w.float() / scale
-        return scaled
+        return vector * norm.w.float() / scale

@@ -30,7 +30,7 @@ _BESIDE = ("config.json",)  # of Gemma Scope 2, where there is one
 
 @dataclass(frozen=True)
 class HubDictionary:
-    """Where a dictionary, or a folder of them, lies on the hub.
+    """The place of a dictionary, or a folder of them, on the hub.
 
     Attributes:
         folder: Inside the repository, or one layer's file; "" for the repository itself.

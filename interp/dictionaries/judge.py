@@ -22,7 +22,7 @@ _EXACT = 2.0**24
 
 @dataclass(frozen=True)
 class FeatureVerdict:
-    """What a judgement of features found.
+    """The outcome of judging features.
 
     Attributes:
         wrong: Pairs of row and feature that no correct encoder can have so.

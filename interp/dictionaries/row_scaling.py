@@ -1,4 +1,4 @@
-"""What SAELens's normalize_activations does to every row, in the kernels' fixed orders.
+"""SAELens's normalize_activations on every row, in the kernels' fixed orders.
 
 Shapes: N rows, d width.
 """

@@ -29,7 +29,7 @@ _POSITIONS = 1024
 
 @dataclass(frozen=True, eq=False)
 class LayersEvalResult:
-    """How well transcoders stand for MLPs, on a text.
+    """The quality of transcoders in place of MLPs, on a text.
 
     Figures of reconstruction leave out each sequence's first token, and outliers where nothing else
     is said: tokens whose norm at any hook is above 3 times the median. Losses are means over every

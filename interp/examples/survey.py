@@ -21,7 +21,7 @@ BATCH_TOKENS = 2048
 
 @dataclass(frozen=True, eq=False)
 class FeatureSurvey:
-    """Where and how strongly each feature fired.
+    """The places where each feature fired, and how strongly.
 
     Rows of massive norm (`activations/read.py`) count as silent.
 
@@ -120,7 +120,7 @@ def _by_feature(
     n_features: int,
 ) -> FeatureSurvey:
     order = torch.argsort(features, stable=True)
-    at = torch.repeat_interleave(torch.arange(len(tokens)), token_indptr.diff())
+    at = torch.repeat_interleave(torch.arange(len(tokens), device="cpu"), token_indptr.diff())
     indptr = _sums(torch.bincount(features, minlength=n_features))
     return FeatureSurvey(tokens, starts, token_indptr, features, indptr, at[order], values[order])
 

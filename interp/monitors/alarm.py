@@ -1,4 +1,4 @@
-"""What a monitor says when its probe's score passes the threshold."""
+"""The alarm of a monitor whose probe's score passes the threshold."""
 
 from __future__ import annotations
 

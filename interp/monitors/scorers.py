@@ -57,7 +57,7 @@ class StreamScorer:
         self._n_rows, self._threshold = n_rows, threshold
 
     def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
-        """As `Scorer`."""
+        """Works like `Scorer.push`."""
         parts = [seen.found[name].flatten(2).float() for name in self._probe.hook_names]
         x_bPD = torch.cat(parts, -1)
         x_BPD = x_bPD.new_zeros(self._n_rows, *x_bPD.shape[1:])
@@ -99,7 +99,7 @@ class LinearScorers:
         self._n_rows = n_rows
 
     def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
-        """As `Scorer`."""
+        """Works like `Scorer.push`."""
         x = seen.found[self._hook]  # [b, P, ..., d]
         n, k = len(rows_N), len(self._indices)
         if n < x.shape[0] * x.shape[1]:

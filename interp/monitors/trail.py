@@ -1,4 +1,4 @@
-"""What monitors found, as lines of JSON that a killed process cannot spoil."""
+"""The findings of monitors, as lines of JSON that a killed process cannot spoil."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watching asks of a monitor."""
+"""The interface of a monitor that watches."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .watched import Watched
 
 
 class Watching:
-    """What `Monitor.watch` returns: the state of the monitors in one call of `generate`.
+    """The state of the monitors in one call of `generate`, returned by `Monitor.watch`.
 
     Attributes:
         alarms: In the order they were raised.

@@ -1,4 +1,4 @@
-"""What a page shows of a feature, as JSON.
+"""The facts that a page shows of a feature, as JSON.
 
 A card has `id`, `density`, `largest`, `promoted` and `suppressed` (pairs of token and effect on its
 logit), and `examples`: tokens `t`, activations `a` in 255 steps of the largest, index `p` of the

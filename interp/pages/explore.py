@@ -11,6 +11,7 @@ from ...model.transformer import HookedTransformer
 from ..dictionaries import Dictionary, load_dictionary
 from ..dictionaries.load import SHIPPED
 from ..examples import Examples, load_examples
+from ..lenses import JacobianLens
 from .labels import Labels
 from .live import LivePrompt
 from .names import setup_code, shown_name
@@ -38,6 +39,7 @@ def explore(
     *,
     against: HookedTransformer | None = None,
     labels: Labels = None,
+    jacobian_lens: JacobianLens | None = None,
 ) -> Page | PageWidget:
     """Returns a page on what a model makes of a prompt, which a notebook shows.
 
@@ -48,12 +50,20 @@ def explore(
         dictionaries: None takes the one that bitlens brings for this model.
         against: The same model under another policy, compared token for token.
         labels: What features are called: a file, labels by feature, or a function of a card.
+        jacobian_lens: Shown beneath the logit lens (`bitlens.interp.lenses.fit_jacobian_lens`).
 
     Raises:
         ValueError: an empty prompt, or a model that bitlens brings no dictionary for.
         DictionaryError: a dictionary that does not fit the model.
     """
-    page, live = explored(model, prompt, dictionaries, against=against, labels=labels)
+    page, live = explored(
+        model,
+        prompt,
+        dictionaries,
+        against=against,
+        labels=labels,
+        jacobian_lens=jacobian_lens,
+    )
     if not _in_notebook():
         return page
     try:
@@ -70,6 +80,7 @@ def explored(
     *,
     against: HookedTransformer | None = None,
     labels: Labels = None,
+    jacobian_lens: JacobianLens | None = None,
 ) -> tuple[Page, LivePrompt]:
     """Returns the page of a prompt, and what stands behind it where it is live.
 
@@ -85,9 +96,10 @@ def explored(
         examples=examples,
         against=against,
         labels=labels,
+        jacobian_lens=jacobian_lens,
         setup=setup,
     )
-    return page, LivePrompt(model, by_hook, examples, against, labels, setup)
+    return page, LivePrompt(model, by_hook, examples, against, labels, jacobian_lens, setup)
 
 
 def examples_of(dictionary: Dictionary) -> Examples | None:

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..circuits import Graph
 from .page import Page, shard
 
 GraphJson = Mapping[str, Any]
+Given = Graph | GraphJson | str | Path
 _NODE = ("node_id", "layer", "ctx_idx", "feature_type")
 
 
-def graph_page(*graphs: GraphJson | str | Path) -> Page:
+def graph_page(*graphs: Given) -> Page:
     """Returns the page of a graph, or of two side by side with what they have in common.
 
     Args:
-        graphs: One or two, each as JSON or the file that holds it, in circuit-tracer's format
-            (`metadata`, `qParams`, `nodes`, `links`). What it holds besides is kept.
+        graphs: One or two: what `trace` returns, JSON in circuit-tracer's format (`metadata`,
+            `qParams`, `nodes`, `links`), or the file that holds it. What it holds besides is kept.
 
     Raises ValueError for anything else, naming what is wrong.
     """
@@ -39,9 +41,11 @@ def graph_page(*graphs: GraphJson | str | Path) -> Page:
     return Page(f"{title[:60]} · bitlens graph", data, tuple(shard(graph) for graph in found))
 
 
-def read_graph(graph: GraphJson | str | Path) -> GraphJson:
+def read_graph(graph: Given) -> GraphJson:
     """Returns a graph that a page can draw. Raises ValueError for one that it cannot."""
     name = "graph"
+    if isinstance(graph, Graph):
+        return graph.to_json()
     if not isinstance(graph, Mapping):
         name, path = str(graph), Path(graph)
         try:

@@ -1,4 +1,4 @@
-"""What features are called: read from files, or asked of a function."""
+"""Labels of features: read from files, or asked of a function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a live page asks Python, and what it is told: one request at a time, answered by events.
+"""The questions of a live page to Python: one request at a time, answered by events.
 
 Requests are JSON objects with a `kind`:
 
@@ -22,6 +22,7 @@ from ...model.transformer import HookedTransformer
 from ..activations.atomic import write_atomically
 from ..dictionaries import Dictionary
 from ..examples import Examples
+from ..lenses import JacobianLens
 from ..splicing import Edit, splice
 from .cards import CardMaker
 from .graph_page import read_graph
@@ -36,7 +37,7 @@ MOST_TOKENS = 1024
 
 
 class Live(Protocol):
-    """What stands behind a live page."""
+    """The Python side of a live page."""
 
     def answer(self, request: Mapping[str, Any], emit: Emit) -> None:
         """Answers a request by events. Raises ValueError or KeyError for one that is wrong."""
@@ -52,6 +53,7 @@ class LivePrompt:
     examples: Mapping[str, Examples | None]
     against: HookedTransformer | None = None
     labels: Labels = None
+    jacobian_lens: JacobianLens | None = None
     setup: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _plain: tuple[tuple[Any, ...], str, list[int]] | None = field(default=None, repr=False)
@@ -74,6 +76,7 @@ class LivePrompt:
             against=self.against,
             labels=self.labels,
             lens=True,
+            jacobian_lens=self.jacobian_lens,
             setup=self.setup,
         )
         emit({"kind": "prompt", "data": data, "shards": shards})

@@ -1,4 +1,4 @@
-"""What pages call models and dictionaries: names that mean the same on other machines."""
+"""Names of models and dictionaries on pages, which mean the same on other machines."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ...model.transformer import HookedTransformer
 from ..activations.read import OUTLIER_FACTOR, row_norms
 from ..dictionaries import Dictionary, check_fits
 from ..examples import Examples
-from ..logit_lens import logit_lens
+from ..lenses import JacobianLens, LogitLens, read_lens
 from .cards import SHARD, CardMaker, about, in_shards
 from .labels import Labels, labels_of
 from .names import shown_name
@@ -46,6 +46,7 @@ def prompt_page(
     against: HookedTransformer | None = None,
     labels: Labels = None,
     lens: bool = True,
+    jacobian_lens: JacobianLens | None = None,
     setup: str = "",
 ) -> Page:
     """Returns the page of a prompt.
@@ -58,6 +59,7 @@ def prompt_page(
         against: The same model under another policy: what it gains, loses and flips is marked.
         labels: What features are called; of the first dictionary.
         lens: Whether to show the logit lens, a product with the unembedding for every layer.
+        jacobian_lens: Shown beneath it (`fit_jacobian_lens`).
         setup: Python that makes `model` and `dictionaries`, for the code that the page shows.
 
     Raises:
@@ -72,6 +74,7 @@ def prompt_page(
         against=against,
         labels=labels,
         lens=lens,
+        jacobian_lens=jacobian_lens,
         setup=setup,
     )
     return Page(f"{prompt[:60]} · bitlens features", data, shards)
@@ -86,6 +89,7 @@ def prompt_data(
     against: HookedTransformer | None,
     labels: Labels,
     lens: bool,
+    jacobian_lens: JacobianLens | None,
     setup: str,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the data of a prompt's page, and its shards; arguments as `prompt_page`."""
@@ -122,7 +126,7 @@ def prompt_data(
         "dictionaries": listed,
         "layers": shown,
         "words": words,
-        "lenses": [_lens(model, prompt)] if lens else [],
+        "lenses": _lenses(model, prompt, jacobian_lens) if lens else [],
         "against": None if beside is None else _flips(model, against, logits, beside[1]),
         "setup": setup,
         "code": f"{setup}\nfrom bitlens.interp import explore\n\n"
@@ -203,11 +207,26 @@ def _flips(
     return {"name": against.ops.policy.name, "flips": flips}
 
 
-def _lens(model: HookedTransformer, prompt: str) -> dict[str, Any]:
-    found = logit_lens(model, prompt, n_tokens=1)
+def _lenses(
+    model: HookedTransformer, prompt: str, jacobian_lens: JacobianLens | None
+) -> list[dict[str, Any]]:
+    about = (
+        "What the model would say after each token if it ended at this layer; underlined where "
+        "that is what it says in the end. The darker, the more probable."
+    )
+    shown = [_lens(LogitLens(model), prompt, "Logit lens", about)]
+    if jacobian_lens is not None:
+        about = "The same with each layer moved to the last one by the mean Jacobian between them."
+        shown.append(_lens(jacobian_lens, prompt, "Jacobian lens", about))
+    return shown
+
+
+def _lens(lens: LogitLens, prompt: str, name: str, about: str) -> dict[str, Any]:
+    model = lens.model
+    found = read_lens(lens, prompt, n_tokens=1)
     rows = [
         {
-            "name": name,
+            "name": str(i),
             "top": [
                 (token, round(p, 4))
                 for token, p in zip(
@@ -217,13 +236,9 @@ def _lens(model: HookedTransformer, prompt: str) -> dict[str, Any]:
                 )
             ],
         }
-        for i, name in enumerate(found.names)
+        for i in range(len(found.tokens))
     ]
-    about = (
-        "What the model would say after each token if it ended at this layer; underlined where "
-        "that is what it says in the end. The darker, the more probable."
-    )
-    return {"name": "Logit lens", "about": about, "rows": rows}
+    return {"name": name, "about": about, "rows": rows}
 
 
 def _strings(model: HookedTransformer, ids: torch.Tensor | Sequence[int]) -> list[str]:

@@ -82,7 +82,7 @@ def _example(
     sequence = int(_sequence_of(found, at_E[i]))
     begin = max(int(found.starts[sequence]), peak + 1 - (WINDOW - WINDOW // 4))
     end = min(int(found.starts[sequence + 1]), begin + WINDOW)
-    first, last = torch.searchsorted(at_E, torch.tensor([begin, end])).tolist()
+    first, last = torch.searchsorted(at_E, torch.tensor([begin, end], device="cpu")).tolist()
     steps = [0] * (end - begin)
     for place, value in zip(at_E[first:last].tolist(), values_E[first:last].tolist(), strict=True):
         steps[place - begin] = max(1, round(STEPS * value / largest))
@@ -108,7 +108,7 @@ def _neighbours(found: FeatureSurvey, feature: int, at_E: torch.Tensor) -> list[
     sample = at_E[:: max(1, math.ceil(len(at_E) / SAMPLE))]
     begin, end = found.token_indptr[sample], found.token_indptr[sample + 1]
     length = end - begin
-    offsets = torch.arange(int(length.sum())) - torch.repeat_interleave(
+    offsets = torch.arange(int(length.sum()), device="cpu") - torch.repeat_interleave(
         length.cumsum(0) - length, length
     )
     others = found.features[torch.repeat_interleave(begin, length) + offsets]

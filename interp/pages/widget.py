@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 from typing import Any
 
-import anywidget
-import traitlets
-
 from .live import Event, Live
 from .page import SCRIPT, STYLE, Page, bundle
+
+try:
+    import anywidget
+    import traitlets
+except ImportError as error:
+    raise ImportError(
+        "a live page in a notebook needs anywidget: pip install 'bitlens[notebook]'"
+    ) from error
 
 
 class _Stopped(Exception):
     """The page no longer waits for the answer."""
 
 
-class PageWidget(anywidget.AnyWidget):  # type: ignore[misc]
+class PageWidget(anywidget.AnyWidget):
     """A page, live in JupyterLab, a plain notebook or VS Code."""
 
     _esm = bundle(SCRIPT)
@@ -45,7 +51,8 @@ class PageWidget(anywidget.AnyWidget):  # type: ignore[misc]
         if request.get("kind") == "stop":
             self._stopped.add(request["id"])
             return
-        threading.Thread(target=self._answer, args=(request,), daemon=True).start()
+        context = contextvars.copy_context()  # in which ipykernel keeps what a message answers
+        threading.Thread(target=context.run, args=(self._answer, request), daemon=True).start()
 
     def _answer(self, request: dict[str, Any]) -> None:
         number = request["id"]

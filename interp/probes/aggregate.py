@@ -1,4 +1,4 @@
-"""How the scores of tokens become the score of a conversation."""
+"""Aggregates: the scores of tokens become the score of a conversation."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ class Aggregate:
 
     @property
     def code(self) -> int:
-        """What the kernel calls it."""
+        """The kernel's code for it."""
         return KINDS.index(self.kind)

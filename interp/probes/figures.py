@@ -40,7 +40,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class Operating:
-    """What a threshold does to labelled conversations.
+    """The effect of a threshold on labelled conversations.
 
     Attributes:
         target: The false-positive rate that the threshold is meant to have.

@@ -1,4 +1,4 @@
-"""What every probe has: scores of tokens, their fold into a conversation's, a file.
+"""The interface of probes: scores of tokens, their fold into a conversation's, a file.
 
 Shapes: B conversations, S positions, N tokens of all conversations, D width, H heads.
 """

@@ -27,7 +27,7 @@ class ProbeFileError(ValueError):
 
 @dataclass(frozen=True)
 class ProbeRecord:
-    """What a file keeps of a probe.
+    """The contents of a probe's file.
 
     Attributes:
         kind: Which probe it is, such as "logistic".

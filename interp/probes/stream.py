@@ -13,7 +13,7 @@ from .rows import TokenRows, token_rows
 
 
 class Streamed(Protocol):
-    """What a stream asks of its probe."""
+    """The part of a probe that a stream needs."""
 
     skip_first: int
     coef_: torch.Tensor

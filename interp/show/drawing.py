@@ -1,4 +1,4 @@
-"""What a drawing is, wherever it is shown."""
+"""A drawing, wherever it is shown."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -60,12 +61,12 @@ def heat_table(
         )
     x = values.detach().double().cpu()
     full = limit or float(x.nan_to_num(0, 0, 0).abs().max()) or 1.0
-    numbered = x.shape[1] <= _WITH_NUMBERS
+    places = max(0, 2 - math.floor(math.log10(full))) if x.shape[1] <= _WITH_NUMBERS else None
     head = "".join(f'<th scope="col">{notebook.visible(str(name))}</th>' for name in names[1])
     body = []
     for name, row in zip(names[0], x.tolist(), strict=True):
         cells = "".join(
-            _cell(value, full, numbered, f"{name}, {column}")
+            _cell(value, full, places, f"{name}, {column}")
             for value, column in zip(row, names[1], strict=True)
         )
         body.append(f'<tr><th scope="row">{notebook.visible(str(name))}</th>{cells}</tr>')
@@ -75,7 +76,7 @@ def heat_table(
     )
 
 
-def _cell(value: float, full: float, numbered: bool, where: str) -> str:
-    text = notebook.number(value) if numbered else ""
+def _cell(value: float, full: float, places: int | None, where: str) -> str:
+    text = "" if places is None else f"{value:.{places}f}"
     title = notebook.visible(f"{where}: {notebook.number(value)}")
     return f'<td class="number" title="{title}" style="{notebook.heat(value / full)}">{text}</td>'

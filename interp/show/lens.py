@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from ...model.transformer import HookedTransformer
 from ...precision import notebook
-from ..logit_lens import logit_lens as computed
+from ..lenses import LogitLens, read_lens
 from .drawing import Drawing
 
 
-def logit_lens(model: HookedTransformer, prompt: str, *, every: int = 1) -> Drawing:
+def logit_lens(
+    model: HookedTransformer, prompt: str, *, every: int = 1, lens: LogitLens | None = None
+) -> Drawing:
     """Returns what each layer would say after each token: the last layer on top, the darker, the
     more probable; bold where it is what the model says in the end.
 
     Args:
         every: Draw every so many layers; the last one is always drawn.
+        lens: Another lens, such as a `JacobianLens`; None takes the plain one.
 
     Raises ValueError for a model without tokenizer.
     """
     if model.tokenizer is None:
         raise ValueError("logit_lens: this model was loaded without a tokenizer")
-    found = computed(model, prompt, n_tokens=1)
-    last = len(found.names) - 1
+    found = read_lens(lens or LogitLens(model), prompt, n_tokens=1)
+    last = len(found.tokens) - 1
     head = "".join(f"<th>{notebook.visible(token)}</th>" for token in model.to_str_tokens(prompt))
     body = []
     for layer in range(last, -1, -1):
@@ -36,9 +39,9 @@ def logit_lens(model: HookedTransformer, prompt: str, *, every: int = 1) -> Draw
                 strings, found.probabilities[layer, :, 0].tolist(), same, strict=True
             )
         )
-        body.append(f'<tr><th scope="row">{found.names[layer]}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row">{layer}</th>{cells}</tr>')
     return Drawing(
-        "Logit lens",
+        "Logit lens" if lens is None else "Jacobian lens",
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>",
     )

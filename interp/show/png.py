@@ -14,9 +14,11 @@ def png(values: torch.Tensor) -> bytes:
     """Returns a picture of values from 0 to 1 [R, C]: a pixel each, its opacity the value."""
     n_rows, n_columns = values.shape
     opacity = (values.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels = torch.tensor(_BLUE, dtype=torch.uint8).expand(n_rows, n_columns, 3)
+    pixels = torch.tensor(_BLUE, dtype=torch.uint8, device="cpu").expand(n_rows, n_columns, 3)
     rgba = torch.cat([pixels, opacity[:, :, None]], 2).flatten(1)
-    lines = torch.cat([torch.zeros(n_rows, 1, dtype=torch.uint8), rgba], 1)  # filter 0
+    lines = torch.cat(
+        [torch.zeros(n_rows, 1, dtype=torch.uint8, device="cpu"), rgba], 1
+    )  # filter 0
     header = struct.pack(">IIBBBBB", n_columns, n_rows, 8, 6, 0, 0, 0)
     data = zlib.compress(bytes(lines.flatten().tolist()), 9)
     return (

@@ -1,4 +1,4 @@
-"""Which (row, feature) pairs cannot have flipped between two runs.
+"""Certifies the (row, feature) pairs that cannot have flipped between two runs.
 
 Shapes: N rows, F features, P pairs of a row.
 """

@@ -1,4 +1,4 @@
-"""What a feature's score has to exceed for the feature to be active.
+"""The limits that a feature's score has to exceed for the feature to be active.
 
 Shapes: N rows, F features.
 """
@@ -18,7 +18,7 @@ _TINY = 2.0**-149
 
 
 class Certain(NamedTuple):
-    """What is known of a run whose scores lie within a bound of given ones.
+    """The facts about a run whose scores lie within a bound of given ones.
 
     Attributes:
         active: Bool [N, F], the features that are active whatever the scores are.
@@ -30,7 +30,7 @@ class Certain(NamedTuple):
 
 
 class Limit(Protocol):
-    """What scores are held against. Scores and bounds are fp64 [N, F]."""
+    """The limits of scores. Scores and bounds are fp64 [N, F]."""
 
     def order(self, scores: torch.Tensor) -> torch.Tensor:
         """Returns [N, F]: the larger, the closer to being active, or the surer of it."""

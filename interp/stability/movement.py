@@ -1,4 +1,4 @@
-"""How far a dictionary's scores can move between two runs, from how far its rows moved.
+"""Bounds the movement of a dictionary's scores between two runs by that of its rows.
 
 With s = W x + b, where x is the row as the encoder's product reads it (less b_dec, and normalised
 where the dictionary does that), exact arithmetic moves the score of feature f by w_f . (x_b - x_a),

@@ -1,4 +1,4 @@
-"""What a comparison of features finds."""
+"""The findings of a comparison of features."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ByToken:
 
 @dataclass(frozen=True, eq=False)
 class StabilityResult:
-    """Which features are active in one run of a text and not in the other.
+    """The features that are active in one run of a text and not in the other.
 
     A pair is a token with one of the features that are active in run a, or with one of the next k
     (as many as are active, where the architecture has no k). A certified pair cannot have flipped,

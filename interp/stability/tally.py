@@ -25,7 +25,7 @@ Context = Callable[[int, int], str]
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where rows come from: int64 [N] each."""
+    """The origin of rows: int64 [N] each."""
 
     sequence: torch.Tensor
     position: torch.Tensor

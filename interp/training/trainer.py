@@ -178,7 +178,7 @@ class Trainer:
 
 
 class Scheduled(Protocol):
-    """What a learning rate's course depends on."""
+    """The settings that a learning rate's course depends on."""
 
     @property
     def n_steps(self) -> int: ...

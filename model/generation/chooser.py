@@ -1,4 +1,4 @@
-"""How the next token of each sequence is chosen, and when it ends."""
+"""Chooses the next token of each sequence, and ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .stops import StopFunction
 
 @dataclass(frozen=True)
 class Chooser:
-    """How tokens are chosen and when a sequence ends: the same for every row.
+    """The rules by which tokens are chosen and sequences end: the same for every row.
 
     Attributes:
         no_repeat_ngram_size: No n-gram of this size appears twice in a row, its prompt included; 0

@@ -27,7 +27,7 @@ from .sequence import Sequence
 
 
 class Decoder(Protocol):
-    """What generation needs of a model."""
+    """The part of a model that generation needs."""
 
     config: ModelConfig
     tokenizer: Tokenizer | None

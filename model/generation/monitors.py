@@ -1,4 +1,4 @@
-"""What generation knows of monitors: they see activations, keep scores, and end rows.
+"""The interface of monitors: they see activations, keep scores, and end rows.
 
 Tensor names: b rows of a pass, P its columns, d width of a hook.
 """
@@ -56,7 +56,7 @@ class GenerationWatch(Protocol):
 
 
 class GenerationMonitor(Protocol):
-    """What `generate(monitors=[...])` takes."""
+    """The interface of a monitor in `generate(monitors=[...])`."""
 
     @classmethod
     def watch(

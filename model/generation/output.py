@@ -1,4 +1,4 @@
-"""What a generation returns.
+"""The result of a generation.
 
 Tensor names: B sequences (prompts times n), P prompt columns, N new tokens.
 """
@@ -23,7 +23,7 @@ FinishReason = Literal["stop", "length", "alarm", "error"]
 
 @dataclass(frozen=True)
 class GenerateOutput:
-    """What was generated. The samples of one prompt are consecutive rows.
+    """The generated tokens and texts. The samples of one prompt are consecutive rows.
 
     Attributes:
         tokens: int64 [B, P + N]. Prompts are padded on the left, so new tokens begin in column P;

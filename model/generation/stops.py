@@ -1,4 +1,4 @@
-"""What ends a sequence: token ids, texts, and functions."""
+"""The ends of a sequence: token ids, texts, and functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Stop = StopItem | Sequence[StopItem] | None
 
 @dataclass(frozen=True)
 class Stops:
-    """What ends a sequence, by kind."""
+    """The ends of a sequence, by kind."""
 
     strings: list[str]
     ids: list[int]

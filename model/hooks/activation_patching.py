@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from ..transformer import HookedTransformer
 from .activation_cache import ActivationCache
 from .activation_names import get_act_name
+from .progress import track
 from .registry import HookPoint
 
 Axis = Literal["layer", "pos", "head_index", "head", "src_pos", "dest_pos"]
@@ -78,7 +79,7 @@ def generic_activation_patch(
         shape = [sizes[axis] for axis in index_axis_names]
         rows = list(itertools.product(*map(range, shape)))
     found = []
-    for index in rows:
+    for index in track(rows, f"patching {activation_name}"):
         name = get_act_name(activation_name, index[0])
         patch = partial(_patch, index=index, clean=clean_cache[name], setter=patch_setter)
         logits = model.run_with_hooks(corrupted_tokens, fwd_hooks=[(name, patch)])

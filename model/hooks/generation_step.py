@@ -1,4 +1,4 @@
-"""Where a generation stands: what a hook function may ask while it writes."""
+"""The state of a generation, as a hook function may ask it."""
 
 from __future__ import annotations
 

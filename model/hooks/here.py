@@ -1,4 +1,4 @@
-"""What `with` blocks have put in place, as the running context sees it (PEP 567).
+"""The functions that `with` blocks installed, as the running context sees them (PEP 567).
 
 A thread begins with nothing, an asyncio task with what stood where it was made: a block reaches the
 code that runs inside it, and nobody else's.

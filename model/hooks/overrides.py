@@ -78,7 +78,7 @@ class OverrideRegistry:
 
     @property
     def installed(self) -> Mapping[str, Override]:
-        """What this context's `with` blocks have put in place, one function an address."""
+        """Returns the functions that this context's `with` blocks installed, one an address."""
         return here(self, _NONE).as_one
 
     def check(self, address: str) -> None:

@@ -82,7 +82,7 @@ class TransformersAddresses:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """The dtype of its weights."""
         dtype: torch.dtype = self._inner.dtype
         return dtype
 

@@ -48,7 +48,7 @@ def watched(
 
 @contextmanager
 def attention_arguments(inner: Any) -> Iterator[dict[str, dict[str, Any]]]:
-    """What the attention modules are called with by name in a pass within, by "blocks.0.attn"."""
+    """Collects the keyword arguments of attention modules in a pass within, by "blocks.0.attn"."""
     seen: dict[str, dict[str, Any]] = {}
 
     def keep(a: str, _: Any, __: Any, kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a transformers model's code made of its config, as a pass shows it.
+"""The meaning that a transformers model's code gave its config, as a pass shows it.
 
 Tensor names: B batch, P positions, K keys, h d_head.
 """

@@ -35,7 +35,7 @@ class ObservedPass:
         self.attention: AttentionCall | None = None
 
     def value(self, address: str) -> Any:
-        """What an earlier operation gave. Raises UnobservedError if it has not run."""
+        """Returns an earlier operation's output; raises UnobservedError if it has not run."""
         if address not in self._values:
             raise UnobservedError(
                 f"{address} did not run before what needs it, so this model's code is arranged in "

@@ -23,7 +23,7 @@ from .transformers_structure import weights_of
 
 @dataclass(frozen=True)
 class Placed:
-    """What is known of an operation beside the values it starts from.
+    """The facts about an operation besides the values it starts from.
 
     Attributes:
         config: The model's, as bitlens reads it.
@@ -144,7 +144,7 @@ class SiteParts:
 
 
 def site_parts(kind: str, config: ModelConfig) -> SiteParts:
-    """Those of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
+    """Returns the parts of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
     if kind == "norm" and config.multiplies_by_offset:
         return SiteParts(
             _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows

@@ -1,4 +1,4 @@
-"""Where a transformers model keeps the modules of each operation, and whether it can be watched."""
+"""Finds the modules of each operation in a transformers model, and whether it can be watched."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def causal_model(model: Any) -> Any:
 
 
 def family_config(model: Any) -> ModelConfig:
-    """What its config says, as bitlens reads it. Raises ValueError for what has no address."""
+    """Returns its config as bitlens reads it; raises ValueError for parts without an address."""
     try:
         config = config_from_huggingface(json.loads(model.config.to_json_string(use_diff=False)))
     except ConfigError as error:
@@ -59,7 +59,8 @@ def family_config(model: Any) -> ModelConfig:
 
 def has_addresses(model: Any) -> bool:
     """Whether addresses are known for its class itself, and contracts for its dtype."""
-    capped = getattr(model.config, "final_logit_softcapping", None) is not None
+    caps = ("final_logit_softcapping", "attn_logit_softcapping")
+    capped = any(getattr(model.config, name, None) is not None for name in caps)
     return type(model).__name__ in FAMILY and model.dtype in DTYPES and not capped
 
 
@@ -71,15 +72,18 @@ def _kind(module: nn.Module) -> str | None:
 def _require_eager_code(model: nn.Module) -> None:
     """Compiled code calls no hook that was added after it was compiled."""
     for name, module in model.named_modules():
-        forwards = (getattr(module, "_compiled_call_impl", None), module.forward)
-        compiled = forwards[0] is not None or any(
-            hasattr(forward, "_torchdynamo_orig_callable") for forward in forwards
-        )
-        if compiled or hasattr(module, "_orig_mod"):
+        if is_compiled(module):
             raise TypeError(
                 f"{name or type(model).__name__} is compiled, and compiled code cannot be watched: "
                 "pass the model as it was before torch.compile (of a wrapper, ._orig_mod)"
             )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile wraps it, its call or its forward."""
+    called = getattr(module, "_compiled_call_impl", None)
+    forward = hasattr(module.forward, "_torchdynamo_orig_callable")
+    return called is not None or forward or hasattr(module, "_orig_mod")
 
 
 def require_contracts(model: Any, any_attention: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a config says that operations mean, for comparison with others (precision/meaning)."""
+"""The meaning of operations by a config, for comparison with others (precision/meaning)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def add(
 
 
 def rope_quantities(layer: LayerConfig, d_head: int, n_positions: int) -> dict[str, Quantity]:
-    """Those of a layer's rotation; scaled frequencies have no base of their own."""
+    """Returns the quantities of a layer's rotation; scaled frequencies have no base."""
     scaled = rotary_frequencies(layer.rope_theta, d_head, layer.rope_scaling, n_positions)
     found = {
         "positions": Quantity(positions_text(range(n_positions))),
@@ -79,13 +79,13 @@ def rope_quantities(layer: LayerConfig, d_head: int, n_positions: int) -> dict[s
 
 
 def frequency_error(layer: LayerConfig) -> float:
-    """How far fp32 moves a frequency theta^(-2j / d_head), relative: the rounding of its exponent
+    """Bounds fp32's relative error of frequency theta^(-2j / d_head): the rounding of its exponent
     by ln(theta) u, the power and the quotient by a few."""
     return (math.log(layer.rope_theta) + 8) * U32
 
 
 def attention_quantities(config: ModelConfig, layer: LayerConfig) -> dict[str, Quantity]:
-    """Those of a layer's attention."""
+    """Returns the quantities of a layer's attention."""
     return {
         "attention scale": Quantity(config.attn_scale, 4 * U32),
         "attention window": Quantity(layer.window),

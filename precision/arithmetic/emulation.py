@@ -68,7 +68,7 @@ class Execution:
         )
 
     def overflow_in(self, fmt: Format) -> Overflow:
-        """What a cast to `fmt` makes of values past its largest number."""
+        """Returns what a cast to `fmt` makes of values past its largest number."""
         return self.overflow or fmt.overflow
 
 

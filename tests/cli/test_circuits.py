@@ -94,7 +94,7 @@ def test_bad_configs(folder: Path, tmp_path: Path, run: Run, table: str, names: 
 def test_bad_traces(folder: Path, tmp_path: Path, run: Run) -> None:
     code, _, err = run("trace", PROMPT, "-t", tmp_path, "-m", folder / "model")
     assert code == 2
-    assert "cfg.json" in err
+    assert "no folder below it holds a dictionary" in err
     code, _, err = run("trace", PROMPT, "-t", tmp_path, "--paraphrase", "x")
     assert code == 2
     assert "--stability" in err

@@ -164,16 +164,21 @@ CALLS: dict[str, Call] = {
     "sums_of_squares": Call((f32(ROWS, D), ROWS, D, f32(ROWS))),
     "unit_rows": Call((f32(ROWS, D), ROWS, D)),
     "project_rows": Call((f32(ROWS, D), f32(ROWS, D), ROWS, D)),
-    "adam": Call((f32(D), D, 0.9, 0.1, 0.99, 0.01, 1e-3, 1.0, 1e-8, f32(D), f32(D), f32(D))),
+    "adam": Call((f32(D), D, 0.9, 0.1, 0.99, 0.01, 1e-3, 1.0, 1e-8, 1.0, *[f32(D)] * 3)),
     "fold_scores": Call(
         (
             *(_SOFTMAX, 1, 0.0, f32(3, HEADS), f32(3, HEADS), i64(0, 1, 3), 2, HEADS, 0.0),
             *(i64(0, 0), f32(2, HEADS, _core.fold_state_floats(_SOFTMAX, 1)), f32(3)),
         )
     ),
+    "encode_above": Call((f32(3, D), 3, panels(N, D), F32, N, D, f32(N), f32(N)), optional=(6,)),
+    "encode_top_k": Call(
+        (f32(3, D), 3, panels(N, D), F32, N, D, f32(N), 2, f32(3, 2), zeros(np.int32, 3, 2)),
+        optional=(6,),
+    ),
     "score_tokens": Call(
         (
-            *(f32(3, D), 3, D, f32(32, D), 2, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2)),
+            *(f32(3, D), 3, D, panels(2, D), 2, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2)),
             *(zeros(np.float64, 2), i64(0, 1, 1), 2, 1, i64(0, 0, 0, 0), i64(0, 0), f32(2, 2, 1)),
             f32(3, 2),
         )

@@ -18,6 +18,8 @@ ROOMS = ("model", "interp", "audit", "precision")
 
 UNPUBLISHED = {
     "bitlens.audit.page": "the parts of a report",
+    "bitlens.interp.charts": "the charts of reports",
+    "bitlens.interp.probes.page": "the parts of a report",
     "bitlens.interp.training.objectives": "the losses, chosen by `TrainConfig.objective`",
     "bitlens.model.sampling": "published as `bitlens.sampling`",
     "bitlens.model.rope": "tables that the forward pass makes",

@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on(folder: Path, model: HookedTransformer, tmp_path: 
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "result.json").exists()
-    config = layers_config()
+    config = layers_config(n_tokens=30 * 128, checkpoint_every=2)
     train_layers(model, config, text=documents(), output=tmp_path / "killed")
     expected = trained(config, model, tmp_path / "whole").digest()
     assert expected in (tmp_path / "killed" / "result.json").read_text()

@@ -109,7 +109,7 @@ def test_the_lens_ends_with_what_the_model_says(model: HookedTransformer) -> Non
     assert shown == [token.replace("\n", "⏎").replace("\t", "⇥") for token in expected]
     assert first.count("font-weight: 700") == len(expected)
     rows = show.logit_lens(model, PROMPT, every=2)._repr_html_().count('scope="row"')
-    assert rows == 2  # of "embed", 0 and 1
+    assert rows == 1  # the last of two layers
 
 
 def test_attribution_adds_up_to_the_logit(model: HookedTransformer) -> None:
@@ -149,7 +149,8 @@ def test_a_generation_shows_its_texts(model: HookedTransformer) -> None:
     out = model.generate([PROMPT, "a"], max_new_tokens=5)
     html = out._repr_html_()
     cells = re.findall(r'<td class="words">(.*?)</td>', html, re.DOTALL)
-    assert [unescape(cell) for cell in cells] == out.text
+    rows = zip(out.finish_reason, out.text, strict=True)
+    assert [unescape(cell) for cell in cells] == [cell for row in rows for cell in row]
 
 
 def test_a_verdict_says_whether_it_holds() -> None:

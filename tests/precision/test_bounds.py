@@ -30,9 +30,12 @@ FEWER = settings(max_examples=settings().max_examples // 3)
 
 
 def _utilisation(actual: Tensor, truth: Reference, bound: Tensor) -> float:
-    """The largest share of the bound that is certainly used: the reference's own error aside."""
+    """The largest share of the bound that is certainly used: the reference's own error aside.
+
+    0 / 0 and rows of attention that see no key have no real value, so nothing bounds them.
+    """
     error = ((actual.double() - truth.value).abs() - truth.error).clamp(min=0.0)
-    used = torch.where(bound.isinf(), 0.0, error / bound)
+    used = torch.where(bound.isinf() | truth.value.isnan(), 0.0, error / bound)
     assert not bool(used.isnan().any())
     return float(used.max())
 

@@ -64,7 +64,7 @@ class Browser:
         os.close(self._read)
         os.close(self._write)
 
-    def call(self, method: str, timeout: float = 60, **parameters: Any) -> dict[str, Any]:
+    def call(self, method: str, timeout: float = 180, **parameters: Any) -> dict[str, Any]:
         """Returns the answer to one command of the protocol."""
         self._last += 1
         message: dict[str, Any] = {"id": self._last, "method": method, "params": parameters}
@@ -124,14 +124,14 @@ class Browser:
             mobile=False,
         )
 
-    def run(self, expression: str, seconds: float = 60) -> Any:
+    def run(self, expression: str, seconds: float = 180) -> Any:
         """Returns what JavaScript evaluates to, as JSON; waits for a promise."""
         options = {"returnByValue": True, "awaitPromise": True}
         found = self.call("Runtime.evaluate", seconds, expression=expression, **options)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 30) -> Any:
+    def wait(self, expression: str, seconds: float = 120) -> Any:
         """Returns what an expression gives as soon as it is true; fails after some seconds."""
         end = time.monotonic() + seconds
         plain = f"(v => v instanceof Node ? true : v)({expression})"

@@ -36,6 +36,11 @@ USES = (
         "from bitlens.audit.postmortem.plot import require_matplotlib as r; r()",
     ),
     Use(
+        "notebook",
+        "anywidget",
+        "from bitlens.interp.pages.widget import PageWidget",
+    ),
+    Use(
         "sae",
         "zstandard",
         "from bitlens.interp.activations.corpus import default_corpus\n"

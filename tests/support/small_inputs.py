@@ -26,6 +26,7 @@ def inputs_of(op: str) -> dict[str, Any]:
         "silu": {"x": rows["x"]},
         "gelu": {"x": rows["x"]},
         "swiglu": {"gate": draw(5, 8), "up": draw(5, 8)},
+        "gated_mlp": {"x": draw(5, 8), "gate": draw(8, 12), "up": draw(8, 12), "down": draw(12, 8)},
         "rope": {"x": draw(4, 5, 8), "positions": torch.arange(5), "theta": 1e4},
         "attention": {
             "q": draw(4, 3, 8), "k": draw(2, 6, 8), "v": draw(2, 6, 8), "causal": True, "past": 3,

@@ -95,7 +95,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "layers":
         train_layers(
             speaking_model(Path(sys.argv[2])),
-            layers_config(),
+            layers_config(n_tokens=30 * 128, checkpoint_every=2),
             text=documents(),
             output=sys.argv[3],
         )

@@ -12,7 +12,7 @@ JACCARD = 0.6
 
 
 class LeakError(DataError):
-    """What a probe is judged on is part of what it was fitted on."""
+    """Raised where a probe would be judged on examples that it was fitted on."""
 
 
 def without_near_duplicates(dataset: Dataset, threshold: float = JACCARD) -> Dataset:

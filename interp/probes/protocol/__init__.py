@@ -1,4 +1,4 @@
-"""How probes are chosen, fitted and judged: one protocol, fixed before anything is looked at."""
+"""One protocol, fixed before anything is looked at, to choose, fit and judge probes."""
 
 from .choice import Choice, ProbeConfig, default_hooks
 from .evaluate import evaluate_probe

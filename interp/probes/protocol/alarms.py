@@ -1,4 +1,4 @@
-"""What a streaming probe does to conversations: alarms, how soon, and how they grow with length.
+"""Alarms of a streaming probe: their number, their delay, and their growth with length.
 
 A conversation raises an alarm at the first token after which its running score exceeds the
 threshold.

@@ -1,4 +1,4 @@
-"""Which hook, penalty and aggregate: chosen by cross-validation inside a training split."""
+"""Chooses hook, penalty and aggregate by cross-validation inside a training split."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2)
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """What a training may choose from, fixed before it looks at anything.
+    """The options of a training, fixed before it looks at anything.
 
     Attributes:
         hook_names: Candidates; each is one hook, or several whose rows stand side by side.
@@ -84,7 +84,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """What cross-validation chose."""
+    """The choice of cross-validation."""
 
     hook_names: Hooks
     C: float

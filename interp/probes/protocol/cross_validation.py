@@ -23,7 +23,7 @@ Split = tuple[Indices, Indices]
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What cross-validation found.
+    """The findings of cross-validation.
 
     Attributes:
         scores: fp64 [B], each conversation's by the probe of the folds without it.

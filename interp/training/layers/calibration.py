@@ -1,4 +1,4 @@
-"""What is measured before the first step: limits of outliers, means and scales of every layer.
+"""Measurements before the first step: limits of outliers, means and scales of every layer.
 
 Shapes: L layers, N rows, d d_model.
 """

@@ -1,4 +1,4 @@
-"""What is trained on every layer at once, as data."""
+"""The settings of a training on every layer at once, as data."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class LayersTrainConfig:
 
     @property
     def packing(self) -> Packing:
-        """How text becomes sequences."""
+        """The rule by which text becomes sequences."""
         return Packing(self.context_size)
 
     def reach(self, layer: int, n_layers: int) -> int:

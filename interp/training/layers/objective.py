@@ -35,7 +35,7 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """What all layers predict.
+    """The predictions of all layers.
 
     Attributes:
         gradient: [B, L * d], of the loss by the predictions.

@@ -22,7 +22,7 @@ from .config import LayersTrainConfig
 
 @dataclass(frozen=True, eq=False)
 class LayerRows:
-    """What all layers read and write at the same tokens.
+    """The rows that all layers read and write at the same tokens.
 
     Attributes:
         x: fp32 [N, d] of each layer, what features read.

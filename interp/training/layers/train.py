@@ -26,6 +26,8 @@ from ...dictionaries import (
     load_cross_layer,
     load_dictionaries,
 )
+from ...dictionaries.formats.circuit_tracer import CONFIG, CROSS_LAYER
+from ...dictionaries.formats.flat_yaml import read_flat_yaml
 from ..log import TrainingLog
 from .calibration import CALIBRATION
 from .checkpoint import LayersCheckpoint
@@ -125,11 +127,13 @@ def save_transcoders(trainer: LayersTrainer, path: Path) -> None:
 
 
 def load_transcoders(path: Path) -> Transcoders:
-    """Returns what `save_transcoders` wrote: a dictionary a layer, or a cross-layer transcoder.
+    """Returns what `save_transcoders` wrote, or a folder of circuit-tracer's holds: a dictionary a
+    layer, or a cross-layer transcoder.
 
     Raises FileNotFoundError and DictionaryError as the loaders do.
     """
-    if (path / "config.yaml").is_file():
+    config = path / CONFIG
+    if config.is_file() and read_flat_yaml(config).get("model_kind") == CROSS_LAYER:
         return load_cross_layer(path)
     return load_dictionaries(path)
 

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from bitlens.interp import Graph, trace
 from bitlens.interp.pages import graph_page
 from support.browser import DESK, PHONE, Browser
 from support.command_line import command_runner
 from support.graph_json import random_graph
+from support.random_models import byte_tokenizer, random_model
+from support.random_transcoders import random_set
 
 GRAPH = random_graph()
 FEATURE = next(node for node in GRAPH["nodes"] if node["node_id"].startswith("2_"))
@@ -96,6 +100,25 @@ def test_pins_groups_and_labels_are_saved_with_the_graph(clicked: Callable[..., 
     assert browser.run("document.querySelector('.side .facts + *, .side input').value") == "a state"
     browser.click(".chip button")
     browser.wait("!document.querySelector('.chip')")
+
+
+def test_a_traced_graph_is_drawn_and_read_again(
+    clicked: Callable[..., Browser], tmp_path: Path
+) -> None:
+    model = random_model("llama", tokenizer=byte_tokenizer())
+    tokens = torch.tensor([[7, 3, 1, 4]])
+    graph = trace(model, tokens, random_set(model), desired_logit_prob=1.0).prune()
+    browser = clicked(graph)
+    browser.click(".side .list .entry")
+    browser.wait("document.querySelector('.side .button[aria-pressed]')")
+    browser.click(".side .button[aria-pressed]")
+    browser.wait("document.querySelector('.side .button[aria-pressed=true]')")
+    path = tmp_path / "graph.json"
+    path.write_bytes(_downloaded(browser, "JSON"))
+    again = Graph.load(path)
+    assert [node.id for node in again.nodes] == [node.id for node in graph.nodes]
+    assert torch.equal(again.weights, graph.weights)
+    assert len(json.loads(path.read_text())["qParams"]["pinnedIds"]) == 1
 
 
 def test_filters_leave_what_they_say(clicked: Callable[..., Browser]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -185,14 +186,20 @@ def test_the_command_serves_until_it_is_interrupted(
     command = [sys.executable, "-m", "bitlens", "explore", PROMPT, "--no-open"]
     command += ["--model", str(model_folder), "--dictionary", str(tmp_path / "sae")]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A test run in the background ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     try:
         assert _ask(url) == 200
     finally:
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 

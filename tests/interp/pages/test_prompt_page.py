@@ -12,7 +12,7 @@ import pytest
 import torch
 from bitlens.interp.dictionaries import Dictionary
 from bitlens.interp.examples import Examples
-from bitlens.interp.logit_lens import logit_lens
+from bitlens.interp.lenses import JacobianLens, LogitLens, read_lens
 from bitlens.interp.pages import Page, prompt_page
 from bitlens.model.transformer import HookedTransformer
 from support.browser import DESK, PHONE, Browser
@@ -78,16 +78,30 @@ def test_it_says_what_the_other_policy_changes(
 
 
 def test_the_logit_lens_ends_with_the_model(model: HookedTransformer) -> None:
-    found = logit_lens(model, PROMPT, n_tokens=3)
+    found = read_lens(LogitLens(model), PROMPT, n_tokens=3)
     probabilities = torch.softmax(model(PROMPT)[0], dim=-1)
-    assert found.names == ("embed", "0", "1")
     assert torch.equal(found.tokens[-1, :, 0], probabilities.argmax(-1))
     assert torch.equal(found.probabilities[-1], probabilities.topk(3).values)
     _, cache = model.run_with_cache(PROMPT, names_filter="blocks.0.hook_resid_post")
     early = model.unembed(model.ln_final(cache["blocks.0.hook_resid_post"][0]))
-    assert torch.equal(found.tokens[1], torch.softmax(early, dim=-1).topk(3).indices)
+    assert torch.equal(found.tokens[0], torch.softmax(early, dim=-1).topk(3).indices)
     with pytest.raises(ValueError, match="one sequence, got 2"):
-        logit_lens(model, ["a cat", "a dog"])
+        read_lens(LogitLens(model), ["a cat", "a dog"])
+
+
+def test_the_jacobian_lens_stands_beneath(
+    model: HookedTransformer, dictionaries: Mapping[str, Dictionary]
+) -> None:
+    """Of an identity it is the logit lens; of another matrix it is not."""
+    d = model.config.d_model
+    shown = []
+    for matrix in (torch.eye(d), -torch.eye(d)):
+        lens = JacobianLens(model, matrix[None], {})
+        page = prompt_page(model, PROMPT, dictionaries, jacobian_lens=lens)
+        shown.append([each["rows"] for each in page.data["lenses"]])
+    assert shown[0][0] == shown[0][1] == shown[1][0]
+    assert shown[1][1][0] != shown[1][0][0]
+    assert shown[1][1][1] == shown[1][0][1]
 
 
 def test_a_token_shows_its_features_and_a_feature_its_page(page: Page, opened: Any) -> None:
@@ -152,6 +166,11 @@ def test_it_lays_out(page: Page, opened: Any, size: tuple[int, int], theme: str)
     browser = opened(page, size=size, theme=theme)
     browser.wait("document.querySelector('.card .example')")
     assert browser.too_wide() == []
+    assert browser.run(
+        "[...document.querySelectorAll('.list .entry')].every(e => "
+        "e.querySelector('.words').getBoundingClientRect().right <= "
+        "e.querySelector('.number').getBoundingClientRect().left)"
+    ), "what a feature is about runs into its number"
     assert browser.run("document.documentElement.scrollWidth") <= size[0]
     assert browser.names() == []
     dark = "rgb(15, 18, 23)"

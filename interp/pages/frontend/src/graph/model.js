@@ -121,7 +121,7 @@ export function saved(graph, { pinned, groups, labels, selected }) {
       ...json.qParams,
       pinnedIds: [...pinned],
       supernodes: groups.map(({ name, ids }) => [name, ...ids]),
-      clickedId: selected ?? json.qParams?.clickedId ?? null,
+      clickedId: selected ?? "",
     },
     nodes: json.nodes.map((raw) => (labels[raw.node_id] === undefined ? raw : { ...raw, clerp: labels[raw.node_id] })),
   };

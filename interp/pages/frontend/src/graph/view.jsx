@@ -20,7 +20,7 @@ export function GraphView({ data, store, channel }) {
 
 function Graphs({ data, graphs, channel }) {
   const marks = graphs[0].json.qParams ?? {};
-  const [selected, setSelected] = useState(marks.clickedId ?? null);
+  const [selected, setSelected] = useState(marks.clickedId || null);
   const [pinned, setPinned] = useState(new Set(marks.pinnedIds ?? []));
   const [groups, setGroups] = useState((marks.supernodes ?? []).map(([name, ...ids]) => ({ name, ids })));
   const [labels, setLabels] = useState({});

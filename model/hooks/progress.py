@@ -1,0 +1,32 @@
+"""A progress bar for work that takes longer than one waits in silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PATIENCE = 2.0
+"""Seconds without a bar."""
+
+T = TypeVar("T")
+
+
+def track(items: Sequence[T], what: str, console: Console | None = None) -> Iterator[T]:
+    """Yields the items; shows how many are done and the time left once it takes over 2 s.
+
+    The bar appears on stderr, on a terminal or in a notebook only, and vanishes at the end.
+    """
+    console = console or Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(what, total=len(items), visible=False)
+        started = time.monotonic()
+        for i, item in enumerate(items):
+            yield item
+            shown = console.is_terminal or console.is_jupyter
+            if shown and time.monotonic() - started > PATIENCE:
+                bar.update(task, completed=i + 1, visible=True, refresh=True)
