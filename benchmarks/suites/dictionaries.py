@@ -59,6 +59,6 @@ def _step(options: Options, workers: Workers, threads: int, d_sae: int) -> Row:
         what=f"TopK step, {size['batch']} rows, F {d_sae}, k {K}, AuxK, {threads_text(threads)}",
         ours=f"{result.median('bitlens') * 1e3:.0f} ms",
         peer=f"{result.median('SAELens') * 1e3:.0f} ms",
-        target=at_least(4.0) if d_sae >= 18_432 else None,
+        target=at_least(6.0) if d_sae >= 18_432 else None,
         command=command("dictionaries", threads),
     )
