@@ -22,6 +22,8 @@ settings.register_profile("bitlens", deadline=None, max_examples=25, derandomize
 settings.register_profile("nightly", deadline=None, max_examples=500)
 settings.load_profile("bitlens")
 
+TORCH_THREADS, THREADS, ISA = torch.get_num_threads(), bitlens.get_num_threads(), bitlens.isa()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="include tests that run for minutes")
@@ -55,13 +57,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _settings_restored() -> Iterator[None]:
-    """Threads, instruction set and torch's flush-to-zero are process-wide: undo what a test did."""
-    threads, torch_threads, isa = bitlens.get_num_threads(), torch.get_num_threads(), bitlens.isa()
+    """Threads, instruction set and torch's flush-to-zero are process-wide: undo what a test did,
+    and what was done in a fixture that lives longer than one test."""
     yield
     torch.set_flush_denormal(False)
-    torch.set_num_threads(torch_threads)
-    bitlens.set_num_threads(threads)
-    bitlens._core.set_isa(isa)
+    torch.set_num_threads(TORCH_THREADS)
+    bitlens.set_num_threads(THREADS)
+    bitlens._core.set_isa(ISA)
 
 
 @pytest.fixture(scope="session")

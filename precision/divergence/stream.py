@@ -44,7 +44,8 @@ def never(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], y: torch.Te
 
 class Stream:
     """A pass in a thread of its own, which goes on only while its user waits for a step. It runs in
-    the context that its user entered it in, with all that `with` blocks have installed there.
+    the context that its user entered it in, with all that `with` blocks have installed there, and
+    with its user's number of torch threads and autocast, which torch keeps for each thread.
 
     At any time one thread computes, so passes neither race nor compete for cores. Held are only
     steps that nobody has taken yet: a few that it runs ahead, since handing over costs more than a
@@ -85,7 +86,9 @@ class Stream:
                 installing.enter_context(self._model.override(address, visit))
             self._overrides = installing.pop_all()
         # A thread begins with an empty context, in which a model finds no override.
-        run = partial(contextvars.copy_context().run, self._run)
+        run = partial(
+            contextvars.copy_context().run, self._run, torch.get_num_threads(), _autocast()
+        )
         self._thread = threading.Thread(target=run, daemon=True)
         return self
 
@@ -130,9 +133,12 @@ class Stream:
             raise self._error
 
     @torch.no_grad()
-    def _run(self) -> None:
+    def _run(self, threads: int, autocast: torch.autocast) -> None:
         try:
-            self._logits = self._model(self._tokens)
+            # A product's order of summation may depend on it.
+            torch.set_num_threads(threads)
+            with autocast:
+                self._logits = self._model(self._tokens)
         except _Abandoned:
             pass
         except BaseException as error:
@@ -159,6 +165,13 @@ class Stream:
         if self._abandoned:
             raise _Abandoned
         return result
+
+
+def _autocast() -> torch.autocast:
+    """Returns a context manager that enters this thread's autocast on CPU, enabled or not."""
+    return torch.autocast(
+        "cpu", dtype=torch.get_autocast_dtype("cpu"), enabled=torch.is_autocast_enabled("cpu")
+    )
 
 
 class _Abandoned(BaseException):

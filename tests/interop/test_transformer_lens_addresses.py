@@ -39,6 +39,23 @@ def test_fp32_models_agree_at_every_address_it_has(
         assert {address.rpartition(".")[2] for address in missing} == {"ln1", "ln2"}
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_watched_pass_has_its_callers_threads(
+    lens: TransformerLensAddresses, threads: int
+) -> None:
+    ours = bitlens.load(CHECKPOINT)
+    torch.set_num_threads(threads)
+    assert first_divergence(ours, lens, TOKENS).first is None
+    assert first_divergence(ours, lens, TOKENS, "lockstep").first is None
+
+
+def test_a_watched_pass_has_its_callers_autocast(lens: TransformerLensAddresses) -> None:
+    ours = bitlens.load(CHECKPOINT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert first_divergence(ours, lens, TOKENS).first is not None
+        assert "unembed" in first_divergence(ours, lens, TOKENS, "lockstep").created
+
+
 def test_watching_leaves_it_as_it_was(lens: TransformerLensAddresses) -> None:
     before = lens(TOKENS)
     with lens.override("blocks.1.attn.o", lambda original: original() + 1):
