@@ -30,6 +30,7 @@ MOVED = {
     "model.ggml_blocks": "model.weights.ggml_blocks",
     "model.gradient_hook": "model.hooks.gradient_hook",
     "model.invariance": "audit.invariance.variations",
+    "model.kv_cache": "model.cache.kv_cache",
     "model.kernels": "model.ops.kernels",
     "model.observation": "audit.invariance.observation",
     "model.op_sites": "model.ops.sites",

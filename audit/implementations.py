@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from ..model.batch import RaggedBatch
-from ..model.kv_cache import PAGE, LayerCache
+from ..model.cache.kv_cache import LayerCache
+from ..model.cache.page_pool import PAGE
 from ..model.ops import kernels
 from ..model.ops.native import NativeOps
 from ..model.ops.native_huggingface import NativeHuggingFaceOps

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..model.kv_cache import KVCache
+from ..model.cache.kv_cache import KVCache
 from ..model.transformer import HookedTransformer
 
 

@@ -2,12 +2,12 @@
 
 from .. import threads
 from . import sampling
+from .cache.kv_cache import KVCache
 from .config import LayerConfig, ModelConfig
 from .config_error import ConfigError
 from .generation import GenerateOutput
 from .hooks.activation_cache import ActivationCache
 from .hooks.registry import HookPoint
-from .kv_cache import KVCache
 from .load import load
 from .ops import torch_library  # it registers torch.ops.bitlens
 from .transformer import HookedTransformer

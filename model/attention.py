@@ -10,11 +10,11 @@ import math
 import torch
 from torch import nn
 
+from .cache.kv_cache import LayerCache
 from .config import LayerConfig, ModelConfig
 from .gradients import recording
 from .hooks.registry import bits, in_graph, same_bits
 from .hooks.weight_views import AttentionWeights
-from .kv_cache import LayerCache
 from .layers import Linear, RMSNorm
 from .ops.interface import Ops
 from .run import Run

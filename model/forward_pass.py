@@ -13,6 +13,8 @@ import torch
 from .autocast import without_autocast
 from .batch import RaggedBatch
 from .build import ModuleBuilder
+from .cache.kv_cache import KVCache
+from .cache.prefix_key import edit_key
 from .config import ModelConfig
 from .gradients import check_differentiable, gradient_ops
 from .hooks.captures import Captures
@@ -26,7 +28,6 @@ from .hooks.registry import (
     in_graph,
     layer_of,
 )
-from .kv_cache import KVCache
 from .layers import SoftCap
 from .loss import next_token_loss, next_token_losses
 from .ops.interface import Ops
@@ -325,6 +326,7 @@ class ForwardPass:
             )
         kv_cache.reserve(batch)
         ops, watch = self._watched(*watched, batch)
+        kv_cache.edits.add(edit_key(watch.hooks, watch.overrides))
         return tokens_T, Run(ops, batch, kv_cache, watch, self.group)
 
     def _watched(

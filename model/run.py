@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from .batch import RaggedBatch
+from .cache.kv_cache import KVCache
 from .hooks.captures import Captures, select_columns
 from .hooks.gradient_hook import NO_GRADIENTS, BackwardHook, hook_gradient
 from .hooks.overrides import Override
@@ -28,7 +29,6 @@ from .hooks.registry import (
     layer_of,
     moved,
 )
-from .kv_cache import KVCache
 from .ops.interface import Ops
 from .parallel import Group, agreement
 

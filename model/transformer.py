@@ -15,6 +15,8 @@ from torch import nn
 from ..precision.addresses import Site
 from ..precision.meaning import Quantities
 from . import generation
+from .cache.kv_cache import KVCache
+from .cache.prefix_key import edit_key
 from .config import ModelConfig
 from .forward_pass import ForwardPass, ReturnType
 from .hooks.activation_cache import ActivationCache
@@ -31,7 +33,6 @@ from .hooks.registry import (
     select_names,
 )
 from .hooks.transformer_lens_config import TransformerLensConfig, transformer_lens_config
-from .kv_cache import KVCache
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
@@ -289,6 +290,13 @@ class HookedTransformer(ModelWeights, ModelCopies):
     def is_watched(self) -> bool:
         """Whether hook functions or overrides run inside a pass that begins here and now."""
         return bool(self.forward_pass.registry.now() or self.forward_pass.overrides.installed)
+
+    def edit_key(self) -> str | None:
+        """Returns what hooks and overrides make of a pass that begins here and now, as
+        `cache/prefix_key.py` names it: "" without any, None where nobody can tell."""
+        return edit_key(
+            self.forward_pass.registry.now().forward, self.forward_pass.overrides.installed
+        )
 
     # Gradients
 

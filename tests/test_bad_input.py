@@ -12,7 +12,7 @@ import bitlens
 import numpy as np
 import pytest
 import torch
-from bitlens.model.kv_cache import KVCache
+from bitlens.model.cache.kv_cache import KVCache
 from bitlens.model.transformer import HookedTransformer
 from bitlens.model.weights.checkpoint import CheckpointError
 from safetensors.torch import save_file

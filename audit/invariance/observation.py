@@ -14,7 +14,7 @@ import torch
 from ...model.hooks.registry import bits
 
 if TYPE_CHECKING:
-    from ...model.kv_cache import KVCache
+    from ...model.cache.kv_cache import KVCache
     from ...model.transformer import HookedTransformer
 
 Observation = Mapping[str, torch.Tensor]

@@ -10,7 +10,7 @@ import itertools
 import torch
 
 from ... import set_num_threads
-from ...model.kv_cache import PAGE
+from ...model.cache.page_pool import PAGE
 from ...model.ops import kernels
 from ...model.ops.packed import PackedWeight, pack
 from ...model.ops.weight_pages import WeightPages

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ... import set_num_threads
-from ...model.kv_cache import KVCache
+from ...model.cache.kv_cache import KVCache
 from ...model.load import load
 from .timing import prompt, seconds
 

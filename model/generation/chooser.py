@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
 
 import torch
 
-from ..parallel import SamplingRanks
+from ..parallel import Group, SamplingRanks, from_rank_0
 from ..sampling import SamplingParams, greedy, sample
 from ..sampling.edits import is_edited
+from ..text.tokenizer import Tokenizer
 from .sequence import Sequence
-from .stops import StopFunction
+from .stops import StopFunction, Stops
+
+NOT_NUMBERS = "the logits hold NaN or infinity, so there is no token to choose"
+
+
+class Choosing(Protocol):
+    """The part of a model that choosing needs."""
+
+    tokenizer: Tokenizer | None
+    group: Group | None
+
+    @property
+    def vocab_start(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -34,40 +50,8 @@ class Chooser:
     vocab_start: int
     follows_text: bool
 
-    def choose(self, sequences: list[Sequence], logits_BV: torch.Tensor) -> list[int]:
-        """Returns the next token of each sequence, and notes log-probabilities where asked for.
-
-        Raises ValueError for logits that are not numbers.
-        """
-        logits_BV = logits_BV.cpu()
-        if self._is_plain:
-            tokens = [
-                greedy(row_V, self.stop_ids if len(s.new) < self.min_new_tokens else ())
-                for row_V, s in zip(logits_BV.numpy(), sequences, strict=True)
-            ]
-            return self._checked(tokens)
-        chosen = sample(
-            logits_BV.float(),  # the sampler's arithmetic is fp32; this rounds under fp64 only
-            [self._params_of(s) for s in sequences] if self.no_repeat_ngram_size else self.params,
-            positions=[len(s.prompt) + len(s.new) for s in sequences],
-            draws=[s.draw for s in sequences],
-            prompt_ids=[s.prompt for s in sequences],
-            output_ids=[s.new for s in sequences],
-            group=self.ranks,
-            vocab_start=self.vocab_start,
-        )
-        tokens = self._checked(chosen.tokens.tolist())
-        if chosen.logprobs is not None:
-            for b, sequence in enumerate(sequences):
-                best = [] if chosen.top_ids is None else chosen.top_ids[b].tolist()
-                best_logprobs = (
-                    [] if chosen.top_logprobs is None else chosen.top_logprobs[b].tolist()
-                )
-                sequence.logprobs.append((float(chosen.logprobs[b]), best, best_logprobs))
-        return tokens
-
-    @property
-    def _is_plain(self) -> bool:
+    @cached_property
+    def is_plain(self) -> bool:
         """Whether the best token is all that is asked for, stops apart."""
         params = replace(self.params, min_tokens=0)
         return (
@@ -78,15 +62,13 @@ class Chooser:
             and not is_edited(params)
         )
 
-    def _params_of(self, sequence: Sequence) -> SamplingParams:
+    def params_of(self, sequence: Sequence) -> SamplingParams:
+        """Returns the sampler's parameters for the next token of a sequence."""
+        if not self.no_repeat_ngram_size:
+            return self.params
         banned = repeating([*sequence.prompt, *sequence.new], self.no_repeat_ngram_size)
         bias = dict(self.params.logit_bias) | dict.fromkeys(banned, -float("inf"))
         return replace(self.params, logit_bias=bias)
-
-    def _checked(self, tokens: list[int]) -> list[int]:
-        if min(tokens) < 0:
-            raise ValueError("the logits hold NaN or infinity, so there is no token to choose")
-        return tokens
 
     def advance(self, sequence: Sequence, token: int) -> str:
         """Appends a token; returns the text it releases."""
@@ -116,6 +98,87 @@ class Chooser:
                 if token not in self.stop_ids:
                     sequence.stream.push(token)
         return sequence.stream.finish()
+
+
+def make_chooser(
+    model: Choosing,
+    params: SamplingParams,
+    stops: Stops,
+    *,
+    min_new_tokens: int,
+    no_repeat_ngram_size: int,
+    follows_text: bool,
+) -> Chooser:
+    """Returns the rules of one request. The tokenizer's `eos_ids` end sequences, too.
+
+    A seed of None becomes a fresh one, the same on every rank.
+    """
+    eos_ids = model.tokenizer.eos_ids if model.tokenizer is not None else ()
+    stop_ids = sorted({*stops.ids, *eos_ids})
+    seed = _random_seed(model.group) if params.seed is None else params.seed
+    least = min_new_tokens if stop_ids else 0
+    return Chooser(
+        params=replace(params, seed=seed, min_tokens=least, stop_token_ids=stop_ids),
+        stop_ids=stop_ids,
+        stop_functions=stops.functions,
+        min_new_tokens=min_new_tokens,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        ranks=SamplingRanks(model.group) if model.group is not None else None,
+        vocab_start=model.vocab_start,
+        follows_text=follows_text or bool(stops.strings or stops.functions),
+    )
+
+
+def choose(
+    choosers: Sequences[Chooser], sequences: Sequences[Sequence], logits_BV: torch.Tensor
+) -> list[int]:
+    """Returns the next token of each sequence, each by its own rules, -1 where the logits are not
+    numbers; notes log-probabilities where they are asked for."""
+    logits_BV = logits_BV.cpu()
+    tokens = [-1] * len(sequences)
+    drawn = []
+    for b, (chooser, sequence) in enumerate(zip(choosers, sequences, strict=True)):
+        if chooser.is_plain:
+            banned = chooser.stop_ids if len(sequence.new) < chooser.min_new_tokens else ()
+            tokens[b] = greedy(logits_BV[b].numpy(), banned)
+        else:
+            drawn.append(b)
+    if drawn:
+        rows = logits_BV if len(drawn) == len(sequences) else logits_BV[drawn]
+        found = _draw([choosers[b] for b in drawn], [sequences[b] for b in drawn], rows)
+        for b, token in zip(drawn, found, strict=True):
+            tokens[b] = token
+    return tokens
+
+
+def _draw(choosers: list[Chooser], sequences: list[Sequence], logits_BV: torch.Tensor) -> list[int]:
+    first = choosers[0]
+    alike = all(chooser is first for chooser in choosers) and not first.no_repeat_ngram_size
+    each = zip(choosers, sequences, strict=True)
+    chosen = sample(
+        logits_BV.float(),  # the sampler's arithmetic is fp32; this rounds under fp64 only
+        first.params if alike else [chooser.params_of(sequence) for chooser, sequence in each],
+        positions=[len(s.prompt) + len(s.new) for s in sequences],
+        draws=[s.draw for s in sequences],
+        prompt_ids=[s.prompt for s in sequences],
+        output_ids=[s.new for s in sequences],
+        group=first.ranks,
+        vocab_start=first.vocab_start,
+    )
+    if chosen.logprobs is not None:
+        for b, (chooser, sequence) in enumerate(zip(choosers, sequences, strict=True)):
+            n = chooser.params.logprobs
+            if n is None:
+                continue
+            ids = [] if chosen.top_ids is None else chosen.top_ids[b, :n].tolist()
+            best = [] if chosen.top_logprobs is None else chosen.top_logprobs[b, :n].tolist()
+            sequence.logprobs.append((float(chosen.logprobs[b]), ids, best))
+    tokens: list[int] = chosen.tokens.tolist()
+    return tokens
+
+
+def _random_seed(group: Group | None) -> int:
+    return int.from_bytes(from_rank_0(group, secrets.token_bytes(8)))
 
 
 def repeating(tokens: Sequences[int], n: int) -> set[int]:

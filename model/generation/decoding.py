@@ -13,15 +13,15 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from ..cache.kv_cache import KVCache
 from ..config import ModelConfig
 from ..hooks.captures import Captures
 from ..hooks.generation_step import GenerationStep, at_step
 from ..hooks.registry import has_key_axis, masked_value
-from ..kv_cache import KVCache
 from ..parallel import Group
 from ..text.prompts import Tokens, left_pad, padding_id
 from ..text.tokenizer import Tokenizer
-from .chooser import Chooser
+from .chooser import NOT_NUMBERS, Chooser, choose
 from .monitors import GenerationWatch, WatchedPass
 from .sequence import Sequence
 
@@ -147,7 +147,9 @@ class Decoding:
         if len(going) < len(self._rows):
             logits_bV = logits_bV[going]
         chosen = [self.sequences[self._rows[i]] for i in going]
-        tokens = self.chooser.choose(chosen, logits_bV)
+        tokens = choose([self.chooser] * len(chosen), chosen, logits_bV)
+        if min(tokens) < 0:
+            raise ValueError(NOT_NUMBERS)
         for i, sequence, token in zip(going, chosen, tokens, strict=True):
             self._held[self._rows[i]].append(self.chooser.advance(sequence, token))
         if self.watch is None or self.watch.hold == 0:

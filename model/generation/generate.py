@@ -5,25 +5,23 @@ Tensor names: B sequences (prompts times n), P prompt columns, V vocabulary.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from collections.abc import Sequence as Sequences
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..hooks.registry import select_names
-from ..parallel import Group, SamplingRanks, agreement, from_rank_0
+from ..parallel import Group, agreement
 from ..sampling import SamplingParams
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
-from .chooser import Chooser
+from .chooser import make_chooser
 from .decoding import Decoder, Decoding, joined
 from .monitors import GenerationMonitor, GenerationWatch
 from .output import GenerateOutput, output_of
 from .sequence import Sequence, Stream, emitter
-from .stops import Stop, Stops, read_stops
+from .stops import Stop, read_stops
 
 
 @torch.no_grad()
@@ -122,7 +120,14 @@ def generate(
         for row in prompts
         for draw in range(n)
     ]
-    chooser = _chooser(model, params, stops, min_new_tokens, no_repeat_ngram_size, bool(stream))
+    chooser = make_chooser(
+        model,
+        params,
+        stops,
+        min_new_tokens=min_new_tokens,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        follows_text=bool(stream),
+    )
     emit = emitter(stream, len(sequences))
     names = select_names(capture, model.hook_names) if capture else []
     watch = _watch(monitors, model, sequences)
@@ -171,30 +176,6 @@ def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits
         statement.say("the arguments", dict(sampling), ngram, *numbers, named)
 
 
-def _chooser(
-    model: Decoder,
-    params: SamplingParams,
-    stops: Stops,
-    min_new_tokens: int,
-    no_repeat_ngram_size: int,
-    streams: bool,
-) -> Chooser:
-    eos_ids = model.tokenizer.eos_ids if model.tokenizer is not None else ()
-    stop_ids = sorted({*stops.ids, *eos_ids})
-    seed = _random_seed(model.group) if params.seed is None else params.seed
-    least = min_new_tokens if stop_ids else 0
-    return Chooser(
-        params=replace(params, seed=seed, min_tokens=least, stop_token_ids=stop_ids),
-        stop_ids=stop_ids,
-        stop_functions=stops.functions,
-        min_new_tokens=min_new_tokens,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        ranks=SamplingRanks(model.group) if model.group is not None else None,
-        vocab_start=model.vocab_start,
-        follows_text=streams or bool(stops.strings or stops.functions),
-    )
-
-
 def _check_length(prompts: list[list[int]], max_new_tokens: int, n_ctx: int) -> None:
     longest = max(map(len, prompts), default=0)
     if longest + max_new_tokens > n_ctx:
@@ -216,7 +197,3 @@ def _check_counts(
             f"n = {n}, max_new_tokens = {max_new_tokens}, min_new_tokens = {min_new_tokens}: "
             "expected n >= 1, max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens"
         )
-
-
-def _random_seed(group: Group | None) -> int:
-    return int.from_bytes(from_rank_0(group, secrets.token_bytes(8)))

@@ -17,7 +17,7 @@ import torch
 from torch.autograd import Function
 
 from ..batch import RaggedBatch, visible_keys
-from ..kv_cache import PAGE
+from ..cache.page_pool import PAGE
 from ..ops import kernels
 from ..ops.packed import pack
 from ..weights.checkpoint import Format, StoredMatrix

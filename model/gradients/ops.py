@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ActFn
 from ..hooks.gradient_hook import NO_GRADIENTS
 from ..hooks.registry import in_graph
-from ..kv_cache import LayerCache
 from ..ops.interface import Ops
 from ..ops.native import NativeOps
 from ..ops.packed import PackedWeight

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
-from ..kv_cache import LayerCache
 from ..parallel.group import Group
 from ..rope.scaling import RopeScaling
 from ..weights.checkpoint import StoredMatrix

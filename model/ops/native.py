@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
-from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, require_fixed
 from ..rope.tables import RopeTables
 from ..weights.checkpoint import Format, StoredMatrix

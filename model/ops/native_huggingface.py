@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import torch
 
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
 from ..config_error import ConfigError
-from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling
 from . import kernels
 from .native import NativeOps

@@ -18,8 +18,8 @@ from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
 from ...precision.contracts import bitlens_contract
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ModelConfig
-from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, rotary_frequencies
 from .interface import Ops
 from .packed import PackedWeight

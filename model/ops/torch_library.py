@@ -13,8 +13,8 @@ from typing import Any, get_args
 import torch
 
 from ... import _core
+from ..cache.page_pool import PAGE
 from ..config import ActFn
-from ..kv_cache import PAGE
 from ..weights.checkpoint import Format
 from . import kernels
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..batch import RaggedBatch
+from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
-from ..kv_cache import LayerCache
 from ..rope.scaling import RopeScaling, rotary_frequencies
 from ..weights.checkpoint import StoredMatrix
 from .policy import Policy

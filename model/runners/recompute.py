@@ -9,9 +9,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..block import Block
+from ..cache.kv_cache import KVCache
 from ..hooks.captures import Captures
 from ..hooks.registry import in_graph
-from ..kv_cache import KVCache
 from ..run import Run, Watch
 
 

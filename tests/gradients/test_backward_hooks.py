@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from bitlens.model import HookedTransformer
+from bitlens.model.cache.kv_cache import KVCache
 from bitlens.model.gradients import GradientOps
 from bitlens.model.hooks.registry import has_key_axis, is_default
-from bitlens.model.kv_cache import KVCache
 from bitlens.model.ops.native import NativeOps
 from support.gradient_cases import gradient_names, gradients, metric
 from support.random_models import CONFIGS, random_model

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 from bitlens.audit.invariance.observation import cut, n_different, observe
-from bitlens.model.kv_cache import KVCache
+from bitlens.model.cache.kv_cache import KVCache
 from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.model.runners.fused import FusedRunner
 from bitlens.model.transformer import HookedTransformer

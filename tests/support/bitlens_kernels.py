@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from bitlens import _core
-from bitlens.model.kv_cache import PAGE
+from bitlens.model.cache.page_pool import PAGE
 from bitlens.model.ops import kernels
 from bitlens.model.ops.packed import pack
 from bitlens.model.weights.checkpoint import Format, StoredMatrix

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from bitlens.model.kv_cache import KVCache
+from bitlens.model.cache.kv_cache import KVCache
 from bitlens.model.ops.policy import NATIVE_POLICIES
 from bitlens.model.transformer import HookedTransformer
 from bitlens.precision.addresses import Site

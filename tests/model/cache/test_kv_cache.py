@@ -6,7 +6,7 @@ import pytest
 import torch
 from bitlens.model import KVCache
 from bitlens.model.batch import RaggedBatch
-from bitlens.model.kv_cache import PAGE
+from bitlens.model.cache.page_pool import PAGE
 from hypothesis import given
 from hypothesis import strategies as st
 from support.random_models import CONFIGS, random_model
@@ -47,7 +47,7 @@ def test_what_was_appended_is_gathered(appends: list[tuple[int, int]]) -> None:
             found_k, found_v = cache.layer(i).gather(b, len(k))
             assert torch.equal(found_k, k)
             assert torch.equal(found_v, v + i)
-    assert cache.n_pages == sum(-(-length // PAGE) for length in cache.lengths)
+    assert cache.pool.n_pages == sum(-(-length // PAGE) for length in cache.lengths)
 
 
 @given(st.data())
@@ -58,12 +58,12 @@ def test_rows_that_stay_keep_what_they_hold(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 5), "steps")):
         n = cache.batch_size
         lengths = data.draw(st.lists(st.integers(1, 150), min_size=n, max_size=n), "lengths")
-        before, free = cache.n_pages, len(cache._free)
+        before, free = cache.pool.n_pages, cache.pool.n_free
         for row, written in zip(held, append(cache, lengths), strict=True):
             row.append(written)
         in_use = sum(-(-length // PAGE) for length in cache.lengths)
-        assert cache.n_pages == max(before, in_use) == in_use + len(cache._free)
-        assert len(cache._free) <= free
+        assert cache.pool.n_pages == max(before, in_use) == in_use + cache.pool.n_free
+        assert cache.pool.n_free <= free
         rows = data.draw(st.permutations(range(n)), "order")
         rows = rows[: data.draw(st.integers(1, n), "kept")]
         cache.keep(rows)

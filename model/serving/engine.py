@@ -1,0 +1,452 @@
+"""Continuous batching: requests join and leave at any step.
+
+Tensor names: B rows of a pass, P its columns, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from types import TracebackType
+from typing import Protocol, Self
+
+import torch
+
+from ..cache.kv_cache import KVCache
+from ..cache.page_pool import PAGE, page_bytes
+from ..cache.prefix_cache import NODE_BYTES, CacheableModel, CacheStats, PrefixCache
+from ..generation import sequence as generation
+from ..generation.chooser import NOT_NUMBERS, choose, make_chooser
+from ..generation.decoding import Decoder
+from ..generation.stops import read_stops
+from ..hooks.captures import Captures
+from ..hooks.registry import select_names
+from ..parallel import agreement
+from ..text.prompts import prompt_rows, require_tokenizer
+from ..text.stream import TextStream
+from .clock import SharedClock
+from .handle import Handle
+from .plan import Share, passes, plan
+from .request import EngineFull, FinishReason, Request
+from .row import Row
+
+
+class ServedModel(Decoder, CacheableModel, Protocol):
+    """The part of a model that an engine needs."""
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an engine did, and what it is at.
+
+    Attributes:
+        running, waiting: Samples that have pages, and samples that have none yet.
+        steps: Steps so far.
+        tokens: Tokens that passes ran on, prompts' included.
+        preemptions: Samples that gave up their pages to older ones, and were computed again.
+        cache: Of the prompts.
+    """
+
+    running: int
+    waiting: int
+    steps: int
+    tokens: int
+    preemptions: int
+    cache: CacheStats
+
+
+@dataclass
+class _Counts:
+    requests: int = 0
+    steps: int = 0
+    tokens: int = 0
+    preemptions: int = 0
+
+
+@dataclass
+class _Queues:
+    """Samples by where they are. Oldest first, in each."""
+
+    waiting: deque[Row] = field(default_factory=deque)
+    running: list[Row] = field(default_factory=list)
+    siblings: dict[Row, list[Row]] = field(default_factory=dict)
+    """Samples that wait until their request's first one has run the prompt."""
+
+    def all(self) -> list[Row]:
+        later = [row for rows in self.siblings.values() for row in rows]
+        return [*self.running, *self.waiting, *later]
+
+
+class Engine:
+    """Runs many requests on one model, in steps: one forward pass over whatever is due.
+
+        with Engine(model) as engine:
+            handles = [engine.submit(Request(prompt, max_new_tokens=40)) for prompt in prompts]
+            print([handle.result().text for handle in handles])
+
+    A request's tokens are those of `model.generate`, bit for bit, whoever runs beside it. Steps are
+    taken by whoever waits for an answer, in any thread, one at a time. Over ranks, all of them
+    submit the same requests in the same order and wait for the same answers; rank 0's clock and
+    cancellations count.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        *,
+        cache_bytes: int | None = None,
+        max_running: int = 32,
+        token_budget: int = 512,
+        max_waiting: int = 256,
+        ttl: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Reserves the memory of keys and values, which is not used before it is written to.
+
+        Args:
+            cache_bytes: The bound on all keys and values, of prompts that are kept as well; None
+                takes what `max_running` sequences of the whole context need, at most a quarter
+                of the machine's memory.
+            max_running: Samples that run at a time.
+            token_budget: Tokens a step runs on: a longer prompt is read over several steps, beside
+                others' writing.
+            max_waiting: Requests beyond these raise EngineFull.
+            ttl: Seconds for which a prompt is kept; None keeps it until the room is needed.
+            clock: Seconds, for deadlines and `ttl`.
+
+        Raises ValueError naming the argument.
+        """
+        if max_running < 1 or max_waiting < 0 or token_budget <= max_running:
+            raise ValueError(
+                f"max_running = {max_running}, max_waiting = {max_waiting}, token_budget = "
+                f"{token_budget}: expected max_running >= 1, max_waiting >= 0 and a budget above "
+                "max_running, which leaves prompts a part of it"
+            )
+        self.model = model
+        self._clock = SharedClock(clock, model.group)
+        self.cache = PrefixCache(
+            model,
+            default_cache_bytes(model, max_running) if cache_bytes is None else cache_bytes,
+            ttl=ttl,
+            clock=self._clock.now,
+        )
+        self._max_running, self._budget, self._max_waiting = max_running, token_budget, max_waiting
+        self._queues, self._counts = _Queues(), _Counts()
+        self._batch: tuple[list[Row], KVCache] | None = None
+        self._lock = RLock()
+        self._closed = False
+
+    def submit(self, request: Request) -> Handle:
+        """Takes a request; nothing is computed before somebody waits for it.
+
+        Raises:
+            EngineFull: for too many waiting ones.
+            ValueError: naming what is wrong with the request, or if it can never fit.
+            RuntimeError: after `close`.
+        """
+        with self._lock:
+            self._require_open()
+            rows = self._rows(request)
+            if len(self._queues.waiting) >= self._max_waiting:
+                raise EngineFull(
+                    f"{len(self._queues.waiting)} samples wait: take answers first, or give "
+                    "max_waiting a larger number"
+                )
+            first, *others = rows
+            self._queues.waiting.append(first)
+            if others:
+                self._queues.siblings[first] = others
+            return first.handle
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        """Runs one step; returns False if there was nothing to do.
+
+        Raises RuntimeError where hooks or overrides are installed: rows of others would pass
+        through them.
+        """
+        with self._lock:
+            self._require_open()
+            if self.model.is_watched:
+                raise RuntimeError(
+                    "hooks or overrides are installed, and an engine's passes mix the rows of many "
+                    "requests: remove them, or use model.generate"
+                )
+            now, cancelled = self._clock.tick()
+            for row in self._queues.all():
+                if row.handle.number in cancelled:
+                    self._end(row, "cancelled")
+                elif row.request.deadline is not None and row.request.deadline <= now:
+                    self._end(row, "deadline")
+            self._admit()
+            shares = plan(self._queues.running, self._budget)
+            for batch in passes(shares):
+                self._run(batch)
+            self._counts.steps += bool(shares)
+            return bool(shares)
+
+    def cancel(self, handle: Handle) -> None:
+        """Ends a request; its answers so far stay. Over ranks, rank 0's word counts."""
+        with self._lock:
+            if self.model.group is not None:
+                self._clock.cancel(handle.number)
+                return
+            for row in self._queues.all():
+                if row.handle is handle:
+                    self._end(row, "cancelled")
+
+    def stats(self) -> EngineStats:
+        """Returns counts since the beginning, and what is under way."""
+        with self._lock:
+            queues, counts = self._queues, self._counts
+            return EngineStats(
+                running=len(queues.running),
+                waiting=len(queues.all()) - len(queues.running),
+                steps=counts.steps,
+                tokens=counts.tokens,
+                preemptions=counts.preemptions,
+                cache=self.cache.stats(),
+            )
+
+    def close(self) -> None:
+        """Cancels what is under way and gives up what is kept."""
+        with self._lock:
+            for row in self._queues.all():
+                self._end(row, "cancelled")
+            self.cache.clear()
+            self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+
+    # A request becomes rows
+
+    def _rows(self, request: Request) -> list[Row]:
+        """The samples of a request; raises ValueError naming what is wrong with it."""
+        model, params = self.model, request.sampling()
+        stops = read_stops(request.stop, model.tokenizer)
+        if stops.strings:
+            require_tokenizer(model.tokenizer)
+        prompts = prompt_rows(
+            request.prompt, model.tokenizer, None, request.prepend_bos, request.template_variables
+        )
+        if len(prompts) != 1 or not prompts[0]:
+            raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
+        (prompt,) = prompts
+        self._check(request, prompt)
+        with agreement(model.group, "a request", "the request") as statement:
+            functions = len(stops.functions)
+            named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
+            statement.say("the request", prompt, request.salt, request.deadline, *named)
+        chooser = make_chooser(
+            model,
+            params,
+            stops,
+            min_new_tokens=request.min_new_tokens,
+            no_repeat_ngram_size=request.no_repeat_ngram_size,
+            follows_text=False,
+        )
+        names = select_names(request.capture, model.hook_names) if request.capture else []
+        self._counts.requests += 1
+        number, tokenizer = self._counts.requests, model.tokenizer
+        handle = Handle(self, number, request.n, tokenizer, chooser.stop_ids)
+        return [
+            Row(
+                handle,
+                request,
+                generation.Sequence(
+                    prompt, draw, TextStream(tokenizer, stops.strings) if tokenizer else None
+                ),
+                chooser,
+                frozenset(names),
+            )
+            for draw in range(request.n)
+        ]
+
+    def _check(self, request: Request, prompt: Sequence[int]) -> None:
+        least, most, n = request.min_new_tokens, request.max_new_tokens, request.n
+        if n < 1 or most < 1 or not 0 <= least <= most or request.no_repeat_ngram_size < 0:
+            raise ValueError(
+                f"n = {n}, max_new_tokens = {most}, min_new_tokens = {least}, "
+                f"no_repeat_ngram_size = {request.no_repeat_ngram_size}: expected n >= 1, "
+                "max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens, and 0 or more"
+            )
+        low, high, d_vocab = min(prompt), max(prompt), self.model.config.d_vocab
+        if low < 0 or high >= d_vocab:
+            raise ValueError(f"prompt: ids {low} to {high}, beyond a vocabulary of {d_vocab}")
+        longest, n_ctx = len(prompt) + most, self.model.config.n_ctx
+        if longest > n_ctx:
+            raise ValueError(
+                f"max_new_tokens = {most} after a prompt of {len(prompt)} exceeds the context of "
+                f"{n_ctx}"
+            )
+        needed, capacity = -(-longest // PAGE), self.cache.pool.capacity
+        # A page more, for the copy of a partly filled one.
+        if capacity is not None and needed + 1 > capacity:
+            raise ValueError(
+                f"prompt: {longest} tokens with its answer need {needed + 1} pages, the cache has "
+                f"{capacity}: give the engine more cache_bytes"
+            )
+        if request.deadline is not None and request.deadline <= self._clock.now():
+            raise ValueError(f"deadline = {request.deadline}: it has passed already")
+
+    # A step
+
+    def _admit(self) -> None:
+        """Gives waiting rows pages, in order, as long as there is room for their tokens."""
+        queues = self._queues
+        while queues.waiting and len(queues.running) < self._max_running:
+            row = queues.waiting[0]
+            observed_from, salt = 0 if row.names else None, row.request.salt
+            if queues.running:
+                known = 0 if row.names else self.cache.match(row.tokens, salt=salt)
+                needed = -(-(row.n_tokens + 1) // PAGE) - known // PAGE + 1
+                promised = sum(_n_missing(each) for each in queues.running)
+                if not self.cache.pool.can_take(promised + needed):
+                    return
+            row.held = self.cache.hold(row.tokens, salt=salt, observed_from=observed_from)
+            if row.n_cached is None:
+                row.n_cached = row.length
+            queues.running.append(queues.waiting.popleft())
+
+    def _run(self, batch: list[Share]) -> None:
+        """Runs a pass over these rows, less those that must give up their pages for it."""
+        batch = self._make_room(batch)
+        if not batch:
+            return
+        rows = [row for row, _ in batch]
+        try:
+            logits_BV = self._pass(batch)
+        except Exception as error:
+            for row in rows:
+                self._end(row, "error", error)
+            return
+        self._counts.tokens += sum(n for _, n in batch)
+        for row in rows:
+            held = row.held
+            if held is not None and held.has_news and self.cache.seal(held, row.tokens):
+                self._batch = None  # its page table names pages that were given back
+        due = [i for i, row in enumerate(rows) if row.n_unread == 0]
+        if due:
+            self._choose([rows[i] for i in due], logits_BV[due])
+
+    def _make_room(self, batch: list[Share]) -> list[Share]:
+        """Has the youngest rows give up their pages until the others' tokens fit."""
+        while True:
+            needed = sum(_n_missing(row, row.length + n) + 1 for row, n in batch)
+            if self.cache.pool.can_take(needed) or len(self._queues.running) == 1:
+                return batch
+            youngest = self._queues.running[-1]
+            self._preempt(youngest)
+            batch = [(row, n) for row, n in batch if row is not youngest]
+
+    def _preempt(self, row: Row) -> None:
+        self._leave(row)
+        self._queues.running.remove(row)
+        self._queues.waiting.appendleft(row)
+        row.captured.clear()
+        self._counts.preemptions += 1
+
+    def _pass(self, batch: list[Share]) -> torch.Tensor:
+        """Logits [B, V] of each row's last token in the pass."""
+        width = max(n for _, n in batch)
+        tokens_BP = torch.zeros(len(batch), width, dtype=torch.int64, device="cpu")
+        for b, (row, n) in enumerate(batch):
+            new = torch.tensor(row.next_tokens(n), dtype=torch.int64, device="cpu")
+            tokens_BP[b, :n] = new
+        counts = torch.tensor([n for _, n in batch], device="cpu")
+        mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
+        captures = Captures(batch[0][0].names)
+        logits_BV = self.model.forward_last_slice(
+            tokens_BP, None if width == 1 else mask_BP, self._cache_of(batch), captures
+        )
+        for name, x in captures.found.items():
+            batch[0][0].captured.setdefault(name, []).append(x)
+        return logits_BV
+
+    def _cache_of(self, batch: list[Share]) -> KVCache:
+        """The rows' keys and values as one cache, the last one where the rows are the same."""
+        rows = [row for row, _ in batch]
+        if self._batch is None or self._batch[0] != rows:
+            held = [row.held.sequence for row in rows if row.held is not None]
+            self._batch = rows, KVCache.over(self.model.config, self.cache.pool, held)
+        return self._batch[1]
+
+    def _choose(self, rows: list[Row], logits_BV: torch.Tensor) -> None:
+        tokens = choose([row.chooser for row in rows], [row.sequence for row in rows], logits_BV)
+        for row, token in zip(rows, tokens, strict=True):
+            self._release_siblings(row)
+            try:
+                if token < 0:
+                    raise ValueError(NOT_NUMBERS)
+                text = row.chooser.advance(row.sequence, token)
+            except Exception as error:
+                self._end(row, "error", error)
+                continue
+            row.handle.push(row.sample, token, text if row.chooser.follows_text else None)
+            if row.is_over:
+                self._end(row, "stop" if row.sequence.ended else "length")
+
+    def _release_siblings(self, row: Row) -> None:
+        """Lets the other samples of a request go on from its first one's pages."""
+        others = self._queues.siblings.pop(row, [])
+        if others and row.held is not None:
+            self.cache.keep(row.held, row.sequence.prompt)
+        self._queues.waiting.extendleft(reversed(others))
+
+    def _leave(self, row: Row) -> None:
+        """Gives a row's pages to the cache."""
+        if row.held is not None:
+            self.cache.keep(row.held, row.tokens)
+            self.cache.release(row.held)
+        row.held, self._batch = None, None
+
+    def _end(self, row: Row, reason: FinishReason, error: Exception | None = None) -> None:
+        """Ends a row, wherever it is."""
+        queues = self._queues
+        queues.waiting.extendleft(reversed(queues.siblings.pop(row, [])))
+        for rows in (queues.running, queues.waiting, *queues.siblings.values()):
+            if row in rows:
+                rows.remove(row)
+        if row.held is not None and row.n_cached is not None:
+            row.n_written = min(row.length, len(row.sequence.prompt)) - row.n_cached
+        if error is None:
+            self._leave(row)
+        elif row.held is not None:
+            self.cache.release(row.held)
+            row.held, self._batch = None, None
+        rest = row.chooser.finish(row.sequence)
+        row.handle.push(row.sample, None, rest if row.chooser.follows_text else None)
+        row.handle.finish(row.sample, row.completion(reason), error)
+
+
+def default_cache_bytes(model: CacheableModel, max_running: int) -> int:
+    """Returns the bytes of `max_running` sequences of the whole context, at most a quarter of the
+    machine's memory."""
+    bytes_of_page = page_bytes(model.config, model.ops.policy.activation) + NODE_BYTES
+    wanted = max_running * (-(-model.config.n_ctx // PAGE) + 1) * bytes_of_page
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(min(wanted, memory // 4), 2 * bytes_of_page)
+
+
+def _n_missing(row: Row, upto: int | None = None) -> int:
+    """Pages that a row's first `upto` tokens, or all it has and the next, need beside its own."""
+    assert row.held is not None
+    total = row.n_tokens + 1 if upto is None else upto
+    return max(0, -(-total // PAGE) - len(row.held.sequence.pages))

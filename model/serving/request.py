@@ -1,0 +1,116 @@
+"""A request to the engine, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+
+from ..generation.sequence import Logprobs
+from ..generation.stops import Stop
+from ..sampling import SamplingParams
+from ..text.prompts import Prompt
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+"""Why an answer ended: a token or text that ends it, its length, the client, the clock, or an
+error."""
+
+
+class EngineFull(RuntimeError):
+    """So many requests wait already that the engine takes no other."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and how to continue it. The answer is a function of these fields alone.
+
+    Attributes:
+        prompt: Text, token ids, or a conversation (a list of dicts with role and content).
+        max_new_tokens: The longest answer.
+        n: Samples; they differ by a draw counter, and share the prompt's pages.
+        seed: Same seed, same tokens, as in `model.generate`. None takes a fresh one, which the
+            answer names.
+        stop: Strings, token ids and functions that end an answer, as in `model.generate`.
+        salt: Requests share cached prompts with those of the same salt alone.
+        deadline: Time of the engine's clock by which the answer ends.
+        capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
+            nothing of it is taken from the cache.
+
+    The other fields are those of `model.generate` and `sampling.SamplingParams`.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int = field(default=64, kw_only=True)
+    min_new_tokens: int = field(default=0, kw_only=True)
+    temperature: float = field(default=0.0, kw_only=True)
+    top_k: int | None = field(default=None, kw_only=True)
+    top_p: float | None = field(default=None, kw_only=True)
+    min_p: float | None = field(default=None, kw_only=True)
+    typical_p: float | None = field(default=None, kw_only=True)
+    repetition_penalty: float = field(default=1.0, kw_only=True)
+    frequency_penalty: float = field(default=0.0, kw_only=True)
+    presence_penalty: float = field(default=0.0, kw_only=True)
+    no_repeat_ngram_size: int = field(default=0, kw_only=True)
+    logit_bias: Mapping[int, float] = field(default_factory=dict, kw_only=True)
+    allowed_token_ids: Sequence[int] | None = field(default=None, kw_only=True)
+    logprobs: int | None = field(default=None, kw_only=True)
+    seed: int | None = field(default=None, kw_only=True)
+    n: int = field(default=1, kw_only=True)
+    stop: Stop = field(default=None, kw_only=True)
+    salt: str = field(default="", kw_only=True)
+    deadline: float | None = field(default=None, kw_only=True)
+    capture: Sequence[str] | str = field(default=(), kw_only=True)
+    prepend_bos: bool | None = field(default=None, kw_only=True)
+    template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)
+
+    def sampling(self) -> SamplingParams:
+        """Returns the sampler's parameters; raises ValueError naming the one that is wrong."""
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k = {self.top_k}: expected at least 1")
+        names = {each.name for each in fields(self)} & {
+            each.name for each in fields(SamplingParams)
+        }
+        return SamplingParams(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of a request.
+
+    Attributes:
+        prompt: Of the prompt.
+        cached: Of these, taken from the cache.
+        written: Of these, computed and kept for others.
+        output: Of the answer, the one that ended it included.
+    """
+
+    prompt: int
+    cached: int
+    written: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer.
+
+    Attributes:
+        ids: The new tokens, the one that ended it included.
+        text: Without special tokens and up to a stop string; empty without a tokenizer.
+        logprobs: For each new token its log-probability, and ids and log-probabilities of the best
+            ones, where the request asked for them.
+        seed: What it was drawn with.
+        captured: Activations by hook name, [1, P + N - 1, ...] position by position (scores and
+            patterns [1, H, P + N - 1, K]).
+    """
+
+    prompt_ids: list[int]
+    ids: list[int]
+    text: str
+    logprobs: list[Logprobs] | None
+    finish_reason: FinishReason
+    seed: int
+    usage: Usage
+    captured: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -1,0 +1,185 @@
+"""Pages by random operations, against a dictionary that forgets nothing. No model runs: a page's
+content says which tokens it was written for."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from dataclasses import dataclass
+
+import pytest
+import torch
+from bitlens.model.batch import RaggedBatch
+from bitlens.model.cache import PAGE, KVCache, PrefixCache
+from bitlens.model.cache.prefix_cache import NODE_BYTES, HeldPrompt
+from bitlens.model.transformer import HookedTransformer
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.random_models import random_model
+
+MODEL = random_model("llama", changes={"n_ctx": 1024})
+N_PAGES = 12
+
+prefixes = st.lists(st.sampled_from([0, 1, 2]), max_size=3)
+
+
+def ids_of(prefix: list[int], length: int) -> list[int]:
+    """Tokens that branch at 50 and at 100, inside a page and past its end."""
+    marks = [*prefix, 0, 0, 0]
+    return [marks[0] if i < 50 else marks[1] if i < 100 else marks[2] for i in range(length)]
+
+
+def content(ids: list[int]) -> torch.Tensor:
+    """What stands at the last of these positions: it depends on all of them."""
+    digest = hashlib.sha256(str(ids).encode()).digest()[:4]
+    return torch.tensor(float(int.from_bytes(digest, "big")), dtype=torch.float32)
+
+
+@dataclass
+class Under:
+    """A sequence under way."""
+
+    held: HeldPrompt
+    ids: list[int]
+    salt: str
+
+
+def write(cache: PrefixCache, under: Under, upto: int) -> None:
+    """A pass over the tokens up to a position, as far as the cache is concerned."""
+    sequence = under.held.sequence
+    n = upto - sequence.length
+    kv = KVCache.over(MODEL.config, cache.pool, [sequence])
+    tokens = torch.tensor([under.ids[sequence.length : upto]])
+    batch = RaggedBatch.from_tokens(tokens, None, kv.lengths, kv.key_offsets)
+    kv.reserve(batch)
+    shape = n, MODEL.config.n_key_value_heads, MODEL.config.d_head
+    at = torch.stack([content(under.ids[: i + 1]) for i in range(sequence.length, upto)])
+    x = at[:, None, None].expand(shape)
+    for layer in range(MODEL.config.n_layers):
+        kv.layer(layer).write(batch, x, x + layer)
+    kv.advance(batch)
+
+
+def check(cache: PrefixCache, under: Under) -> None:
+    """What a sequence holds is what was written for its tokens."""
+    n = under.held.sequence.length
+    if n == 0:
+        return
+    kv = KVCache.over(MODEL.config, cache.pool, [under.held.sequence])
+    want = torch.stack([content(under.ids[: i + 1]) for i in range(n)])
+    for layer in range(MODEL.config.n_layers):
+        k, v = kv.layer(layer).gather(0, n)
+        assert torch.equal(k[:, 0, 0], want)
+        assert torch.equal(v[:, 0, -1], want + layer)
+
+
+class Prompts(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.now = 0.0
+        page = PrefixCache(MODEL, 1 << 20)._page_bytes
+        self.bound = N_PAGES * page
+        self.cache = PrefixCache(MODEL, self.bound, ttl=50, clock=lambda: self.now)
+        self.under: list[Under] = []
+        self.kept: set[tuple[str, tuple[int, ...]]] = set()
+
+    @rule(prefix=prefixes, length=st.integers(1, 150), salt=st.sampled_from(["", "s"]))
+    def ask(self, prefix: list[int], length: int, salt: str) -> None:
+        if len(self.under) == 3:
+            return
+        ids = ids_of(prefix, length)
+        held = self.cache.hold(ids, salt=salt)
+        assert held.n_cached == held.sequence.length < length
+        found = Under(held, ids, salt)
+        assert any(s == salt and k[: held.n_cached] == tuple(ids[: held.n_cached])
+                   for s, k in self.kept) or held.n_cached == 0  # fmt: skip
+        self.under.append(found)
+        check(self.cache, found)
+
+    @precondition(lambda self: self.under)
+    @rule(which=st.integers(0, 2), share=st.floats(0, 1))
+    def run_on(self, which: int, share: float) -> None:
+        under = self.under[which % len(self.under)]
+        n = under.held.sequence.length
+        upto = n + max(1, int((len(under.ids) - n) * share))
+        if upto > len(under.ids):
+            return
+        try:
+            write(self.cache, under, upto)
+        except MemoryError:
+            assert self.cache.stats().pages_used == N_PAGES
+            return
+        self.cache.seal(under.held, under.ids)
+        self.kept.add((under.salt, tuple(under.ids[: upto // PAGE * PAGE])))
+
+    @precondition(lambda self: self.under)
+    @rule(which=st.integers(0, 2), keeps=st.booleans())
+    def leave(self, which: int, keeps: bool) -> None:
+        under = self.under.pop(which % len(self.under))
+        check(self.cache, under)
+        if keeps:
+            self.kept.add((under.salt, tuple(under.ids[: under.held.sequence.length])))
+            self.cache.keep(under.held, under.ids)
+        self.cache.release(under.held)
+
+    @rule(seconds=st.floats(-10, 30))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def clear(self) -> None:
+        self.cache.clear()
+        self.kept = {(u.salt, tuple(u.ids[: u.held.sequence.length])) for u in self.under}
+
+    @invariant()
+    def nothing_is_overwritten_and_the_bound_holds(self) -> None:
+        for under in getattr(self, "under", []):
+            check(self.cache, under)
+        if hasattr(self, "cache"):
+            assert self.cache.stats().bytes <= self.bound
+
+    def teardown(self) -> None:
+        for under in getattr(self, "under", []):
+            self.cache.release(under.held)
+        if hasattr(self, "cache"):
+            self.cache.clear()
+            stats = self.cache.stats()
+            assert (stats.pages_used, stats.pages_referenced) == (0, 0)
+            assert self.cache.pool.n_references == 0
+            assert not self.cache._index._roots
+
+
+TestPrompts = Prompts.TestCase
+TestPrompts.settings = settings(max_examples=20, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.nightly
+class TestTenThousandOperations(Prompts.TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def test_the_index_stays_within_its_share() -> None:
+    """The bytes that a page's entry takes in Python, at random prompts and many salts."""
+    model: HookedTransformer = MODEL
+    cache = PrefixCache(model, 2000 * PrefixCache(model, 1 << 20)._page_bytes)
+    generator = torch.Generator().manual_seed(0)
+
+    def fill(n: int) -> None:
+        for i in range(n):
+            ids = torch.randint(250, (130,), generator=generator).tolist()
+            held = cache.hold(ids, salt=str(i % 50))
+            pages = cache.pool.take(3)
+            held.sequence.pages, held.sequence.length = pages, 130
+            cache.keep(held, ids)
+            cache.release(held)
+
+    fill(50)
+    tracemalloc.start()
+    before, pages = tracemalloc.get_traced_memory()[0], cache.stats().pages_used
+    fill(400)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    n = cache.stats().pages_used - pages
+    assert n == 1200
+    assert grown / n <= NODE_BYTES
