@@ -3,37 +3,40 @@ content says which tokens it was written for."""
 
 from __future__ import annotations
 
-import hashlib
 import tracemalloc
+import zlib
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from bitlens.model.batch import RaggedBatch
 from bitlens.model.cache import PAGE, KVCache, PrefixCache
 from bitlens.model.cache.prefix_cache import NODE_BYTES, HeldPrompt
+from bitlens.model.cache.prefix_index import Node
 from bitlens.model.transformer import HookedTransformer
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.random_models import random_model
 
 MODEL = random_model("llama", changes={"n_ctx": 1024})
 N_PAGES = 12
 
-prefixes = st.lists(st.sampled_from([0, 1, 2]), max_size=3)
+ACTIONS = ["ask"] * 4 + ["run_on"] * 4 + ["leave"] * 4 + ["wait", "clear"]
+bits = st.sampled_from([0, 1])
+prefixes = st.tuples(bits, bits, bits)
+lengths = st.one_of(st.sampled_from([63, 64, 65, 90, 128, 150]), st.integers(1, 150))
 
 
-def ids_of(prefix: list[int], length: int) -> list[int]:
+def ids_of(marks: tuple[int, int, int], length: int) -> list[int]:
     """Tokens that branch at 50 and at 100, inside a page and past its end."""
-    marks = [*prefix, 0, 0, 0]
     return [marks[0] if i < 50 else marks[1] if i < 100 else marks[2] for i in range(length)]
 
 
 def content(ids: list[int]) -> torch.Tensor:
     """What stands at the last of these positions: it depends on all of them."""
-    digest = hashlib.sha256(str(ids).encode()).digest()[:4]
-    return torch.tensor(float(int.from_bytes(digest, "big")), dtype=torch.float32)
+    return torch.tensor(float(zlib.crc32(bytes(ids))), dtype=torch.float32)
 
 
 @dataclass
@@ -74,6 +77,17 @@ def check(cache: PrefixCache, under: Under) -> None:
         assert torch.equal(v[:, 0, -1], want + layer)
 
 
+def check_kept(cache: PrefixCache, node: Node) -> None:
+    """What the index says a page holds is what was written for its tokens."""
+    before, n = b"", len(node.tokens) // 4
+    above = node.parent
+    while above is not None and above.parent is not None:
+        before, above = above.tokens + before, above.parent
+    ids = np.frombuffer(before + node.tokens, dtype=">u4").tolist()
+    want = torch.stack([content(ids[: i + 1]) for i in range(len(ids) - n, len(ids))])
+    assert torch.equal(cache.pool.v[1, node.page, 0, :n, 0], want + 1)
+
+
 class Prompts(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
@@ -84,8 +98,26 @@ class Prompts(RuleBasedStateMachine):
         self.under: list[Under] = []
         self.kept: set[tuple[str, tuple[int, ...]]] = set()
 
-    @rule(prefix=prefixes, length=st.integers(1, 150), salt=st.sampled_from(["", "s"]))
-    def ask(self, prefix: list[int], length: int, salt: str) -> None:
+    @rule(data=st.data())
+    def act(self, data: st.DataObject) -> None:
+        """One operation. They are drawn here, since the machine would leave out whole rules."""
+        action = data.draw(st.sampled_from(ACTIONS))
+        if action == "ask":
+            salt = data.draw(st.sampled_from(["", "", "", "s"]))
+            self.ask(data.draw(prefixes), data.draw(lengths), salt)
+        elif action == "wait":
+            self.now += data.draw(st.floats(-10, 30))
+        elif action == "clear":
+            if data.draw(st.booleans()):
+                self.clear()
+        elif self.under:
+            which = data.draw(st.integers(0, len(self.under) - 1))
+            if action == "run_on":
+                self.run_on(self.under[which], data.draw(st.sampled_from([0, 0.5, 1, 1])))
+            else:
+                self.leave(self.under.pop(which), data.draw(st.sampled_from([True, True, False])))
+
+    def ask(self, prefix: tuple[int, int, int], length: int, salt: str) -> None:
         if len(self.under) == 3:
             return
         ids = ids_of(prefix, length)
@@ -97,10 +129,7 @@ class Prompts(RuleBasedStateMachine):
         self.under.append(found)
         check(self.cache, found)
 
-    @precondition(lambda self: self.under)
-    @rule(which=st.integers(0, 2), share=st.floats(0, 1))
-    def run_on(self, which: int, share: float) -> None:
-        under = self.under[which % len(self.under)]
+    def run_on(self, under: Under, share: float) -> None:
         n = under.held.sequence.length
         upto = n + max(1, int((len(under.ids) - n) * share))
         if upto > len(under.ids):
@@ -113,21 +142,13 @@ class Prompts(RuleBasedStateMachine):
         self.cache.seal(under.held, under.ids)
         self.kept.add((under.salt, tuple(under.ids[: upto // PAGE * PAGE])))
 
-    @precondition(lambda self: self.under)
-    @rule(which=st.integers(0, 2), keeps=st.booleans())
-    def leave(self, which: int, keeps: bool) -> None:
-        under = self.under.pop(which % len(self.under))
+    def leave(self, under: Under, keeps: bool) -> None:
         check(self.cache, under)
         if keeps:
             self.kept.add((under.salt, tuple(under.ids[: under.held.sequence.length])))
             self.cache.keep(under.held, under.ids)
         self.cache.release(under.held)
 
-    @rule(seconds=st.floats(-10, 30))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule()
     def clear(self) -> None:
         self.cache.clear()
         self.kept = {(u.salt, tuple(u.ids[: u.held.sequence.length])) for u in self.under}
@@ -138,6 +159,8 @@ class Prompts(RuleBasedStateMachine):
             check(self.cache, under)
         if hasattr(self, "cache"):
             assert self.cache.stats().bytes <= self.bound
+            for node in self.cache._nodes:
+                check_kept(self.cache, node)
 
     def teardown(self) -> None:
         for under in getattr(self, "under", []):
@@ -151,7 +174,7 @@ class Prompts(RuleBasedStateMachine):
 
 
 TestPrompts = Prompts.TestCase
-TestPrompts.settings = settings(max_examples=20, stateful_step_count=50, deadline=None)
+TestPrompts.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
 
 
 @pytest.mark.nightly
