@@ -14,7 +14,13 @@ import torch
 
 ROOT = Path(bitlens.__file__).resolve().parent
 
-PAGES = ("docs/hooks.md", "docs/migration.md", "docs/sources.md")
+PAGES = (
+    "docs/hooks.md",
+    "docs/migration.md",
+    "docs/sources.md",
+    "docs/prompt_cache.md",
+    "docs/engine.md",
+)
 
 
 def _python_blocks(document: str) -> list[str]:

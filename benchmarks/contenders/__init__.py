@@ -18,6 +18,8 @@ _CONTENDERS = {
     "bitlens training": ("dictionary_training", "BitlensTraining"),
     "SAELens training": ("dictionary_training", "SAELensTraining"),
     "harvesting": ("harvesting", "Harvesting"),
+    "bitlens serving": ("serving", "BitlensServing"),
+    "transformers serving": ("serving", "TransformersServing"),
     "llama.cpp sampler": ("llama_cpp_samplers", "LlamaCppSampler"),
 }
 

@@ -11,10 +11,10 @@ from .timing import prompt, seconds
 class LlamaCpp:
     """llama.cpp as it comes: activations quantised to 8 bits, keys and values in fp16."""
 
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, n_ctx: int = 1024) -> None:
         self.model = Llama(
             model,
-            n_ctx=1024,
+            n_ctx=n_ctx,
             n_batch=512,
             n_threads=threads,
             n_threads_batch=threads,
@@ -36,6 +36,19 @@ class LlamaCpp:
         """Seconds for the logits of every position."""
         tokens = prompt(self.d_vocab, n_tokens)[0].tolist()
         return {"seconds": seconds(lambda: self._run(tokens, 0, every_logit=True))}
+
+    def prompt_cache(self, n_prefix: int) -> dict[str, float]:
+        """Seconds until the logits that choose the first token of `n_prefix` + 32 tokens: cold, and
+        with the prefix in the cache."""
+        tokens = prompt(self.d_vocab, n_prefix + 32)[0].tolist()
+        cold = seconds(lambda: self._prefill(tokens, 0))
+        warm = seconds(lambda: self._prefill(tokens[n_prefix:], n_prefix))
+        return {"cold": cold, "warm": warm}
+
+    def _prefill(self, tokens: list[int], n_past: int) -> None:
+        """In batches of at most 512, as llama.cpp has them; logits of the last token alone."""
+        for start in range(0, len(tokens), 512):
+            self._run(tokens[start : start + 512], n_past + start, every_logit=False)
 
     def _run(self, tokens: list[int], n_past: int, *, every_logit: bool) -> None:
         context, batch = self.model._ctx, self.model._batch

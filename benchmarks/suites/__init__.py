@@ -27,6 +27,7 @@ class Suite(StrEnum):
     control = "control"
     growth = "growth"
     sampling = "sampling"
+    serving = "serving"
     dictionaries = "dictionaries"
     dictionary_growth = "dictionary_growth"
 

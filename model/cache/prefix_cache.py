@@ -58,7 +58,7 @@ class CacheableModel(Protocol):
 
 @dataclass(frozen=True)
 class CacheStats:
-    """What a cache did so far, and what it holds.
+    """The counts of a cache.
 
     Attributes:
         hits, misses: Prompts of which a beginning was found, and others.

@@ -1,4 +1,4 @@
-"""What two passes must have in common before one may read what the other wrote."""
+"""The key of a prefix: two passes share pages only if theirs are equal."""
 
 from __future__ import annotations
 

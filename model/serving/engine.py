@@ -8,40 +8,30 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import RLock
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 
 from ..cache.kv_cache import KVCache
 from ..cache.page_pool import PAGE, page_bytes
 from ..cache.prefix_cache import NODE_BYTES, CacheableModel, CacheStats, PrefixCache
-from ..generation import sequence as generation
-from ..generation.chooser import NOT_NUMBERS, choose, make_chooser
-from ..generation.decoding import Decoder
-from ..generation.stops import read_stops
+from ..generation.chooser import NOT_NUMBERS, choose
 from ..hooks.captures import Captures
-from ..hooks.registry import select_names
-from ..parallel import agreement
-from ..text.prompts import prompt_rows, require_tokenizer
-from ..text.stream import TextStream
 from .clock import SharedClock
 from .handle import Handle
+from .intake import Intake, ServedModel
 from .plan import Share, passes, plan
 from .request import EngineFull, FinishReason, Request
 from .row import Row
 
 
-class ServedModel(Decoder, CacheableModel, Protocol):
-    """The part of a model that an engine needs."""
-
-
 @dataclass(frozen=True)
 class EngineStats:
-    """What an engine did, and what it is at.
+    """The counts of an engine.
 
     Attributes:
         running, waiting: Samples that have pages, and samples that have none yet.
@@ -61,7 +51,6 @@ class EngineStats:
 
 @dataclass
 class _Counts:
-    requests: int = 0
     steps: int = 0
     tokens: int = 0
     preemptions: int = 0
@@ -136,6 +125,8 @@ class Engine:
         )
         self._max_running, self._budget, self._max_waiting = max_running, token_budget, max_waiting
         self._queues, self._counts = _Queues(), _Counts()
+        capacity = self.cache.pool.capacity
+        self._intake = Intake(self, model, self._clock.now, capacity)
         self._batch: tuple[list[Row], KVCache] | None = None
         self._lock = RLock()
         self._closed = False
@@ -150,7 +141,7 @@ class Engine:
         """
         with self._lock:
             self._require_open()
-            rows = self._rows(request)
+            rows = self._intake.rows(request)
             if len(self._queues.waiting) >= self._max_waiting:
                 raise EngineFull(
                     f"{len(self._queues.waiting)} samples wait: take answers first, or give "
@@ -234,77 +225,6 @@ class Engine:
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("the engine is closed")
-
-    # A request becomes rows
-
-    def _rows(self, request: Request) -> list[Row]:
-        """The samples of a request; raises ValueError naming what is wrong with it."""
-        model, params = self.model, request.sampling()
-        stops = read_stops(request.stop, model.tokenizer)
-        if stops.strings:
-            require_tokenizer(model.tokenizer)
-        prompts = prompt_rows(
-            request.prompt, model.tokenizer, None, request.prepend_bos, request.template_variables
-        )
-        if len(prompts) != 1 or not prompts[0]:
-            raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
-        (prompt,) = prompts
-        self._check(request, prompt)
-        with agreement(model.group, "a request", "the request") as statement:
-            functions = len(stops.functions)
-            named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
-            statement.say("the request", prompt, request.salt, request.deadline, *named)
-        chooser = make_chooser(
-            model,
-            params,
-            stops,
-            min_new_tokens=request.min_new_tokens,
-            no_repeat_ngram_size=request.no_repeat_ngram_size,
-            follows_text=False,
-        )
-        names = select_names(request.capture, model.hook_names) if request.capture else []
-        self._counts.requests += 1
-        number, tokenizer = self._counts.requests, model.tokenizer
-        handle = Handle(self, number, request.n, tokenizer, chooser.stop_ids)
-        return [
-            Row(
-                handle,
-                request,
-                generation.Sequence(
-                    prompt, draw, TextStream(tokenizer, stops.strings) if tokenizer else None
-                ),
-                chooser,
-                frozenset(names),
-            )
-            for draw in range(request.n)
-        ]
-
-    def _check(self, request: Request, prompt: Sequence[int]) -> None:
-        least, most, n = request.min_new_tokens, request.max_new_tokens, request.n
-        if n < 1 or most < 1 or not 0 <= least <= most or request.no_repeat_ngram_size < 0:
-            raise ValueError(
-                f"n = {n}, max_new_tokens = {most}, min_new_tokens = {least}, "
-                f"no_repeat_ngram_size = {request.no_repeat_ngram_size}: expected n >= 1, "
-                "max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens, and 0 or more"
-            )
-        low, high, d_vocab = min(prompt), max(prompt), self.model.config.d_vocab
-        if low < 0 or high >= d_vocab:
-            raise ValueError(f"prompt: ids {low} to {high}, beyond a vocabulary of {d_vocab}")
-        longest, n_ctx = len(prompt) + most, self.model.config.n_ctx
-        if longest > n_ctx:
-            raise ValueError(
-                f"max_new_tokens = {most} after a prompt of {len(prompt)} exceeds the context of "
-                f"{n_ctx}"
-            )
-        needed, capacity = -(-longest // PAGE), self.cache.pool.capacity
-        # A page more, for the copy of a partly filled one.
-        if capacity is not None and needed + 1 > capacity:
-            raise ValueError(
-                f"prompt: {longest} tokens with its answer need {needed + 1} pages, the cache has "
-                f"{capacity}: give the engine more cache_bytes"
-            )
-        if request.deadline is not None and request.deadline <= self._clock.now():
-            raise ValueError(f"deadline = {request.deadline}: it has passed already")
 
     # A step
 

@@ -1,4 +1,4 @@
-"""What a client holds of its request: pieces of text as they come, and the answers at the end."""
+"""The client's side of a request: pieces of text as they come, and the answers at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .request import Completion
 
 @dataclass(frozen=True)
 class Piece:
-    """What one token brought: perhaps no text yet, perhaps text of several.
+    """The text that one token brought: perhaps none yet, perhaps that of several.
 
     Attributes:
         sample: Which of the request's n samples it belongs to.

@@ -1,4 +1,4 @@
-"""What runs in the next step."""
+"""Decides which tokens of which rows run in the next step."""
 
 from __future__ import annotations
 

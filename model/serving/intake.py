@@ -1,0 +1,108 @@
+"""Turns a request into the rows that the engine runs, or refuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..cache.page_pool import PAGE
+from ..cache.prefix_cache import CacheableModel
+from ..generation import sequence as generation
+from ..generation.chooser import make_chooser
+from ..generation.decoding import Decoder
+from ..generation.stops import read_stops
+from ..hooks.registry import select_names
+from ..parallel import agreement
+from ..text.prompts import prompt_rows, require_tokenizer
+from ..text.stream import TextStream
+from .handle import Handle, Stepping
+from .request import Request
+from .row import Row
+
+
+class ServedModel(Decoder, CacheableModel, Protocol):
+    """The part of a model that an engine needs."""
+
+
+class Intake:
+    """Reads requests for an engine."""
+
+    def __init__(
+        self,
+        engine: Stepping,
+        model: ServedModel,
+        now: Callable[[], float],
+        capacity: int | None,
+    ) -> None:
+        """`capacity`: pages of the engine's pool; None bounds nothing."""
+        self._engine, self._model, self._now, self._capacity = engine, model, now, capacity
+        self._n_requests = 0
+
+    def rows(self, request: Request) -> list[Row]:
+        """Returns the samples of a request; raises ValueError naming what is wrong with it."""
+        model, params = self._model, request.sampling()
+        stops = read_stops(request.stop, model.tokenizer)
+        if stops.strings:
+            require_tokenizer(model.tokenizer)
+        prompts = prompt_rows(
+            request.prompt, model.tokenizer, None, request.prepend_bos, request.template_variables
+        )
+        if len(prompts) != 1 or not prompts[0]:
+            raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
+        (prompt,) = prompts
+        self._check(request, prompt)
+        with agreement(model.group, "a request", "the request") as statement:
+            functions = len(stops.functions)
+            named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
+            statement.say("the request", prompt, request.salt, request.deadline, *named)
+        chooser = make_chooser(
+            model,
+            params,
+            stops,
+            min_new_tokens=request.min_new_tokens,
+            no_repeat_ngram_size=request.no_repeat_ngram_size,
+            follows_text=False,
+        )
+        names = select_names(request.capture, model.hook_names) if request.capture else []
+        self._n_requests += 1
+        number, tokenizer = self._n_requests, model.tokenizer
+        handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids)
+        return [
+            Row(
+                handle,
+                request,
+                generation.Sequence(
+                    prompt, draw, TextStream(tokenizer, stops.strings) if tokenizer else None
+                ),
+                chooser,
+                frozenset(names),
+            )
+            for draw in range(request.n)
+        ]
+
+    def _check(self, request: Request, prompt: Sequence[int]) -> None:
+        least, most, n = request.min_new_tokens, request.max_new_tokens, request.n
+        if n < 1 or most < 1 or not 0 <= least <= most or request.no_repeat_ngram_size < 0:
+            raise ValueError(
+                f"n = {n}, max_new_tokens = {most}, min_new_tokens = {least}, "
+                f"no_repeat_ngram_size = {request.no_repeat_ngram_size}: expected n >= 1, "
+                "max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens, and 0 or more"
+            )
+        low, high, d_vocab = min(prompt), max(prompt), self._model.config.d_vocab
+        if low < 0 or high >= d_vocab:
+            raise ValueError(f"prompt: ids {low} to {high}, beyond a vocabulary of {d_vocab}")
+        longest, n_ctx = len(prompt) + most, self._model.config.n_ctx
+        if longest > n_ctx:
+            raise ValueError(
+                f"max_new_tokens = {most} after a prompt of {len(prompt)} exceeds the context of "
+                f"{n_ctx}"
+            )
+        needed, capacity = -(-longest // PAGE), self._capacity
+        # A page more, for the copy of a partly filled one.
+        if capacity is not None and needed + 1 > capacity:
+            raise ValueError(
+                f"prompt: {longest} tokens with its answer need {needed + 1} pages, the cache has "
+                f"{capacity}: give the engine more cache_bytes"
+            )
+        if request.deadline is not None and request.deadline <= self._now():
+            raise ValueError(f"deadline = {request.deadline}: it has passed already")
