@@ -136,9 +136,8 @@ def prompt_rows(
         if attention_mask is not None:
             raise ValueError("attention_mask: only goes with a tensor of tokens")
         conversations: Any = [prompt] if _is_conversation(prompt) else prompt
-        template = require_tokenizer(tokenizer).apply_chat_template
-        texts = [template(each, **(template_variables or {})) for each in conversations]
-        return encode(texts, tokenizer, prepend_bos=False)
+        encode_chat = require_tokenizer(tokenizer).encode_chat
+        return [encode_chat(each, **(template_variables or {})) for each in conversations]
     if template_variables:
         raise ValueError("template_variables: only go with conversations, which have a template")
     if isinstance(prompt, torch.Tensor):

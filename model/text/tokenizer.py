@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from .chat_template import ChatTemplate, ChatTemplateError, Message
+from .roles import ConversationEncoder
 
 if TYPE_CHECKING:
     import tokenizers
@@ -163,6 +164,29 @@ class Tokenizer:
         if isinstance(messages[0], list | tuple):
             return [self._render(each, add_generation_prompt, variables) for each in messages]  # type: ignore[arg-type]
         return self._render(messages, add_generation_prompt, variables)  # type: ignore[arg-type]
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[int]:
+        """Returns the ids of one conversation: those of the text of `apply_chat_template`, but that
+        special tokens which messages spell are plain text. Nobody can write another's turn.
+
+        Raises:
+            ChatTemplateError: as `apply_chat_template`; also for a template that alters a message
+                which spells a special token, so that nobody can tell who wrote it.
+        """
+
+        def render(messages: Sequence[Message], variables: dict[str, Any]) -> str:
+            return self.apply_chat_template(messages, add_generation_prompt, **variables)
+
+        return self._conversations.encode(messages, variables, render)
+
+    @cached_property
+    def _conversations(self) -> ConversationEncoder:
+        return ConversationEncoder(self._backend)
 
     def _render(
         self, messages: Sequence[Message], add_generation_prompt: bool, variables: dict[str, Any]
