@@ -28,6 +28,7 @@ from . import (
     postmortem,
     probe,
     sae,
+    serve,
     trace,
     verify,
     watch,
@@ -58,6 +59,7 @@ for group in (
     trace,
     probe,
     watch,
+    serve,
 ):
     group.register(app)
 

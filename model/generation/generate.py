@@ -16,7 +16,7 @@ from ..parallel import Group, agreement
 from ..sampling import SamplingParams
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
-from .chooser import make_chooser
+from .chooser import check_token_ids, make_chooser
 from .decoding import Decoder, Decoding, joined
 from .monitors import GenerationMonitor, GenerationWatch
 from .output import GenerateOutput, output_of
@@ -110,6 +110,7 @@ def generate(
     _agree(model.group, sampling, no_repeat_ngram_size, max_new_tokens, min_new_tokens, n, stop)
     _check_counts(top_k, n, max_new_tokens, min_new_tokens, no_repeat_ngram_size)
     params = SamplingParams(**sampling)
+    check_token_ids(params, model.config.d_vocab)
     prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos, template_variables)
     _check_length(prompts, max_new_tokens, model.config.n_ctx)
     stops = read_stops(stop, model.tokenizer)

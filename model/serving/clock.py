@@ -37,4 +37,5 @@ class SharedClock:
             self._time, numbers = json.loads(stated)
             self._cancelled.clear()
             return self._time, set(numbers)
-        return self.now(), set()
+        cancelled, self._cancelled = self._cancelled, set()
+        return self.now(), cancelled

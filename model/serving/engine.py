@@ -127,31 +127,35 @@ class Engine:
         self._queues, self._counts = _Queues(), _Counts()
         capacity = self.cache.pool.capacity
         self._intake = Intake(self, model, self._clock.now, capacity)
+        self._inbox: deque[list[Row]] = deque()
         self._batch: tuple[list[Row], KVCache] | None = None
         self._lock = RLock()
         self._closed = False
 
-    def submit(self, request: Request) -> Handle:
+    def now(self) -> float:
+        """Returns the time of the engine's clock, which deadlines are in."""
+        return self._clock.now()
+
+    def submit(self, request: Request, *, listener: Callable[[], None] | None = None) -> Handle:
         """Takes a request; nothing is computed before somebody waits for it.
+
+        `listener` is called by whoever drives the engine, when there is something new.
 
         Raises:
             EngineFull: for too many waiting ones.
             ValueError: naming what is wrong with the request, or if it can never fit.
             RuntimeError: after `close`.
         """
-        with self._lock:
-            self._require_open()
-            rows = self._intake.rows(request)
-            if len(self._queues.waiting) >= self._max_waiting:
-                raise EngineFull(
-                    f"{len(self._queues.waiting)} samples wait: take answers first, or give "
-                    "max_waiting a larger number"
-                )
-            first, *others = rows
-            self._queues.waiting.append(first)
-            if others:
-                self._queues.siblings[first] = others
-            return first.handle
+        self._require_open()
+        rows = self._intake.rows(request, listener)
+        n_waiting = len(self._queues.waiting) + len(self._inbox)
+        if n_waiting >= self._max_waiting:
+            raise EngineFull(
+                f"{n_waiting} samples wait: take answers first, or give max_waiting a larger number"
+            )
+        # Without the lock, which a step may hold for long; the next one finds them here.
+        self._inbox.append(rows)
+        return rows[0].handle
 
     @torch.no_grad()
     def step(self) -> bool:
@@ -167,6 +171,7 @@ class Engine:
                     "hooks or overrides are installed, and an engine's passes mix the rows of many "
                     "requests: remove them, or use model.generate"
                 )
+            self._open_inbox()
             now, cancelled = self._clock.tick()
             for row in self._queues.all():
                 if row.handle.number in cancelled:
@@ -178,21 +183,28 @@ class Engine:
             for batch in passes(shares):
                 self._run(batch)
             self._counts.steps += bool(shares)
-            return bool(shares)
+            return bool(shares or self._inbox)
 
     def cancel(self, handle: Handle) -> None:
-        """Ends a request; its answers so far stay. Over ranks, rank 0's word counts."""
-        with self._lock:
-            if self.model.group is not None:
-                self._clock.cancel(handle.number)
-                return
-            for row in self._queues.all():
-                if row.handle is handle:
-                    self._end(row, "cancelled")
+        """Ends a request; its answers so far stay. Over ranks, rank 0's word counts, in the next
+        step."""
+        self._clock.cancel(handle.number)
+        while self.model.group is None and not handle.is_done:
+            # Whoever holds the lock is in a step, and the next one ends the request as well.
+            if not self._lock.acquire(timeout=0.001):
+                continue
+            try:
+                self._open_inbox()
+                for row in self._queues.all():
+                    if row.handle is handle:
+                        self._end(row, "cancelled")
+            finally:
+                self._lock.release()
 
     def stats(self) -> EngineStats:
         """Returns counts since the beginning, and what is under way."""
         with self._lock:
+            self._open_inbox()
             queues, counts = self._queues, self._counts
             return EngineStats(
                 running=len(queues.running),
@@ -206,10 +218,11 @@ class Engine:
     def close(self) -> None:
         """Cancels what is under way and gives up what is kept."""
         with self._lock:
+            self._closed = True
+            self._open_inbox()
             for row in self._queues.all():
                 self._end(row, "cancelled")
             self.cache.clear()
-            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +234,13 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _open_inbox(self) -> None:
+        while self._inbox:
+            first, *others = self._inbox.popleft()
+            self._queues.waiting.append(first)
+            if others:
+                self._queues.siblings[first] = others
 
     def _require_open(self) -> None:
         if self._closed:

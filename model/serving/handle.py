@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,12 +45,20 @@ class Handle:
     """
 
     def __init__(
-        self, engine: Stepping, number: int, n: int, tokenizer: Tokenizer | None, ends: list[int]
+        self,
+        engine: Stepping,
+        number: int,
+        n: int,
+        tokenizer: Tokenizer | None,
+        ends: list[int],
+        listener: Callable[[], None] | None = None,
     ) -> None:
-        """`ends`: tokens that end a text and are none of it."""
+        """`ends`: tokens that end a text and are none of it. `listener`: called by whoever drives
+        the engine when there are new pieces, or none will follow."""
         self.number = number
         self._engine = engine
         self._ends = frozenset(ends)
+        self._listener = listener
         self._texts = [TextStream(tokenizer) if tokenizer else None for _ in range(n)]
         self._events: deque[tuple[int, int | None, str | None]] = deque()
         self._completions: list[Completion | None] = [None] * n
@@ -65,11 +73,9 @@ class Handle:
         """Yields pieces until every sample has ended; raises what ended one by an error."""
         try:
             while True:
-                while self._events:
-                    piece = self._piece(*self._events.popleft())
-                    if piece.id is not None or piece.text:
-                        yield piece
-                if self.is_done:
+                done = self.is_done
+                yield from self.take()
+                if done:
                     break
                 self._engine.step()
             if self._error is not None:
@@ -77,6 +83,13 @@ class Handle:
         finally:
             if not self.is_done:
                 self.cancel()
+
+    def take(self) -> Iterator[Piece]:
+        """Yields the pieces that are there and were not taken yet; waits for none."""
+        while self._events:
+            piece = self._piece(*self._events.popleft())
+            if piece.id is not None or piece.text:
+                yield piece
 
     def result(self, timeout: float | None = None) -> Completion:
         """Returns the one answer; raises as `results`, and ValueError where there are several."""
@@ -111,11 +124,15 @@ class Handle:
     def push(self, sample: int, token: int | None, text: str | None) -> None:
         """Adds a token, with its text where the engine made it already."""
         self._events.append((sample, token, text))
+        if self._listener is not None:
+            self._listener()
 
     def finish(self, sample: int, completion: Completion, error: Exception | None = None) -> None:
         """Ends a sample."""
-        self._completions[sample] = completion
         self._error = self._error or error
+        self._completions[sample] = completion
+        if self._listener is not None:
+            self._listener()
 
     def _piece(self, sample: int, token: int | None, text: str | None) -> Piece:
         stream = self._texts[sample]

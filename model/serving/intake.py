@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Protocol
 
 from ..cache.page_pool import PAGE
 from ..cache.prefix_cache import CacheableModel
 from ..generation import sequence as generation
-from ..generation.chooser import make_chooser
+from ..generation.chooser import check_token_ids, make_chooser
 from ..generation.decoding import Decoder
 from ..generation.stops import read_stops
 from ..hooks.registry import select_names
@@ -36,9 +37,9 @@ class Intake:
     ) -> None:
         """`capacity`: pages of the engine's pool; None bounds nothing."""
         self._engine, self._model, self._now, self._capacity = engine, model, now, capacity
-        self._n_requests = 0
+        self._numbers = count(1)
 
-    def rows(self, request: Request) -> list[Row]:
+    def rows(self, request: Request, listener: Callable[[], None] | None = None) -> list[Row]:
         """Returns the samples of a request; raises ValueError naming what is wrong with it."""
         model, params = self._model, request.sampling()
         stops = read_stops(request.stop, model.tokenizer)
@@ -50,6 +51,7 @@ class Intake:
         if len(prompts) != 1 or not prompts[0]:
             raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
         (prompt,) = prompts
+        check_token_ids(params, model.config.d_vocab)
         self._check(request, prompt)
         with agreement(model.group, "a request", "the request") as statement:
             functions = len(stops.functions)
@@ -64,9 +66,8 @@ class Intake:
             follows_text=False,
         )
         names = select_names(request.capture, model.hook_names) if request.capture else []
-        self._n_requests += 1
-        number, tokenizer = self._n_requests, model.tokenizer
-        handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids)
+        number, tokenizer = next(self._numbers), model.tokenizer
+        handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids, listener)
         return [
             Row(
                 handle,

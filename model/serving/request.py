@@ -101,6 +101,7 @@ class Completion:
         text: Without special tokens and up to a stop string; empty without a tokenizer.
         logprobs: For each new token its log-probability, and ids and log-probabilities of the best
             ones, where the request asked for them.
+        stopped_by: The stop string that ended it.
         seed: What it was drawn with.
         captured: Activations by hook name, [1, P + N - 1, ...] position by position (scores and
             patterns [1, H, P + N - 1, K]).
@@ -113,4 +114,5 @@ class Completion:
     finish_reason: FinishReason
     seed: int
     usage: Usage
+    stopped_by: str | None = None
     captured: dict[str, torch.Tensor] = field(default_factory=dict)

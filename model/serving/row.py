@@ -86,5 +86,6 @@ class Row:
             finish_reason=reason,
             seed=seed,
             usage=usage,
+            stopped_by=sequence.stream.stopped_by if sequence.stream is not None else None,
             captured={name: joined(name, steps) for name, steps in self.captured.items()},
         )

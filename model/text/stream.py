@@ -18,7 +18,7 @@ class TextStream:
 
     Attributes:
         text: What was released so far.
-        stopped: A stop string came; nothing is released after it.
+        stopped_by: The stop string that came; nothing is released after it.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
@@ -29,7 +29,12 @@ class TextStream:
         self._decoded = 0  # ids before this one are text already
         self._held = ""
         self.text = ""
-        self.stopped = False
+        self.stopped_by: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self.stopped_by is not None
 
     def push(self, token_id: int, *, may_stop: bool = True) -> str:
         """Adds a token; returns the text it releases. Without `may_stop`, stops are ignored."""
@@ -56,10 +61,10 @@ class TextStream:
     def _release(self, new: str, *, may_stop: bool) -> str:
         text, self._held = self._held + new, ""
         if may_stop:
-            found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+            found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
             if found:
-                self.stopped = True
-                text = text[: min(found)]
+                at, self.stopped_by = min(found)
+                text = text[:at]
             else:
                 keep = len(text) - max((_overlap(text, s) for s in self._stops), default=0)
                 text, self._held = text[:keep], text[keep:]

@@ -40,6 +40,7 @@ USES = (
         "anywidget",
         "from bitlens.interp.pages.widget import PageWidget",
     ),
+    Use("serve", "fastapi", "from bitlens.model.serving.http import create_app"),
     Use(
         "sae",
         "zstandard",

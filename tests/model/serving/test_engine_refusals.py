@@ -58,6 +58,8 @@ def test_engines_that_could_serve_nobody(model: Any, options: Any, message: str)
         (PROMPT, {"top_k": 0}, "top_k"),
         (PROMPT, {"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         (PROMPT, {"stop": ""}, "stop"),
+        (PROMPT, {"logit_bias": {9999: 1.0}}, "logit_bias: id 9999"),
+        (PROMPT, {"allowed_token_ids": [-1]}, "allowed_token_ids"),
         (PROMPT, {"deadline": -1.0}, "deadline"),
         ([{"role": "user", "content": "hi"}], {}, "template"),
         (PROMPT, {"template_variables": {"x": 1}}, "template_variables"),

@@ -1,0 +1,103 @@
+"""`bitlens serve`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..policies import NativePolicyName
+from .loading import load_model
+from .model_argument import Model
+from .options import NativeDtypeOption, Threads
+
+KEY_VARIABLE = "BITLENS_API_KEY"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        epilog="Example:  bitlens serve smollm2-135m-instruct  |  then OpenAI(base_url="
+        '"http://127.0.0.1:8000/v1", api_key="none")'
+    )(serve)
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Others than this machine need a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name to clients (default: MODEL).")
+    ] = None,
+    dtype: NativeDtypeOption = NativePolicyName.bf16,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Bound on keys and values, kept prompts included (default: what "
+            "the requests need, at most a quarter of memory).",
+        ),
+    ] = None,
+    max_running: Annotated[int, typer.Option(min=1, help="Samples that run at a time.")] = 32,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Samples that may wait.")] = 256,
+    token_budget: Annotated[int, typer.Option(min=2, help="Tokens a step runs on.")] = 512,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 600.0,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help=f"A key a line (default: ${KEY_VARIABLE}, or none).")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name of this server; several may be given.")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Serve a model over HTTP, to OpenAI's and Anthropic's clients.
+
+    An answer depends on its request alone, whoever else is asking. Ctrl-C and SIGTERM let what is
+    under way end.
+    """
+    import uvicorn
+
+    from ..model.serving import Engine
+    from ..model.serving.http import Service, create_app
+
+    keys = _keys(api_key_file)
+    if host not in _LOOPBACK and not keys:
+        raise ValueError(
+            f"--host {host}: others can reach it, so it needs a key: --api-key-file, or "
+            f"{KEY_VARIABLE}"
+        )
+    loaded = load_model(model, dtype, threads=threads)
+    engine = Engine(
+        loaded,
+        cache_bytes=cache_bytes,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        token_budget=token_budget,
+    )
+    service = Service(engine, name or model, timeout=timeout)
+    hosts = [*_LOOPBACK, "[::1]", host, *(allow_host or [])]
+    app = create_app(service, keys=keys, hosts=hosts if host != "0.0.0.0" or allow_host else ["*"])
+    listening = socket.create_server((host, port), family=_family(host))
+    bound = listening.getsockname()
+    typer.echo(
+        f"serving {service.name} on http://{host}:{bound[1]} ({service.fingerprint})", err=True
+    )
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def _keys(path: Path | None) -> list[str]:
+    if path is not None:
+        keys = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        if not keys:
+            raise ValueError(f"{path}: holds no key")
+        return keys
+    key = os.environ.get(KEY_VARIABLE)
+    return [key] if key else []
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,72 @@
+"""Fields that requests of both dialects have, and what they become."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import ApiError
+from .service import Service
+
+
+class Body(BaseModel):
+    """A request. A field that is not here is an error, never ignored.
+
+    Attributes:
+        top_k, min_p: Filters, as in `SamplingParams`.
+        cache_salt: Requests share cached prompts with those of the same salt and key alone.
+        return_token_ids: Also return ids, log-probabilities and seed of each answer.
+        pool_fingerprint: Refuse unless this server's `system_fingerprint` is the same.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    top_k: int | None = Field(default=None, ge=1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    cache_salt: str | None = Field(default=None, max_length=256)
+    return_token_ids: bool = False
+    pool_fingerprint: str | None = None
+
+
+def service_of(request: HttpRequest, body: Body) -> Service:
+    """Returns the server of a request's model.
+
+    Raises ApiError for another model, and for a request meant for another pool.
+    """
+    service: Service = request.app.state.service
+    if body.model != service.name:
+        raise ApiError(404, f"model: {body.model!r} is not here, {service.name!r} is", "model")
+    if body.pool_fingerprint not in (None, service.fingerprint):
+        raise ApiError(
+            421,
+            f"pool_fingerprint: the request is meant for {body.pool_fingerprint}, this is "
+            f"{service.fingerprint}: weights, policy, RoPE or numerics differ",
+            "pool_fingerprint",
+        )
+    return service
+
+
+def salt_of(request: HttpRequest, given: str | None) -> str:
+    """Returns the salt of a request: its own, beside one that each key has."""
+    key = getattr(request.state, "key", "")
+    return hashlib.sha256(f"{key}\0{given or ''}".encode()).hexdigest()
+
+
+def event(data: Mapping[str, Any] | str, name: str | None = None) -> str:
+    """Returns a server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data)
+    return f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n"
+
+
+def streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    """Returns a response of server-sent events."""
+    return StreamingResponse(
+        events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+    )

@@ -1,0 +1,118 @@
+"""The engine's thread, and the way from a coroutine to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+from ...._core import numerics_version
+from ..engine import Engine
+from ..handle import Handle, Piece
+from ..request import Completion, EngineFull, Request
+from .errors import ApiError
+
+
+class Service:
+    """Runs an engine in a thread of its own, whenever there is something to run.
+
+    Attributes:
+        engine: What runs.
+        name: The model's name, as clients give it.
+        fingerprint: Digest of weights, config with RoPE scaling, policy and numerics version.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, timeout: float) -> None:
+        """`timeout`: seconds after which an answer ends, with what was written by then."""
+        self.engine, self.name, self._timeout = engine, name, timeout
+        policy = engine.model.ops.policy.name
+        identity = json.dumps([engine.model.fingerprint(), policy, numerics_version])
+        self.fingerprint = "bl_" + hashlib.sha256(identity.encode()).hexdigest()[:32]
+        self._work = threading.Event()
+        self._ends = False
+        self._thread = threading.Thread(target=self._drive, name="bitlens engine", daemon=True)
+
+    def start(self) -> None:
+        """Begins to run."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, and with it what is under way."""
+        self._ends = True
+        self._work.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.engine.close()
+
+    async def submit(self, request: Request) -> Answer:
+        """Returns an answer under way. Raises ApiError for a request that cannot be served."""
+        answer = Answer(self, asyncio.get_running_loop())
+        try:
+            answer.handle = await asyncio.to_thread(self._submit, request, answer)
+        except EngineFull as error:
+            raise ApiError(429, str(error)) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ApiError(400, str(error)) from error
+        return answer
+
+    def _submit(self, request: Request, answer: Answer) -> Handle:
+        bounded = replace(request, deadline=self.engine.now() + self._timeout)
+        handle = self.engine.submit(bounded, listener=answer.wake)
+        self._work.set()
+        return handle
+
+    def _drive(self) -> None:
+        while not self._ends:
+            self._work.clear()
+            with suppress(RuntimeError):  # hooks on the model: requests wait until they leave
+                while not self._ends and self.engine.step():
+                    pass
+            self._work.wait(0.5)
+
+
+class Answer:
+    """One request's answer, as a coroutine waits for it."""
+
+    handle: Handle
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self._service, self._loop = service, loop
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that there is something new; called in the engine's thread."""
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Yields pieces until every sample has ended; leaving early cancels the request."""
+        try:
+            while True:
+                self._news.clear()
+                done = self.handle.is_done
+                for piece in self.handle.take():
+                    yield piece
+                if done:
+                    return
+                await self._news.wait()
+        finally:
+            if not self.handle.is_done:
+                # Not awaited: a task that was cancelled awaits nothing.
+                threading.Thread(target=self.handle.cancel, daemon=True).start()
+
+    async def completions(self) -> list[Completion]:
+        """Returns the answers. Raises ApiError for one that an error ended."""
+        async for _ in self.pieces():
+            pass
+        return self.finished()
+
+    def finished(self) -> list[Completion]:
+        """Returns the answers of a request that has ended."""
+        try:
+            return self.handle.results()
+        except Exception as error:
+            raise ApiError(500, f"{type(error).__name__}: {error}") from error

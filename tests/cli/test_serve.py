@@ -1,0 +1,62 @@
+"""`bitlens serve`: who may reach it, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from bitlens.cli.command import app
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "it needs a key"),
+        (["--host", "192.0.2.1"], "it needs a key"),
+    ],
+)
+def test_others_need_a_key(options: list[str], message: str) -> None:
+    found = CliRunner().invoke(app, ["serve", "smollm2-135m-instruct", *options])
+    assert message in str(found.exception)
+
+
+def test_a_file_without_keys(tmp_path: Path, smollm2_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("\n \n")
+    found = CliRunner().invoke(app, ["serve", str(smollm2_path), "--api-key-file", str(keys)])
+    assert "holds no key" in str(found.exception)
+
+
+def test_sigterm_lets_what_is_under_way_end(smollm2_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "bitlens", "serve", str(smollm2_path), "--name", "m"]
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        assert "serving m on" in run.stderr.readline()
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                httpx.get(f"{url}/health")
+                break
+            except httpx.ConnectError:
+                time.sleep(0.05)
+        body = {"model": "m", "prompt": "Once", "max_tokens": 40, "stream": True, "temperature": 0}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            run.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        assert rest[-2:] == ["data: [DONE]", ""]
+        # uvicorn ends by the signal itself once all answers are out.
+        assert run.wait(timeout=60) == -signal.SIGTERM
