@@ -53,7 +53,7 @@ class Turn(BaseModel):
 
 
 class Conversation(Body):
-    """What is counted: a system prompt and turns."""
+    """A system prompt and turns, as they are counted."""
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     system: Content | None = None

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: before a body is read."""
+"""Refuses requests before their bodies are read."""
 
 from __future__ import annotations
 

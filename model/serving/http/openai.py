@@ -25,7 +25,7 @@ Stop = str | Annotated[list[str], Field(max_length=16)] | None
 
 
 class StreamOptions(BaseModel):
-    """What a stream holds beside pieces."""
+    """Switches for what a stream holds beside pieces."""
 
     model_config = ConfigDict(extra="forbid")
 
