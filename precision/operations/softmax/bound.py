@@ -1,13 +1,15 @@
-"""Bounds for shifted softmax and logsumexp (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41,
-2021), written for errors of the exponents: whatever moves score j by at most d_j moves p_j by the
-factor exp(d_j) * sum p exp(d) at most, either way (Jensen).
+"""Bounds and conditions of shifted softmax and logsumexp.
+
+Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021, written for errors of the exponents:
+whatever moves score j by at most d_j moves p_j by the factor exp(d_j) * sum p exp(d) at most,
+either way (Jensen).
 """
 
 from __future__ import annotations
 
 import torch
 
-from .rounding_model import RoundingModel
+from ...arithmetic.rounding_model import RoundingModel
 
 Tensor = torch.Tensor
 
@@ -64,3 +66,15 @@ def _sum_error(model: RoundingModel, p: Tensor, exponents: Tensor) -> Tensor:
     if "sum" in model.casts:
         error = (1 + error) * (1 + model.casts["sum"].unit_roundoff) - 1
     return error
+
+
+def softmax_spread(y: Tensor, x: Tensor) -> Tensor:
+    """dp_i/dx_j = p_i (delta_ij - p_j); a score of -inf stays what it is."""
+    scores = x.double().masked_fill(x == -torch.inf, 0.0).abs()
+    mean = (y * scores).sum(-1, keepdim=True)
+    return y * (scores * (1 - y) + (mean - y * scores).clamp(min=0.0))
+
+
+def logsumexp_spread(y: Tensor, x: Tensor) -> Tensor:
+    scores = x.double()
+    return (scores.softmax(-1) * scores.masked_fill(x == -torch.inf, 0.0).abs()).sum(-1)
