@@ -233,6 +233,13 @@ void bind_maps(py::module_& m) {
         soft_cap(at<float>(x, {count}, "x"), count, cap, at<float>(out, {count}, "out"));
       },
       NoGil());
+  m.def(
+      "soft_cap_backward",
+      [](const Array& dy, const Array& y, int64_t count, float cap, const Array& dx) {
+        soft_cap_backward(at<float>(dy, {count}, "dy"), at<float>(y, {count}, "y"), count, cap,
+                          at<float>(dx, {count}, "dx"));
+      },
+      NoGil());
 }
 
 void bind_rope(py::module_& m) {

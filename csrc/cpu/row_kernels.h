@@ -65,6 +65,7 @@ struct RowKernels {
   void (*log)(const float* x, int64_t count, float* out);
   void (*tanh)(const float* x, int64_t count, float* out);
   void (*soft_cap)(const float* x, int64_t count, float cap, float* out);
+  void (*soft_cap_backward)(const float* dy, const float* y, int64_t count, float cap, float* dx);
 };
 
 namespace generic {

@@ -113,4 +113,11 @@ void soft_cap(const float* x, int64_t count, float cap, float* out) {
   });
 }
 
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count, [&](int64_t begin, int64_t end) {
+    k.soft_cap_backward(dy + begin, y + begin, end - begin, cap, dx + begin);
+  });
+}
+
 }  // namespace bitlens

@@ -42,4 +42,7 @@ void tanh(const float* x, int64_t count, float* out);
 // cap * tanh(x / cap), for a positive cap.
 void soft_cap(const float* x, int64_t count, float cap, float* out);
 
+// Its gradient, from y, what it gave.
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx);
+
 }  // namespace bitlens

@@ -64,6 +64,15 @@ BL_FN void evaluate_elementary(const Case& c, Sink* sink) {
   for (int64_t i = 0; i < c.n; ++i) put(sink, elementary(c, elementary_input(c, i)));
 }
 
+BL_FN void evaluate_soft_cap_backward(const Case& c, Sink* sink) {
+  const float cap = static_cast<float>(c.k);
+  for (int i = 0; i < c.n; ++i) {
+    const float x = centered(stream(c.seed, 0), i) * static_cast<float>(c.real);
+    const float dy = centered(stream(c.seed, 1), i);
+    put(sink, spec::soft_cap_backward(dy, spec::soft_cap(x, cap), cap));
+  }
+}
+
 BL_FN void evaluate_linear(const Case& c, float* scratch, Sink* sink) {
   float* x = scratch;
   float* w = scratch + c.k;

@@ -153,6 +153,16 @@ inline void kernel_elementary(const Case& c, Output* out) {
   out->floats(y.data(), c.n);
 }
 
+inline void kernel_soft_cap_backward(const Case& c, Output* out) {
+  std::vector<float> x = centered_floats(c, 0, c.n), dx(x.size());
+  const std::vector<float> dy = centered_floats(c, 1, c.n);
+  const float cap = static_cast<float>(c.k);
+  for (float& v : x) v *= static_cast<float>(c.real);
+  soft_cap(x.data(), c.n, cap, x.data());
+  soft_cap_backward(dy.data(), x.data(), c.n, cap, dx.data());
+  out->floats(dx.data(), c.n);
+}
+
 inline void kernel_linear(const Case& c, Output* out) {
   const Panels panels(c, c.n);
   const Activations x = centered_rows(c, 1, c.rows * c.k);

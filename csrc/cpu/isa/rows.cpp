@@ -221,9 +221,17 @@ void soft_cap_all(const float* x, int64_t count, float cap, float* out) {
             [&](int64_t i, int n) { store_n(out + i, soft_cap(load_n(x + i, n), caps), n); });
 }
 
-constexpr RowKernels kRowKernels = {rms_norm,     normalize, norm_weight, add,      cast,
-                                    scale_scores, rope,      gated_act,   softmax,  logsumexp,
-                                    log_softmax,  exp_all,   log_all,     tanh_all, soft_cap_all};
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx) {
+  for_lanes(count, [&](int64_t i, int n) {
+    const f32x16 t = load_n(y + i, n) / splat(cap);
+    store_n(dx + i, load_n(dy + i, n) * fma(zero() - t, t, splat(1.0f)), n);
+  });
+}
+
+constexpr RowKernels kRowKernels = {rms_norm, normalize,    norm_weight,  add,
+                                    cast,     scale_scores, rope,         gated_act,
+                                    softmax,  logsumexp,    log_softmax,  exp_all,
+                                    log_all,  tanh_all,     soft_cap_all, soft_cap_backward};
 
 }  // namespace
 
