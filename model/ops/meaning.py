@@ -40,7 +40,7 @@ def config_quantities(config: ModelConfig, n_positions: int) -> Quantities:
         "norm epsilon": {
             address: Quantity(config.eps, 2 * U32)
             for address in op_addresses(config)
-            if operation_at(address) == "norm"
+            if operation_at(address) == "rms_norm"
         },
         "unembedding": {"unembed": Quantity(TIED if config.tie_embeddings else UNTIED)},
     }
