@@ -86,10 +86,11 @@ def frequency_error(layer: LayerConfig) -> float:
 
 def attention_quantities(config: ModelConfig, layer: LayerConfig) -> dict[str, Quantity]:
     """Returns the quantities of a layer's attention."""
+    settings = config.attention_of(layer)
     return {
-        "attention scale": Quantity(config.attn_scale, 4 * U32),
-        "attention window": Quantity(layer.window),
-        "attention soft cap": Quantity(config.attn_logit_softcap, 2 * U32),
+        "attention scale": Quantity(settings.scale, 4 * U32),
+        "attention window": Quantity(settings.window),
+        "attention soft cap": Quantity(settings.cap, 2 * U32),
         "attention mask": Quantity("causal"),
     }
 
