@@ -39,6 +39,7 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
         order=native.order,
         function_ulp=native.function_ulp,
         angles=native.angles,
+        output=native.output,
         casts=(*casts, "output"),
     )
 

@@ -187,7 +187,12 @@ def _flush_to_zero(contract: PrecisionContract, execution: Execution) -> Executi
 
 
 def _flush_argument(contract: PrecisionContract) -> str | None:
-    return "the contract lets subnormals become zeros" if contract.may_flush else None
+    if contract.may_flush:
+        return "the contract lets subnormals become zeros"
+    normal = operation_called(contract.op).least >= contract.output_format.smallest_normal
+    if normal and contract.compute == "fp32":
+        return f"no {contract.op} is a subnormal number of {contract.output_format.name}"
+    return None
 
 
 def _other_overflow(contract: PrecisionContract, execution: Execution) -> Execution | None:

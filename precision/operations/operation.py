@@ -74,6 +74,7 @@ class Native:
         angles: The format that rotary angles are formed in.
         fp32: Whether it takes and returns fp32 under every policy.
         stepwise: What it takes and returns instead where every step is rounded.
+        output: What it returns where that is not what it takes.
     """
 
     order: str = "any"
@@ -81,6 +82,7 @@ class Native:
     angles: str | None = None
     fp32: bool = False
     stepwise: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Operation:
         computed_factor: The cast point of a factor of these that is computed, not given.
         fuses: Whether it adds products, which a multiply-add can round once.
         masked: Whether inputs may be -inf.
+        least: No result in fp32 lies between 0 and this.
         check: Called as check(name, inputs) with every argument there: fills in defaults, or raises
             InputsError.
         implied: Arguments that another one says already, once inputs are checked.
@@ -154,6 +157,7 @@ class Operation:
     computed_factor: str | None = None
     fuses: bool = False
     masked: bool = False
+    least: float = 0.0
     check: Callable[[str, dict[str, Any]], None]
     implied: tuple[str, ...] = ()
     program: Formula
