@@ -263,6 +263,20 @@ inline void kernel_fold(const Case& c, Output* out) {
   out->floats(scores.data(), c.n);
 }
 
+inline void kernel_cross_entropy(const Case& c, Output* out) {
+  Activations x(static_cast<int64_t>(c.rows) * c.n, c.act);
+  for (int64_t i = 0; i < static_cast<int64_t>(c.rows) * c.n; ++i) x.set(i, logit_of(c, i));
+  std::vector<int64_t> targets;
+  for (int row = 0; row < c.rows; ++row) targets.push_back(target_of(c, row));
+  std::vector<float> losses(targets.size());
+  float mean = 0;
+  cross_entropy({x.data(), targets.data(), c.n, dtype_of(c.act), kIgnored,
+                 static_cast<float>(c.real), losses.data()},
+                c.rows, &mean);
+  out->floats(losses.data(), c.rows);
+  out->value(mean);
+}
+
 inline void kernel_softmax(const Case& c, Output* out) {
   std::vector<float> x = centered_floats(c, 0, c.n), y(x.size());
   for (int i = 0; i < c.n; ++i) {

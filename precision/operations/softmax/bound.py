@@ -1,4 +1,4 @@
-"""Bounds and conditions of shifted softmax and logsumexp.
+"""Bounds and conditions of shifted softmax, logsumexp and cross entropy.
 
 Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021, written for errors of the exponents:
 whatever moves score j by at most d_j moves p_j by the factor exp(d_j) * sum p exp(d) at most,
@@ -20,14 +20,55 @@ def softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
 
 
 def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
-    scores = x.double()
+    return model.cast("output", y, _logsumexp_error(model, y, x.double()))
+
+
+def _logsumexp_error(model: RoundingModel, y: Tensor, scores: Tensor) -> Tensor:
     peak = scores.amax(-1, keepdim=True)
     exponents = _exponents(model, scores - peak, 0.0)
     sums = _sum_error(model, scores.softmax(-1), exponents)[..., 0].log1p()
     log = (y - peak[..., 0]).abs()
     error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
-    error = error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
-    return model.cast("output", y, error)
+    return error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
+
+
+def cross_entropy_bound(
+    model: RoundingModel,
+    y: Tensor,
+    x: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    reduction: str,
+    counted: Tensor,
+) -> Tensor:
+    """Each class errs with logsumexp and its own logit; averages cannot cancel more than that.
+
+    Whatever sums logits or losses over the classes does so with the weights q of the loss.
+    """
+    scores = x.double()
+    n, lse = scores.shape[-1], scores.logsumexp(-1)
+    lse_error = _logsumexp_error(model, lse, scores)[:, None]
+    reach = lse.abs()[:, None] + scores.abs().amax(-1, keepdim=True) + scores.abs() + lse_error
+    each = lse_error + model.steps(4) * reach + model.flushed(scores) + 4 * model.underflow
+    q = _weights(scores, targets, smoothing, counted)
+    growth = (1 + model.reduction(n)) * (1 + model.steps(8)) - 1 if smoothing else model.steps(1)
+    error = (q * (each + growth * (reach + each))).sum(-1) + 4 * model.underflow
+    losses = (q * (lse[:, None] - scores)).sum(-1)
+    error = model.within_range(error, (n if smoothing else 1) * reach.amax(-1))
+    error = model.cast("losses", losses, error).masked_fill(~counted, 0.0)
+    if reduction == "none":
+        return model.cast("output", y, error)
+    count = int(counted.sum())
+    total, size = error.sum(), (losses.abs() + error).sum()
+    growth = (1 + model.reduction(len(losses))) * (1 + model.steps(3)) - 1
+    mean = (total + growth * size) / count + 4 * model.underflow
+    return model.cast("output", y, model.within_range(mean, size))
+
+
+def _weights(x: Tensor, targets: Tensor, smoothing: float, counted: Tensor) -> Tensor:
+    """The distribution that a row is compared with, [T, V]; zeros where it is ignored."""
+    hit = torch.nn.functional.one_hot(targets.where(counted, 0), x.shape[-1])
+    return (hit * (1 - smoothing) + smoothing / x.shape[-1]) * counted[:, None]
 
 
 def softmax_error(model: RoundingModel, scores: Tensor, given: Tensor | float = 0.0) -> Tensor:
@@ -78,3 +119,13 @@ def softmax_spread(y: Tensor, x: Tensor) -> Tensor:
 def logsumexp_spread(y: Tensor, x: Tensor) -> Tensor:
     scores = x.double()
     return (scores.softmax(-1) * scores.masked_fill(x == -torch.inf, 0.0).abs()).sum(-1)
+
+
+def cross_entropy_spread(
+    y: Tensor, x: Tensor, targets: Tensor, smoothing: float, reduction: str, counted: Tensor
+) -> Tensor:
+    """dL/dx_j = p_j - q_j of a row that counts."""
+    scores = x.double()
+    slope = (scores.softmax(-1) - _weights(scores, targets, smoothing, counted)).abs()
+    each = (slope * scores.abs()).sum(-1).masked_fill(~counted, 0.0)
+    return each if reduction == "none" else each.sum() / int(counted.sum())

@@ -7,7 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...strategies.drawing import ROWS, Drawing, Formats, inner_length, many_terms
+from ...strategies.fills import Listed
 from ...strategies.operands import KINDS, LOGITS, Span
+from ...strategies.recipe import Recipe
 from ...strategies.sums import near_zero_logsumexp, stagnating_exponentials, vanishing_probabilities
 from ...strategies.tensors import far_from_zero
 
@@ -28,7 +30,24 @@ def _logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict
     return {"x": draw(KINDS[kind](shape, fmt, Span((-4, 4), (max(-20, fmt.min_exponent), 6))))}
 
 
+def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    x = _logits(draw, formats, kind, min(max_size, 257))["x"]
+    rows, classes = x.shape
+    ignored = draw(st.sampled_from([None, None, 0, -1]))
+    none = -100 if ignored is None else ignored
+    target = st.sampled_from([0, classes - 1, none]) | st.integers(0, classes - 1)
+    targets = draw(st.lists(target, min_size=rows, max_size=rows))
+    options: dict[str, Any] = {} if ignored is None else {"ignored": ignored}
+    if draw(st.booleans()):
+        options["smoothing"] = draw(st.sampled_from([0.1, 0.0, 1.0, 0.01]))
+    if all(t == none for t in targets) or draw(st.booleans()):
+        options["reduction"] = "none"
+    options["targets"] = Recipe((rows,), "int64", Listed(tuple(map(float, targets))))
+    return {"x": x, **options}
+
+
 DRAWINGS = {
     "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
+    "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
     "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
 }
