@@ -56,6 +56,13 @@ MOVED = {
     "model.weight_pages": "model.ops.weight_pages",
     "model.weight_views": "model.hooks.weight_views",
     "policy_names": "policies",
+    "precision.bounds.attention": "precision.operations.attention.bound",
+    "precision.bounds.gates": "precision.operations.gates.bound",
+    "precision.bounds.growth": "precision.arithmetic.growth",
+    "precision.bounds.norms": "precision.operations.norms.bound",
+    "precision.bounds.products": "precision.operations.products.bound",
+    "precision.bounds.rope": "precision.operations.rope.bound",
+    "precision.bounds.softmax": "precision.operations.softmax.bound",
 }
 """Old and new names below `bitlens`; a package stands for everything in it."""
 

@@ -7,19 +7,18 @@ from typing import Any
 
 import torch
 
+from ..precision.operations import OPERATIONS, UNITS
+
 ROW_AXES: Mapping[str, tuple[Mapping[str, int], int]] = {
-    "matmul": ({"a": 0}, 0),
-    "rms_norm": ({"x": 0}, 0),
-    "layer_norm": ({"x": 0}, 0),
-    "softmax": ({"x": 0}, 0),
-    "logsumexp": ({"x": 0}, 0),
-    "soft_cap": ({"x": 0}, 0),
-    "silu": ({"x": 0}, 0),
-    "gelu": ({"x": 0}, 0),
-    "swiglu": ({"gate": 0, "up": 0}, 0),
-    "gated_mlp": ({"x": 0}, 0),
-    "rope": ({"x": 1, "positions": 0, "cos": 0, "sin": 0}, 1),
-    "attention": ({"q": 1}, 1),
+    op: (
+        {
+            name: letters.index(operation.axes.rows)
+            for name, letters in operation.axes.inputs.items()
+            if operation.axes.rows in letters
+        },
+        operation.axes.output.index(operation.axes.rows),
+    )
+    for op, operation in (OPERATIONS | UNITS).items()
 }
 """By operation: the row axis of each input that has one, and the output's."""
 

@@ -2,10 +2,7 @@
 
 Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input" (IEEE TSE 28, 2002),
 over axes first (rows, then columns, then terms of a sum) and values last (few significand bits,
-then exponent 0). Deterministic.
-
-Axis names: m rows, n columns, k terms of a sum, d features, i inside an MLP, h heads, t queries,
-g key/value heads, s keys.
+then exponent 0). Deterministic. Axis names are those of `Axes`.
 """
 
 from __future__ import annotations
@@ -16,55 +13,15 @@ from typing import Any
 
 import torch
 
+from ..precision.operations import OPERATIONS, UNITS
+from ..precision.operations.operation import Axes
+
 Inputs = dict[str, Any]
 Score = Callable[[Inputs], float]
 """What the shrunk inputs must keep high. Raises ValueError for inputs that cannot be."""
 
 
-@dataclass(frozen=True)
-class Axes:
-    """The axes of an operation's inputs.
-
-    Attributes:
-        inputs: Axis names of each input that has axes; trailing ones of the tensor.
-        output: Axis names of the output; those in `picked` may be cut to the one wanted element.
-        thinned: Axes to remove entries from, in this order.
-    """
-
-    inputs: dict[str, str]
-    output: str
-    picked: str
-    thinned: str
-
-
-_ROWS = Axes({"x": "md", "weight": "d", "bias": "d"}, "md", "m", "d")
-AXES = {
-    "matmul": Axes({"a": "mk", "b": "kn", "bias": "n"}, "mn", "mn", "k"),
-    "rms_norm": _ROWS,
-    "layer_norm": _ROWS,
-    "softmax": _ROWS,
-    "logsumexp": Axes({"x": "md"}, "m", "m", "d"),
-    "soft_cap": Axes({"x": "md"}, "md", "md", ""),
-    "silu": Axes({"x": "md"}, "md", "md", ""),
-    "gelu": Axes({"x": "md"}, "md", "md", ""),
-    "swiglu": Axes({"gate": "md", "up": "md"}, "md", "md", ""),
-    "gated_mlp": Axes(
-        {
-            "x": "md",
-            "gate": "di",
-            "gate_bias": "i",
-            "up": "di",
-            "up_bias": "i",
-            "down": "in",
-            "down_bias": "n",
-        },
-        "mn",
-        "mn",
-        "di",
-    ),
-    "rope": Axes({"x": "htd", "positions": "t", "cos": "td", "sin": "td"}, "htd", "ht", ""),
-    "attention": Axes({"q": "htd", "k": "gsd", "v": "gsd"}, "htd", "", "sd"),
-}
+AXES = {op: operation.axes for op, operation in (OPERATIONS | UNITS).items()}
 
 
 @dataclass

@@ -216,6 +216,16 @@ void bind_maps(py::module_& m) {
   map_rows("softmax", softmax, false);
   map_rows("logsumexp", logsumexp, true);
   map_rows("log_softmax", log_softmax, false);
+  m.def(
+      "cross_entropy",
+      [](const Array& x, int dtype, const Array& targets, int64_t rows, int64_t n, int64_t ignored,
+         float smoothing, const Array& losses, const Array& mean) {
+        const DType type = dtype_of(dtype);
+        cross_entropy({at(x, type, {rows, n}, "x"), at<int64_t>(targets, {rows}, "targets"), n,
+                       type, ignored, smoothing, at<float>(losses, {rows}, "losses")},
+                      rows, maybe<float>(mean, {1}, "mean"));
+      },
+      NoGil());
   const auto map_values = [&m](const char* name, void (*op)(const float*, int64_t, float*)) {
     m.def(
         name,
@@ -231,6 +241,13 @@ void bind_maps(py::module_& m) {
       "soft_cap",
       [](const Array& x, int64_t count, float cap, const Array& out) {
         soft_cap(at<float>(x, {count}, "x"), count, cap, at<float>(out, {count}, "out"));
+      },
+      NoGil());
+  m.def(
+      "soft_cap_backward",
+      [](const Array& dy, const Array& y, int64_t count, float cap, const Array& dx) {
+        soft_cap_backward(at<float>(dy, {count}, "dy"), at<float>(y, {count}, "y"), count, cap,
+                          at<float>(dx, {count}, "dx"));
       },
       NoGil());
 }

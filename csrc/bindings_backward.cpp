@@ -49,13 +49,6 @@ void bind_backward(py::module_& m) {
       },
       NoGil());
   m.def(
-      "soft_cap_backward",
-      [](const Array& dy, const Array& y, int64_t count, float cap, const Array& dx) {
-        soft_cap_backward(at<float>(dy, {count}, "dy"), at<float>(y, {count}, "y"), count, cap,
-                          at<float>(dx, {count}, "dx"));
-      },
-      NoGil());
-  m.def(
       "gated_act_backward",
       [](int kind, const Array& gate, const Array& up, const Array& dpost, int64_t count, int dtype,
          const Array& dgate, const Array& dup) {

@@ -36,6 +36,7 @@ class Attention(AttentionWeights, nn.Module):
         super().__init__()
         self.config = config
         self.layer: LayerConfig = config.layers[index]
+        self.settings = config.attention_of(self.layer)
         self.index = index
         self.block = f"blocks.{index}"
         self.address = f"blocks.{index}.attn"
@@ -100,7 +101,7 @@ class Attention(AttentionWeights, nn.Module):
         """z [T, H, h]. Scores and pattern are computed beside it where asked for; an edit of either
         goes on through softmax and the sum over values, which fused attention equals bit for bit.
         """
-        address, window = f"{self.address}.attention", self.layer.window
+        address, window = f"{self.address}.attention", self.settings.window
         names = (f"{self.address}.hook_attn_scores", f"{self.address}.hook_pattern")
         if run.is_hooked(*names) or run.has_backward(*names):
             pattern, edited = self._hook_pattern(q_THh, cache, run)
@@ -119,8 +120,8 @@ class Attention(AttentionWeights, nn.Module):
             q_THh,
             cache,
             run.batch,
-            scale=self.config.attn_scale,
-            cap=self.config.attn_logit_softcap,
+            scale=self.settings.scale,
+            cap=self.settings.cap,
             window=window,
         )
 
@@ -132,16 +133,16 @@ class Attention(AttentionWeights, nn.Module):
             q_THh,
             cache,
             run.batch,
-            scale=self.config.attn_scale,
-            cap=self.config.attn_logit_softcap,
-            window=self.layer.window,
+            scale=self.settings.scale,
+            cap=self.settings.cap,
+            window=self.settings.window,
             rows=rows,
         )
 
     def _hook_pattern(
         self, q_THh: torch.Tensor, cache: LayerCache, run: Run
     ) -> tuple[torch.Tensor, bool]:
-        window = self.layer.window
+        window = self.settings.window
         scores = self._scores(q_THh, cache, run)
         scores, scored = run.hook_keys(
             f"{self.address}.hook_attn_scores", scores, -math.inf, window

@@ -60,6 +60,21 @@ class LayerConfig:
         return self.rope_theta, self.rope_scaling
 
 
+@dataclass(frozen=True)
+class AttentionSettings:
+    """What an operation of attention is told beside its operands.
+
+    Attributes:
+        scale: Factor on q . k.
+        cap: Scores s become cap * tanh(s / cap) before they are masked; None for no cap.
+        window: How many keys a query sees; None for all before it.
+    """
+
+    scale: float
+    cap: float | None
+    window: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape and options of a model. Checked when made; raises ConfigError.
@@ -102,6 +117,15 @@ class ModelConfig:
     embed_scale: float = 1.0
     attn_logit_softcap: float | None = None
     final_logit_softcap: float | None = None
+
+    def attention_of(self, layer: LayerConfig) -> AttentionSettings:
+        """Returns how scores are made in a layer, and which of them are seen."""
+        return AttentionSettings(self.attn_scale, self.attn_logit_softcap, layer.window)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether scores or logits are bent by a soft cap."""
+        return self.attn_logit_softcap is not None or self.final_logit_softcap is not None
 
     @property
     def multiplies_by_offset(self) -> bool:

@@ -18,7 +18,7 @@ class ContractError(ValueError):
 class PrecisionContract:
     """Formats, cast points and summation order of one operation.
 
-    Honoured by any implementation that evaluates the operation's formula (programs.py) with every
+    Honoured by any implementation that evaluates the operation's formula (its program) with every
     step rounded to nearest in `compute` or kept more precise (a fused multiply-add, a wider
     register), every sum in `accumulate` or wider, and that rounds to nearest even at exactly the
     named cast points: none left out, none added.

@@ -11,21 +11,6 @@ from ..policies import FORMATS, NativePolicyName, PolicyName
 from .contract import ContractError, PrecisionContract
 from .operations import OPERATIONS
 
-_EAGER_CASTS: dict[str, tuple[str, ...]] = {
-    "matmul": (),
-    "rms_norm": ("normalized",),
-    "layer_norm": (),
-    "softmax": (),
-    "logsumexp": (),
-    "attention": ("scores", "scaled", "probabilities"),
-    "soft_cap": ("quotient", "tanh"),
-    "rope": ("tables", "products"),
-    "silu": (),
-    "swiglu": ("activated",),
-    "gelu": (),
-}
-"""What transformers' eager Llama rounds on the way to an operation's output."""
-
 
 def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     """Returns what bitlens's native kernels promise under a policy (docs/numerics.md).
@@ -44,16 +29,19 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
         return PrecisionContract("matmul", storage=storage, order="blocked:256", output=output)
     if op not in OPERATIONS:
         raise ContractError(f"op {op!r}: known are {', '.join(OPERATIONS)} and unembed")
-    if op in ("softmax", "logsumexp"):
-        # Of fp32 scores or logits; of scores and to a pattern in bf16 where every step is rounded.
-        storage = "bf16" if stepwise and op == "softmax" else "fp32"
-        return PrecisionContract(op, storage=storage, order="blocked:256", function_ulp=1.0)
-    if op == "soft_cap":  # of fp32 logits
-        return PrecisionContract(op, function_ulp=1.0)
-    order = "blocked:256" if OPERATIONS[op].reduces and op != "layer_norm" else "any"
-    angles = "fp64" if op == "rope" else None
-    casts = (*(_EAGER_CASTS[op] if stepwise else ()), "output")
-    return PrecisionContract(op, storage=storage, order=order, angles=angles, casts=casts)
+    operation = OPERATIONS[op]
+    native, casts = operation.native, operation.eager.casts if stepwise else ()
+    if native.fp32:
+        storage, casts = "fp32" if native.stepwise is None or not stepwise else native.stepwise, ()
+    return PrecisionContract(
+        op,
+        storage=storage,
+        order=native.order,
+        function_ulp=native.function_ulp,
+        angles=native.angles,
+        output=native.output,
+        casts=(*casts, "output"),
+    )
 
 
 BITLENS: dict[str, PrecisionContract] = {op: bitlens_contract(op, "fp32") for op in OPERATIONS}
@@ -62,25 +50,20 @@ BITLENS: dict[str, PrecisionContract] = {op: bitlens_contract(op, "fp32") for op
 BITLENS_BF16: dict[str, PrecisionContract] = {op: bitlens_contract(op, "bf16") for op in OPERATIONS}
 """bitlens under the policy bf16."""
 
-# torch's vectorised GELU takes erf from Abramowitz & Stegun 7.1.26: 6 ULP of 1 off for x in [2, 4).
-_FUNCTION_ULP = {"gelu": 8.0}
-
 HUGGINGFACE_LLAMA_FP32: dict[str, PrecisionContract] = {
-    op: PrecisionContract(op, function_ulp=_FUNCTION_ULP.get(op, 2.0)) for op in OPERATIONS
+    op: PrecisionContract(op, function_ulp=operation.eager.function_ulp)
+    for op, operation in OPERATIONS.items()
 }
 """transformers' eager Llama in fp32; angles in fp32, as its rotary embedding forms them."""
-
-# oneDNN's bf16 kernels, which torch uses for these on CPUs with bf16 instructions, flush.
-_FLUSHED_BY_ONEDNN = ("matmul", "attention", "gelu")
 
 HUGGINGFACE_LLAMA_BF16: dict[str, PrecisionContract] = {
     op: PrecisionContract(
         op,
         storage="bf16",
-        casts=(*casts, "output"),
-        function_ulp=_FUNCTION_ULP.get(op, 2.0),
-        may_flush=op in _FLUSHED_BY_ONEDNN,
+        casts=(*operation.eager.casts, "output"),
+        function_ulp=operation.eager.function_ulp,
+        may_flush=operation.eager.flushes,
     )
-    for op, casts in _EAGER_CASTS.items()
+    for op, operation in OPERATIONS.items()
 }
 """transformers' eager Llama in bf16 (modeling_llama.py): every module rounds what it returns."""

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from .arithmetic.rounding_model import fp64_model
 from .bounds.error_bound import bound_under
-from .bounds.rounding_model import fp64_model
 from .reals.definitions import arguments_of, evaluate
 from .reals.fp64 import Fp64, Fsum, exact_dot
 from .ulp import ulp

@@ -13,19 +13,8 @@ from dataclasses import dataclass, field, replace
 from .arithmetic.emulation import Execution
 from .contract import PrecisionContract
 from .formats import BF16, FORMATS, TF32, Format
-from .operations import operation_called
-from .wrong_formulas import (
-    Formula,
-    attention_capped_after_mask,
-    attention_without_cap,
-    attention_without_past,
-    attention_without_scale,
-    layer_norm_from_squares,
-    layer_norm_without_small_variance,
-)
-
-_TF32_OPS = ("matmul", "attention")
-_FUSED_OPS = ("matmul", "rms_norm", "layer_norm", "attention")
+from .operations import OPERATIONS, operation_called
+from .operations.operation import Formula
 
 Bend = Callable[[PrecisionContract, Execution], Execution | None]
 Argument = Callable[[PrecisionContract], str | None]
@@ -122,9 +111,7 @@ def _double_rounding(contract: PrecisionContract, execution: Execution) -> Execu
 
 def _extra_cast(contract: PrecisionContract, execution: Execution) -> Execution | None:
     operation = operation_called(contract.op)
-    skipped = {"inputs", *operation.statistics}
-    if contract.op == "attention":
-        skipped.add("exponentials")  # another place to round the probabilities
+    skipped = {"inputs", *operation.statistics, *operation.alternatives}
     added = set(operation.cast_points) - execution.casts - skipped - {"output"}
     return _with_casts(execution, added)
 
@@ -150,7 +137,7 @@ def _low_precision_accumulator(
 
 
 def _tf32_inputs(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    if contract.op not in _TF32_OPS:
+    if not operation_called(contract.op).multiplies:
         return None
     return replace(execution, operands=TF32)
 
@@ -162,9 +149,8 @@ def _tf32_argument(contract: PrecisionContract) -> str | None:
         and held.smallest_subnormal >= TF32.smallest_subnormal
         and held.largest <= TF32.largest
     )
-    operands_stored = (
-        contract.op == "matmul" or "probabilities" in contract.casts or "inputs" in contract.casts
-    )
+    computed = operation_called(contract.op).computed_factor
+    operands_stored = computed is None or not {computed, "inputs"}.isdisjoint(contract.casts)
     if exact and operands_stored:
         return f"every {held.name} number is a TF32 number, so rounding operands to TF32 moves none"
     return None
@@ -184,7 +170,7 @@ def _reordered_argument(contract: PrecisionContract) -> str | None:
 
 
 def _fma_contraction(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    if contract.op not in _FUSED_OPS or execution.compute.precision > 24:
+    if not operation_called(contract.op).fuses or execution.compute.precision > 24:
         return None
     return replace(execution, fused=True)
 
@@ -201,17 +187,22 @@ def _flush_to_zero(contract: PrecisionContract, execution: Execution) -> Executi
 
 
 def _flush_argument(contract: PrecisionContract) -> str | None:
-    return "the contract lets subnormals become zeros" if contract.may_flush else None
-
-
-_MAY_OVERFLOW = ("matmul", "rms_norm", "layer_norm", "rope", "swiglu")
-"""The others' results are never larger than their largest input."""
+    if contract.may_flush:
+        return "the contract lets subnormals become zeros"
+    normal = operation_called(contract.op).least >= contract.output_format.smallest_normal
+    if normal and contract.compute == "fp32":
+        return f"no {contract.op} is a subnormal number of {contract.output_format.name}"
+    return None
 
 
 def _other_overflow(contract: PrecisionContract, execution: Execution) -> Execution | None:
-    """Where the output's range is the narrower one: elsewhere the arithmetic overflows first."""
+    """Where the output's range is the narrower one: elsewhere the arithmetic overflows first.
+
+    An operation without inputs that overflow has no result larger than its largest input.
+    """
     output = execution.output
-    if contract.op not in _MAY_OVERFLOW or 2 * output.largest > execution.compute.largest:
+    overflows = "other_overflow" in operation_called(contract.op).separating
+    if not overflows or 2 * output.largest > execution.compute.largest:
         return None
     saturates = execution.overflow_in(output) == "saturate"
     return replace(execution, overflow="nan" if saturates else "saturate")
@@ -229,54 +220,27 @@ def _narrows(execution: Execution) -> bool:
     )
 
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for fault in (
-        Fault("missing_upcast", "computes in the storage format", _missing_upcast),
-        Fault("excess_precision", "leaves out the casts before the last", _excess_precision),
-        Fault("truncating_cast", "casts toward zero", _truncating_cast),
-        Fault("double_rounding", "casts by way of 3 more bits", _double_rounding),
-        Fault("extra_cast", "rounds between", _extra_cast),
-        Fault("rounded_statistic", "rounds a row's statistic to storage", _rounded_statistic),
-        Fault("low_precision_accumulator", "sums too narrowly", _low_precision_accumulator),
-        Fault("tf32_inputs", "multiplies TF32 operands", _tf32_inputs, _tf32_argument),
-        Fault("flush_to_zero", "replaces subnormals by zeros", _flush_to_zero, _flush_argument),
-        Fault(
-            "reordered_reduction",
-            "sums in another order",
-            _reordered_reduction,
-            _reordered_argument,
-        ),
-        Fault("other_overflow", "overflows by another convention", _other_overflow),
-        Fault(
-            "variance_from_squares",
-            "takes the variance as E[x^2] - E[x]^2",
-            formulas={"layer_norm": layer_norm_from_squares},
-        ),
-        Fault(
-            "small_variance_dropped",
-            "takes a variance below 1e-6 as 0",
-            formulas={"layer_norm": layer_norm_without_small_variance},
-        ),
-        Fault(
-            "scale_ignored",
-            "scales scores by 1 / sqrt(d) whatever is asked for",
-            formulas={"attention": attention_without_scale},
-        ),
-        Fault(
-            "cap_ignored", "leaves out the soft cap", formulas={"attention": attention_without_cap}
-        ),
-        Fault(
-            "past_ignored",
-            "takes the queries to stand at the end of the keys",
-            formulas={"attention": attention_without_past},
-        ),
-        Fault(
-            "cap_after_mask",
-            "caps masked scores, too",
-            formulas={"attention": attention_capped_after_mask},
-        ),
-        Fault("fma_contraction", "fuses multiply and add", _fma_contraction, _fma_argument),
-    )
-}
+_BENT = (
+    Fault("missing_upcast", "computes in the storage format", _missing_upcast),
+    Fault("excess_precision", "leaves out the casts before the last", _excess_precision),
+    Fault("truncating_cast", "casts toward zero", _truncating_cast),
+    Fault("double_rounding", "casts by way of 3 more bits", _double_rounding),
+    Fault("extra_cast", "rounds between", _extra_cast),
+    Fault("rounded_statistic", "rounds a row's statistic to storage", _rounded_statistic),
+    Fault("low_precision_accumulator", "sums too narrowly", _low_precision_accumulator),
+    Fault("tf32_inputs", "multiplies TF32 operands", _tf32_inputs, _tf32_argument),
+    Fault("flush_to_zero", "replaces subnormals by zeros", _flush_to_zero, _flush_argument),
+    Fault(
+        "reordered_reduction", "sums in another order", _reordered_reduction, _reordered_argument
+    ),
+    Fault("other_overflow", "overflows by another convention", _other_overflow),
+)
+_WRONG = (
+    Fault(wrong.name, wrong.summary, formulas={op: wrong.formula})
+    for op, operation in OPERATIONS.items()
+    for wrong in operation.wrong
+)
+_FUSED = Fault("fma_contraction", "fuses multiply and add", _fma_contraction, _fma_argument)
+
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*_BENT, *_WRONG, _FUSED)}
 """Every fault by name."""

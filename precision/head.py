@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 
-from .bounds.growth import product_growth
+from .arithmetic.growth import product_growth
 from .bounds.rounding_model import model_of
 from .contract import PrecisionContract
 

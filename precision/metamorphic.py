@@ -15,6 +15,7 @@ import torch
 
 from .contract import PrecisionContract
 from .lattice import on_lattice
+from .operations import OPERATIONS
 from .ulp import ulp_distance
 
 Tensor = torch.Tensor
@@ -33,36 +34,6 @@ class Relation:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Scaling:
-    """Inputs to multiply by 2**(exponent * factor), and the output's factor."""
-
-    factors: Mapping[str, int]
-    output: int
-
-
-_SCALINGS: dict[str, tuple[_Scaling, ...]] = {
-    "matmul": (_Scaling({"a": 1, "bias": 1}, 1), _Scaling({"b": 1, "bias": 1}, 1)),
-    "rms_norm": (_Scaling({"x": 1, "eps": 2}, 0), _Scaling({"weight": 1}, 1)),
-    "layer_norm": (_Scaling({"x": 1, "eps": 2}, 0), _Scaling({"weight": 1, "bias": 1}, 1)),
-    "attention": (_Scaling({"v": 1}, 1), _Scaling({"q": 1, "k": -1}, 0)),
-    "soft_cap": (_Scaling({"x": 1, "cap": 1}, 1),),
-    "rope": (_Scaling({"x": 1}, 1),),
-    "swiglu": (_Scaling({"up": 1}, 1),),
-}
-_ROWS = {
-    "matmul": ("a",),
-    "rms_norm": ("x",),
-    "layer_norm": ("x",),
-    "softmax": ("x",),
-    "logsumexp": ("x",),
-    "soft_cap": ("x",),
-    "silu": ("x",),
-    "gelu": ("x",),
-    "swiglu": ("gate", "up"),
-}
-
-
 def power_of_two_scaling(fn: Function, op: str, inputs: Inputs, exponent: int) -> list[Relation]:
     """Every scaling of `op`'s inputs by 2**exponent that its output follows exactly.
 
@@ -70,11 +41,12 @@ def power_of_two_scaling(fn: Function, op: str, inputs: Inputs, exponent: int) -
     underflows or overflows: choose inputs and exponent accordingly. Raises ValueError for softmax,
     logsumexp, silu and gelu, which no such relation binds.
     """
-    if op not in _SCALINGS:
-        raise ValueError(f"power_of_two_scaling: only {', '.join(_SCALINGS)} scale, not {op}")
+    if op not in OPERATIONS or not OPERATIONS[op].scalings:
+        known = ", ".join(name for name, operation in OPERATIONS.items() if operation.scalings)
+        raise ValueError(f"power_of_two_scaling: only {known} scale, not {op}")
     plain = fn(**inputs)
     relations = []
-    for scaling in _SCALINGS[op]:
+    for scaling in OPERATIONS[op].scalings:
         scaled = dict(inputs)
         for name, factor in scaling.factors.items():
             if scaled.get(name) is not None:
@@ -126,9 +98,15 @@ def _rows(op: str, inputs: Inputs, rows: slice) -> dict[str, Any]:
 
 
 def _row_arguments(op: str) -> tuple[str, ...]:
-    if op not in _ROWS:
-        raise ValueError(f"row invariance: {op} has no independent rows; known: {', '.join(_ROWS)}")
-    return _ROWS[op]
+    """The inputs whose first axis is the output's, where rows stand along it."""
+    rows = {
+        name: tuple(x for x, axes in operation.axes.inputs.items() if axes.startswith("m"))
+        for name, operation in OPERATIONS.items()
+        if operation.axes.rows == "m"
+    }
+    if op not in rows:
+        raise ValueError(f"row invariance: {op} has no independent rows; known: {', '.join(rows)}")
+    return rows[op]
 
 
 def _same(name: str, actual: Tensor, expected: Tensor) -> Relation:

@@ -183,6 +183,18 @@ def _softmax(case: Case) -> Outputs:
     return pattern, log_pattern, logsumexp
 
 
+def _cross_entropy(case: Case) -> Outputs:
+    x = (case.centered(0, case.rows, case.n) * 20.0).to(DTYPES[case.act])
+    words = case.stream(1, case.rows) % np.uint64(case.n)
+    targets = torch.from_numpy(words.astype(np.int64))
+    if case.flag:
+        targets[:: case.flag] = -100
+    losses, mean = torch.empty(case.rows), torch.empty(1)
+    code = FORMATS[case.act]
+    _core.cross_entropy(x, code, targets, case.rows, case.n, -100, case.real, losses, mean)
+    return losses, mean
+
+
 def _bits(x: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(words_of(x).view(np.int32))
 
@@ -330,6 +342,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "attention": _attention,
     "gated_act": _gated_act,
     "softmax": _softmax,
+    "cross_entropy": _cross_entropy,
     "embedding": _embedding,
     "sampling": _sampling,
     "typical": _typical,

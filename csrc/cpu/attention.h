@@ -20,9 +20,9 @@ struct AttentionTaps {
   int64_t n_keys;
 };
 
-// out row = softmax(soft_cap(q k^T * scale)) v per head. q and out are rows of [n_heads, d_head]
-// with strides in elements; lse [rows, n_heads] may be null. The batch's keys and values must be in
-// the pages already.
+// out row = softmax(scores) v per head (csrc/spec/attention.h). q and out are rows of
+// [n_heads, d_head] with strides in elements; lse [rows, n_heads] may be null. The batch's keys and
+// values must be in the pages already.
 void attention(const Attention& op, const void* q, int64_t q_stride, void* out, int64_t out_stride,
                float* lse, const AttentionTaps& taps = {});
 

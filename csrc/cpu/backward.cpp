@@ -42,13 +42,6 @@ void softmax_backward(const float* p, const float* dp, int64_t rows, int64_t n, 
   });
 }
 
-void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx) {
-  const BackwardKernels& k = kernels().backward;
-  for_elements(count, [&](int64_t begin, int64_t end) {
-    k.soft_cap(dy + begin, y + begin, end - begin, cap, dx + begin);
-  });
-}
-
 void gated_act_backward(const GatedActBackward& op, int64_t count) {
   const BackwardKernels& k = kernels().backward;
   for_elements(count, [&](int64_t begin, int64_t end) { k.gated_act(op, begin, end); });

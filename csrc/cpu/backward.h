@@ -22,9 +22,6 @@ void rms_norm_backward(const RmsNormBackward& op, int64_t rows);
 // p, dp, ds [rows, n]; dp is finite where p is 0.
 void softmax_backward(const float* p, const float* dp, int64_t rows, int64_t n, float* ds);
 
-// y is what soft_cap gave.
-void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx);
-
 void gated_act_backward(const GatedActBackward& op, int64_t count);
 
 }  // namespace bitlens

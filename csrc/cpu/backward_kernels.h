@@ -31,7 +31,6 @@ struct BackwardKernels {
   void (*rms_scale)(float dscale, const float* x, float scale, int64_t d, float* dx);
   void (*rms_norm)(const RmsNormBackward& op, int64_t begin, int64_t end);  // rows [begin, end)
   void (*softmax)(const float* p, const float* dp, int64_t n, float* ds);
-  void (*soft_cap)(const float* dy, const float* y, int64_t count, float cap, float* dx);
   void (*gated_act)(const GatedActBackward& op, int64_t begin, int64_t end);  // elements
 };
 

@@ -47,6 +47,16 @@ struct GatedAct {
   bool stepwise = false;
 };
 
+struct CrossEntropy {
+  const void* x;           // [rows, n]
+  const int64_t* targets;  // [rows]: a class, or `ignored`
+  int64_t n;
+  DType dtype;
+  int64_t ignored;
+  float smoothing;
+  float* losses;  // [rows]
+};
+
 struct RowKernels {
   void (*rms_norm)(const RmsNorm& op, int64_t begin, int64_t end);  // rows [begin, end)
   void (*normalize)(const void* x, float scale, int64_t d, DType dtype, float* out);
@@ -61,10 +71,14 @@ struct RowKernels {
   void (*softmax)(const float* x, int64_t n, float* out);
   float (*logsumexp)(const float* x, int64_t n);
   void (*log_softmax)(const float* x, int64_t n, float* out);
+  // csrc/spec/cross_entropy.h of a row; `wide` takes n floats, for bf16 logits.
+  float (*cross_entropy)(const void* x, DType dtype, int64_t n, int64_t target, float smoothing,
+                         float* wide);
   void (*exp)(const float* x, int64_t count, float* out);
   void (*log)(const float* x, int64_t count, float* out);
   void (*tanh)(const float* x, int64_t count, float* out);
   void (*soft_cap)(const float* x, int64_t count, float cap, float* out);
+  void (*soft_cap_backward)(const float* dy, const float* y, int64_t count, float cap, float* dx);
 };
 
 namespace generic {

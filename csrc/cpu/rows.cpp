@@ -3,10 +3,28 @@
 #include <stdexcept>
 #include <string>
 
+#include "../spec/reductions.h"
 #include "kernels.h"
 #include "row_ranges.h"
+#include "scratch.h"
 
 namespace bitlens {
+namespace {
+
+// How many rows have a target.
+int64_t counted(const CrossEntropy& op, int64_t rows) {
+  int64_t count = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    if (op.targets[r] == op.ignored) continue;
+    if (op.targets[r] < 0 || op.targets[r] >= op.n)
+      throw std::out_of_range("cross_entropy: target " + std::to_string(op.targets[r]) +
+                              " is none of " + std::to_string(op.n) + " classes, nor ignored");
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace
 
 void rms_norm(const RmsNorm& op, int64_t rows) {
   const RowKernels& k = kernels().rows;
@@ -88,6 +106,23 @@ void log_softmax(const float* x, int64_t rows, int64_t n, float* out) {
   });
 }
 
+void cross_entropy(const CrossEntropy& op, int64_t rows, float* mean) {
+  const int64_t count = counted(op, rows);
+  if (mean != nullptr && count == 0)
+    throw std::invalid_argument("cross_entropy: every target is ignored, so there is no mean");
+  const RowKernels& k = kernels().rows;
+  for_rows(rows, op.n, [&](int64_t begin, int64_t end) {
+    static thread_local Scratch scratch;
+    float* wide = op.dtype == DType::F32 ? nullptr : scratch.floats(op.n);
+    for (int64_t r = begin; r < end; ++r)
+      op.losses[r] = op.targets[r] == op.ignored
+                         ? 0.0f
+                         : k.cross_entropy(at(op.x, r * op.n, op.dtype), op.dtype, op.n,
+                                           op.targets[r], op.smoothing, wide);
+  });
+  if (mean != nullptr) *mean = spec::row_sum(op.losses, rows) / static_cast<float>(count);
+}
+
 void exp(const float* x, int64_t count, float* out) {
   const RowKernels& k = kernels().rows;
   for_elements(count,
@@ -110,6 +145,13 @@ void soft_cap(const float* x, int64_t count, float cap, float* out) {
   const RowKernels& k = kernels().rows;
   for_elements(count, [&](int64_t begin, int64_t end) {
     k.soft_cap(x + begin, end - begin, cap, out + begin);
+  });
+}
+
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx) {
+  const RowKernels& k = kernels().rows;
+  for_elements(count, [&](int64_t begin, int64_t end) {
+    k.soft_cap_backward(dy + begin, y + begin, end - begin, cap, dx + begin);
   });
 }
 

@@ -35,11 +35,19 @@ void softmax(const float* x, int64_t rows, int64_t n, float* out);
 void logsumexp(const float* x, int64_t rows, int64_t n, float* out);
 void log_softmax(const float* x, int64_t rows, int64_t n, float* out);
 
+// Losses, and their mean over rows that are not ignored unless `mean` is null. Throws
+// std::out_of_range for a target that is neither a class nor ignored, std::invalid_argument for a
+// mean of no row.
+void cross_entropy(const CrossEntropy& op, int64_t rows, float* mean);
+
 void exp(const float* x, int64_t count, float* out);
 void log(const float* x, int64_t count, float* out);
 void tanh(const float* x, int64_t count, float* out);
 
 // cap * tanh(x / cap), for a positive cap.
 void soft_cap(const float* x, int64_t count, float cap, float* out);
+
+// Its gradient, from y, what it gave.
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx);
 
 }  // namespace bitlens

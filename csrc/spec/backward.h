@@ -6,7 +6,6 @@
 //   normalize        dx = dn / scale;  dscale = (0 - row dot(dn, x / scale)) / scale
 //   rms_scale        c = dscale / float(d);  dx = c * (x / scale)
 //   rms_norm         dn = dy * w, then both of these: dx = round_act(dn / scale + c * (x / scale))
-//   soft_cap         t = y / cap;  dx = dy * fma(0 - t, t, 1)
 //   softmax          D = row dot(p, dp);  ds = p * (dp - D)
 //   gated product    dgate = round_act((dpost * up) * act'(gate))
 //                    dup   = round_act(dpost * act(gate))
@@ -67,12 +66,6 @@ BL_FN void rms_norm_backward(const float* dy, const float* x, const float* w, in
   const float dscale = (0.0f - row_dot(dn, normalized, d)) / scale;
   const float c = dscale / static_cast<float>(d);
   for (int64_t i = 0; i < d; ++i) dx[i] = round_act(dn[i] / scale + c * normalized[i], act);
-}
-
-// y is the capped value.
-BL_FN float soft_cap_backward(float dy, float y, float cap) {
-  const float t = y / cap;
-  return dy * fma32(0.0f - t, t, 1.0f);
 }
 
 BL_FN void softmax_backward(const float* p, const float* dp, int64_t n, float* ds) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../spec/backward.h"
-#include "../spec/soft_cap.h"
 #include "../spec/softmax.h"
 #include "golden_case.h"
 
@@ -80,15 +79,6 @@ BL_FN void evaluate_gated_act_backward(const Case& c, Sink* sink) {
     const float act = c.flag == 0 ? spec::silu(gate) : spec::gelu_tanh(gate);
     put(sink, spec::round_act((dpost * up) * slope, c.act));
     put(sink, spec::round_act(dpost * act, c.act));
-  }
-}
-
-BL_FN void evaluate_soft_cap_backward(const Case& c, Sink* sink) {
-  const float cap = static_cast<float>(c.k);
-  for (int i = 0; i < c.n; ++i) {
-    const float x = centered(stream(c.seed, 0), i) * static_cast<float>(c.real);
-    const float dy = centered(stream(c.seed, 1), i);
-    put(sink, spec::soft_cap_backward(dy, spec::soft_cap(x, cap), cap));
   }
 }
 

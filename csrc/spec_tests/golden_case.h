@@ -46,6 +46,8 @@ enum class Op : int {
   kAbove,           // n; flag 1: every second meets its threshold exactly
   kSparseDecode,    // n entries of a table rows x k, index -1 among them; flag 1: bias
   kDictionaryStep,  // a row of n: unit_row, project_row, Adam with clip = real
+  // Losses:
+  kCrossEntropy,  // rows x n logits in act, every flag-th target ignored, smoothing real
 };
 
 struct Case {

@@ -12,6 +12,7 @@
 #include "../spec/typical.h"
 #include "golden_backward.h"
 #include "golden_case.h"
+#include "golden_cross_entropy.h"
 #include "golden_dictionary.h"
 
 namespace bitlens::spec_tests {
@@ -62,6 +63,15 @@ BL_FN float elementary(const Case& c, float x) {
 
 BL_FN void evaluate_elementary(const Case& c, Sink* sink) {
   for (int64_t i = 0; i < c.n; ++i) put(sink, elementary(c, elementary_input(c, i)));
+}
+
+BL_FN void evaluate_soft_cap_backward(const Case& c, Sink* sink) {
+  const float cap = static_cast<float>(c.k);
+  for (int i = 0; i < c.n; ++i) {
+    const float x = centered(stream(c.seed, 0), i) * static_cast<float>(c.real);
+    const float dy = centered(stream(c.seed, 1), i);
+    put(sink, spec::soft_cap_backward(dy, spec::soft_cap(x, cap), cap));
+  }
 }
 
 BL_FN void evaluate_linear(const Case& c, float* scratch, Sink* sink) {
@@ -311,7 +321,8 @@ BL_FN void evaluate_fold(const Case& c, float* scratch, Sink* sink) {
 // Floats of scratch space that evaluate() may use.
 constexpr int64_t scratch_floats(const Case& c) {
   return (c.op == Op::kFold ? c.rows * (4 + c.window) : 0) + 6 * static_cast<int64_t>(c.k) +
-         3 * static_cast<int64_t>(c.n) + (c.op == Op::kSparseDecode ? c.rows : 0) +
+         3 * static_cast<int64_t>(c.n) +
+         (c.op == Op::kSparseDecode || c.op == Op::kCrossEntropy ? c.rows : 0) +
          (c.position + 1) * (c.op == Op::kAttention ? 2 * c.k + 1 : 0);
 }
 
@@ -407,6 +418,9 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kDictionaryStep:
       evaluate_dictionary_step(c, scratch, &sink);
+      break;
+    case Op::kCrossEntropy:
+      evaluate_cross_entropy(c, scratch, &sink);
       break;
   }
   return sink.count;

@@ -184,6 +184,7 @@ Evaluate kernel_of(const Case& c) {
       {Op::kGatedActBackward, kernel_gated_act_backward},
       {Op::kSoftCapBackward, kernel_soft_cap_backward},
       {Op::kFold, kernel_fold},
+      {Op::kCrossEntropy, kernel_cross_entropy},
   };
   if (c.op == Op::kRound) return c.out == Format::kBF16 ? kernel_round : nullptr;
   const auto found = kKernels.find(c.op);

@@ -153,6 +153,16 @@ inline void kernel_elementary(const Case& c, Output* out) {
   out->floats(y.data(), c.n);
 }
 
+inline void kernel_soft_cap_backward(const Case& c, Output* out) {
+  std::vector<float> x = centered_floats(c, 0, c.n), dx(x.size());
+  const std::vector<float> dy = centered_floats(c, 1, c.n);
+  const float cap = static_cast<float>(c.k);
+  for (float& v : x) v *= static_cast<float>(c.real);
+  soft_cap(x.data(), c.n, cap, x.data());
+  soft_cap_backward(dy.data(), x.data(), c.n, cap, dx.data());
+  out->floats(dx.data(), c.n);
+}
+
 inline void kernel_linear(const Case& c, Output* out) {
   const Panels panels(c, c.n);
   const Activations x = centered_rows(c, 1, c.rows * c.k);
@@ -251,6 +261,20 @@ inline void kernel_fold(const Case& c, Output* out) {
     fold_scores(rule, tokens, intercept, &seen, state.data(), scores.data() + begin);
   }
   out->floats(scores.data(), c.n);
+}
+
+inline void kernel_cross_entropy(const Case& c, Output* out) {
+  Activations x(static_cast<int64_t>(c.rows) * c.n, c.act);
+  for (int64_t i = 0; i < static_cast<int64_t>(c.rows) * c.n; ++i) x.set(i, logit_of(c, i));
+  std::vector<int64_t> targets;
+  for (int row = 0; row < c.rows; ++row) targets.push_back(target_of(c, row));
+  std::vector<float> losses(targets.size());
+  float mean = 0;
+  cross_entropy({x.data(), targets.data(), c.n, dtype_of(c.act), kIgnored,
+                 static_cast<float>(c.real), losses.data()},
+                c.rows, &mean);
+  out->floats(losses.data(), c.rows);
+  out->value(mean);
 }
 
 inline void kernel_softmax(const Case& c, Output* out) {

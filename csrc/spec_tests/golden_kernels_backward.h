@@ -64,14 +64,4 @@ inline void kernel_gated_act_backward(const Case& c, Output* out) {
   }
 }
 
-inline void kernel_soft_cap_backward(const Case& c, Output* out) {
-  std::vector<float> x = centered_floats(c, 0, c.n), dx(x.size());
-  const std::vector<float> dy = centered_floats(c, 1, c.n);
-  const float cap = static_cast<float>(c.k);
-  for (float& v : x) v *= static_cast<float>(c.real);
-  soft_cap(x.data(), c.n, cap, x.data());
-  soft_cap_backward(dy.data(), x.data(), c.n, cap, dx.data());
-  out->floats(dx.data(), c.n);
-}
-
 }  // namespace bitlens::spec_tests

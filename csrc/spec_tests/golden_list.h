@@ -48,6 +48,7 @@ inline const char* name_of(Op op) {
       "above",
       "sparse_decode",
       "dictionary_step",
+      "cross_entropy",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -98,6 +99,8 @@ inline int64_t output_words(const Case& c) {
       return 2 + 2 * c.n;
     case Op::kSparseDecode:
       return c.k;
+    case Op::kCrossEntropy:
+      return rows + 1;
     case Op::kDictionaryStep:
       return 5 * c.n;
     default:
@@ -424,6 +427,7 @@ inline std::vector<Case> golden_list() {
   add_stepwise(&cases);
   add_fold(&cases);
   add_dictionaries(&cases);
+  add_cross_entropy(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

@@ -155,6 +155,12 @@ void run_rows(Trace& trace, DType dtype) {
   trace.add(result);
   logsumexp(scores.data(), rows, d, sums.data());
   trace.add(sums);
+  const std::vector<int64_t> targets = {0, 1, -1, d - 1, 7};
+  for (float smoothing : {0.0f, 0.1f}) {
+    cross_entropy({x.data(), targets.data(), d, dtype, -1, smoothing, sums.data()}, rows,
+                  result.data());
+    trace.add(sums);
+  }
   exp(scores.data(), rows * d, result.data());
   trace.add(result);
   log(scores.data(), rows * d, result.data());

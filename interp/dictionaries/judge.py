@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...precision.bounds.growth import product_growth
+from ...precision.arithmetic.growth import product_growth
 from ...precision.contracts import bitlens_contract
 from ...precision.head import contract_growth
 from .dictionary import Dictionary

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from ...precision.bounds.growth import product_growth
+from ...precision.arithmetic.growth import product_growth
 from ...precision.contracts import bitlens_contract
 from ...precision.head import contract_growth
 from ..dictionaries import Dictionary, kernels

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
 from ..hooks.overrides import Override, OverrideRegistry
-from ..ops.sites import CONTRACTED, VIEWS, as_rows, operation_at
+from ..ops.sites import KINDS, as_rows, operation_at
 
 _BLOCK_HOOKS: Mapping[str, str] = {
     "attn.q": "attn.hook_q",
@@ -126,11 +126,11 @@ class TransformerLensAddresses:
         heads = kind in ("rope", "attention")
         return Site(
             address,
-            PrecisionContract(CONTRACTED[kind], storage=_FORMATS[self.model.cfg.dtype]),
+            PrecisionContract(KINDS[kind].op, storage=_FORMATS[self.model.cfg.dtype]),
             "transformer_lens",
             bind=partial(_bind, address),
             operands=None,
-            view=_heads if heads else partial(_rows, VIEWS[kind]),
+            view=_heads if heads else partial(_rows, KINDS[kind].view),
             restore=_as_heads if heads else as_rows,
         )
 

@@ -24,7 +24,7 @@ from ...precision.contract import PrecisionContract
 from ...precision.contracts import HUGGINGFACE_LLAMA_BF16, HUGGINGFACE_LLAMA_FP32
 from ...precision.meaning import Quantities
 from ..hooks.overrides import Override, OverrideRegistry, op_addresses
-from ..ops.sites import CONTRACTED, operation_at
+from ..ops.sites import KINDS, operation_at
 from .transformers_hooks import attention_arguments, watched
 from .transformers_meaning import observed_quantities, stored_rounding
 from .transformers_pass import FunctionsOfPass, ObservedPass
@@ -184,7 +184,7 @@ class TransformersAddresses:
     def _contract(self, kind: str) -> PrecisionContract:
         if kind == "mlp":
             return _FUSED_MLP[self._inner.dtype]
-        contract = _CONTRACTS[self._inner.dtype][CONTRACTED[kind]]
-        if kind == "norm" and self.config.multiplies_by_offset:
+        contract = _CONTRACTS[self._inner.dtype][KINDS[kind].op]
+        if kind == "rms_norm" and self.config.multiplies_by_offset:
             return replace(contract, casts=("output",))
         return contract

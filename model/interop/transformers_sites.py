@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..config import ModelConfig
-from ..ops.sites import RESTORES, VIEWS, as_rows, bind_add, rows
+from ..ops.sites import KINDS, as_rows, bind_add, rows
 from ..rope.scaling import rotary_frequencies
 from .transformers_structure import weights_of
 
@@ -145,7 +145,7 @@ class SiteParts:
 
 def site_parts(kind: str, config: ModelConfig) -> SiteParts:
     """Returns the parts of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
-    if kind == "norm" and config.multiplies_by_offset:
+    if kind == "rms_norm" and config.multiplies_by_offset:
         return SiteParts(
             _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows
         )
@@ -155,9 +155,9 @@ def site_parts(kind: str, config: ModelConfig) -> SiteParts:
         view = _attention_heads(config.d_head)
         return SiteParts(_bind_attention, lambda *qkv: tuple(map(_heads, qkv)), view, _as_attention)
     if kind == "mlp":  # its operands are not those of the linear whose address it has
-        return SiteParts(_bind_mlp, None, VIEWS["linear"], RESTORES["linear"])
+        return SiteParts(_bind_mlp, None, KINDS["linear"].view, KINDS["linear"].restore)
     bind, operands = _ROWS[kind]
-    return SiteParts(bind, operands, VIEWS[kind], RESTORES[kind])
+    return SiteParts(bind, operands, KINDS[kind].view, KINDS[kind].restore)
 
 
 def _operand_rows(*xs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -168,7 +168,7 @@ _ROWS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., tuple[tor
 _ROWS = {
     "embedding": (_bind_embedding, lambda _: ()),
     "linear": (_bind_linear, _operand_rows),
-    "norm": (_bind_norm, _operand_rows),
+    "rms_norm": (_bind_norm, _operand_rows),
     "add": (lambda _, x, y: bind_add(x, y), _operand_rows),
-    "gated_act": (_bind_gated_act, _operand_rows),
+    "swiglu": (_bind_gated_act, _operand_rows),
 }

@@ -318,6 +318,25 @@ def logsumexp(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def cross_entropy(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    ignored: int = -100,
+    *,
+    mean: bool = True,
+) -> torch.Tensor:
+    """Losses of fp32 or bf16 logits [rows, classes] as fp32 [rows], 0 where `ignored`; or the mean
+    of the others, a scalar. Raises ValueError for a mean of none, IndexError for no class."""
+    logits, targets = logits.contiguous(), targets.contiguous()
+    rows, n = logits.shape
+    losses, average = empty((rows,)), empty((1,)) if mean else None
+    _core.cross_entropy(
+        logits, DTYPE_CODES[logits.dtype], targets, rows, n, ignored, smoothing, losses, average
+    )
+    return losses if average is None else average[0]
+
+
 def exp(x: torch.Tensor) -> torch.Tensor:
     """e^x, fp32, at most 1 ULP off."""
     x = x.contiguous()

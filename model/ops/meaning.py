@@ -40,7 +40,7 @@ def config_quantities(config: ModelConfig, n_positions: int) -> Quantities:
         "norm epsilon": {
             address: Quantity(config.eps, 2 * U32)
             for address in op_addresses(config)
-            if operation_at(address) == "norm"
+            if operation_at(address) == "rms_norm"
         },
         "unembedding": {"unembed": Quantity(TIED if config.tie_embeddings else UNTIED)},
     }
@@ -86,10 +86,11 @@ def frequency_error(layer: LayerConfig) -> float:
 
 def attention_quantities(config: ModelConfig, layer: LayerConfig) -> dict[str, Quantity]:
     """Returns the quantities of a layer's attention."""
+    settings = config.attention_of(layer)
     return {
-        "attention scale": Quantity(config.attn_scale, 4 * U32),
-        "attention window": Quantity(layer.window),
-        "attention soft cap": Quantity(config.attn_logit_softcap, 2 * U32),
+        "attention scale": Quantity(settings.scale, 4 * U32),
+        "attention window": Quantity(settings.window),
+        "attention soft cap": Quantity(settings.cap, 2 * U32),
         "attention mask": Quantity("causal"),
     }
 

@@ -7,7 +7,7 @@ k its inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -27,37 +27,34 @@ from .policy import Policy
 
 Tensors = tuple[torch.Tensor, ...]
 
-OPERATIONS: Mapping[str, str] = {
-    "embed": "embedding",
-    "unembed": "linear",
-    "soft_cap": "soft_cap",
-    "ln_final": "norm",
-    "ln1": "norm",
-    "ln2": "norm",
-    "ln1_post": "norm",
-    "ln2_post": "norm",
-    "q_norm": "norm",
-    "k_norm": "norm",
-    "q": "linear",
-    "k": "linear",
-    "v": "linear",
-    "o": "linear",
-    "gate": "linear",
-    "up": "linear",
-    "down": "linear",
-    "rope_q": "rope",
-    "rope_k": "rope",
-    "attention": "attention",
-    "act": "gated_act",
-    "resid_mid": "add",
-    "resid_post": "add",
-}
-"""The kind of operation at an address, by the last part of its name."""
+
+@dataclass(frozen=True)
+class SiteKind:
+    """One kind of operation, as every address that has it is put in terms of its contract.
+
+    Attributes:
+        name: The contract's operation where it is that alone; else what it is to a transformer.
+        op: The contract's operation, whose axes say how inputs are sampled and shrunk. A product
+            with a scale and a sum of two are dot products of length one and two.
+        addresses: The last parts of its addresses.
+        bind: Called with the policy and the operation's own arguments; returns contract inputs.
+        operands: Called with the operation's own arguments; returns the activations among them.
+        view: Takes what it returns; returns that shaped as the contract's output.
+        restore: The inverse of `view`, in the form of a result.
+    """
+
+    name: str
+    op: str
+    addresses: tuple[str, ...]
+    bind: Callable[..., dict[str, Any]]
+    operands: Callable[..., Tensors]
+    view: Callable[[Any], torch.Tensor]
+    restore: Callable[[torch.Tensor, Any], Any]
 
 
 def operation_at(address: str) -> str:
     """The kind of operation at an address that is one."""
-    return OPERATIONS[address.rpartition(".")[2]]
+    return _AT[address.rpartition(".")[2]].name
 
 
 def op_site(ops: Ops, config: ModelConfig, address: str) -> Site:
@@ -66,22 +63,21 @@ def op_site(ops: Ops, config: ModelConfig, address: str) -> Site:
     Binding raises NotImplementedError for a model spread over a group, ValueError for attention of
     several sequences (an oracle takes one) and for an operation of which a hook edited the inside.
     """
-    kind = operation_at(address)
+    kind = _AT[address.rpartition(".")[2]]
     policy, backend = ops.policy, type(ops).__name__
-    bind, operands = _ARGUMENTS[kind]
-    op = "unembed" if address == "unembed" else CONTRACTED[kind]
-    on_stream = kind in ("embedding", "add") and policy.residual is torch.float32
+    op = "unembed" if address == "unembed" else kind.op
+    on_stream = kind.name in ("embedding", "add") and policy.residual is torch.float32
     contract = _contract(op, "fp32" if on_stream else policy.name, not ops.differentiable)
-    if kind == "norm" and config.multiplies_by_offset:
+    if kind.name == "rms_norm" and config.multiplies_by_offset:
         contract = replace(contract, casts=("output",))
     return Site(
         address,
         contract,
         f"bitlens {backend} {numerics_version}",
-        bind=partial(bind, policy),
-        operands=operands,
-        view=VIEWS[kind],
-        restore=RESTORES[kind],
+        bind=partial(kind.bind, policy),
+        operands=kind.operands,
+        view=kind.view,
+        restore=kind.restore,
     )
 
 
@@ -93,20 +89,6 @@ def _contract(op: str, policy: str, native: bool) -> PrecisionContract:
     contract = bitlens_contract(op, policy)
     # The torch backend sums in whatever order torch does.
     return contract if native else replace(contract, order="any")
-
-
-CONTRACTED: Mapping[str, str] = {
-    "embedding": "matmul",
-    "linear": "matmul",
-    "add": "matmul",
-    "norm": "rms_norm",
-    "rope": "rope",
-    "attention": "attention",
-    "soft_cap": "soft_cap",
-    "gated_act": "swiglu",
-}
-"""The contract's operation for each kind. A product with a scale and a sum of two are dot products
-of length one and two."""
 
 
 # Shapes
@@ -133,28 +115,6 @@ def as_rows(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def _as_heads(y_HTh: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return y_HTh.transpose(0, 1).to(like.dtype).contiguous()
-
-
-VIEWS: Mapping[str, Callable[[Any], torch.Tensor]] = {
-    "embedding": _terms,
-    "linear": rows,
-    "add": _terms,
-    "norm": rows,
-    "rope": _heads,
-    "attention": _heads,
-    "soft_cap": rows,
-    "gated_act": rows,
-}
-RESTORES: Mapping[str, Callable[[torch.Tensor, Any], Any]] = {
-    "embedding": as_rows,
-    "linear": as_rows,
-    "add": as_rows,
-    "norm": as_rows,
-    "rope": _as_heads,
-    "attention": _as_heads,
-    "soft_cap": as_rows,
-    "gated_act": as_rows,
-}
 
 
 # The operations' own arguments (model/ops/interface.py) as the contract's inputs
@@ -253,23 +213,77 @@ def _attention_operands(
     return _heads(q_THh.detach()), _heads(k), _heads(v)
 
 
-def _bind_soft_cap(policy: Policy, x: torch.Tensor, cap: float) -> dict[str, Any]:
-    return {"x": rows(x), "cap": cap}
-
-
-def _bind_gated_act(
-    policy: Policy, kind: str, gate: torch.Tensor, up: torch.Tensor
-) -> dict[str, Any]:
-    return {"gate": gate, "up": up, "activation": kind}
-
-
-_ARGUMENTS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., Tensors]]] = {
-    "embedding": (_bind_embedding, lambda *_: ()),
-    "linear": (_bind_linear, lambda x, *_, **__: (rows(x.detach()),)),
-    "add": (lambda _, x, y: bind_add(x, y), lambda x, y: (rows(x.detach()), rows(y.detach()))),
-    "norm": (_bind_norm, lambda x, *_: (rows(x.detach()),)),
-    "rope": (_bind_rope, lambda x, *_: (_heads(x.detach()),)),
-    "attention": (_bind_attention, _attention_operands),
-    "soft_cap": (_bind_soft_cap, lambda x, _: (rows(x.detach()),)),
-    "gated_act": (_bind_gated_act, lambda _, gate, up: (gate.detach(), up.detach())),
+KINDS: Mapping[str, SiteKind] = {
+    kind.name: kind
+    for kind in (
+        SiteKind(
+            "embedding", "matmul", ("embed",), _bind_embedding, lambda *_: (), _terms, as_rows
+        ),
+        SiteKind(
+            "linear",
+            "matmul",
+            ("unembed", "q", "k", "v", "o", "gate", "up", "down"),
+            _bind_linear,
+            lambda x, *_, **__: (rows(x.detach()),),
+            rows,
+            as_rows,
+        ),
+        SiteKind(
+            "add",
+            "matmul",
+            ("resid_mid", "resid_post"),
+            lambda _, x, y: bind_add(x, y),
+            lambda x, y: (rows(x.detach()), rows(y.detach())),
+            _terms,
+            as_rows,
+        ),
+        SiteKind(
+            "rms_norm",
+            "rms_norm",
+            ("ln_final", "ln1", "ln2", "ln1_post", "ln2_post", "q_norm", "k_norm"),
+            _bind_norm,
+            lambda x, *_: (rows(x.detach()),),
+            rows,
+            as_rows,
+        ),
+        SiteKind(
+            "rope",
+            "rope",
+            ("rope_q", "rope_k"),
+            _bind_rope,
+            lambda x, *_: (_heads(x.detach()),),
+            _heads,
+            _as_heads,
+        ),
+        SiteKind(
+            "attention",
+            "attention",
+            ("attention",),
+            _bind_attention,
+            _attention_operands,
+            _heads,
+            _as_heads,
+        ),
+        SiteKind(
+            "soft_cap",
+            "soft_cap",
+            ("soft_cap",),
+            lambda _, x, cap: {"x": rows(x), "cap": cap},
+            lambda x, _: (rows(x.detach()),),
+            rows,
+            as_rows,
+        ),
+        SiteKind(
+            "swiglu",
+            "swiglu",
+            ("act",),
+            lambda _, kind, gate, up: {"gate": gate, "up": up, "activation": kind},
+            lambda _, gate, up: (gate.detach(), up.detach()),
+            rows,
+            as_rows,
+        ),
+    )
 }
+"""Every kind of operation by name."""
+
+_AT = {address: kind for kind in KINDS.values() for address in kind.addresses}

@@ -47,9 +47,8 @@ def rounds_normalized(config: ModelConfig) -> bool:
     `LlamaRMSNorm` does, whose weight is bf16; `Gemma3RMSNorm` multiplies by 1 + w in fp32 and
     rounds once. Raises ConfigError for an architecture whose rounding points are not stated.
     """
-    capped = config.attn_logit_softcap is not None or config.final_logit_softcap is not None
-    if capped or config.sandwich_norms != config.multiplies_by_offset:
-        what = config.architecture + (" with soft caps" if capped else "")
+    if config.is_capped or config.sandwich_norms != config.multiplies_by_offset:
+        what = config.architecture + (" with soft caps" if config.is_capped else "")
         raise ConfigError(
             f'dtype = "{STEPWISE}": where transformers rounds in {what} is not stated, '
             "only for llama, mistral, qwen2, qwen3 and gemma3 as transformers has them, without "

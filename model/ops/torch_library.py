@@ -377,6 +377,33 @@ def logsumexp(x: torch.Tensor) -> torch.Tensor:
 
 
 @_operator(
+    "cross_entropy(Tensor logits, Tensor targets, float smoothing=0.0, int ignored=-100, "
+    "bool mean=True) -> Tensor",
+    lambda logits, targets, smoothing=0.0, ignored=-100, mean=True: logits.new_empty(
+        () if mean else targets.shape, dtype=torch.float32
+    ),
+)
+def cross_entropy(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    ignored: int = -100,
+    mean: bool = True,
+) -> torch.Tensor:
+    """Loss of logits [rows, classes] against classes [rows], in fp32: the mean of those rows whose
+    target is not `ignored`, or each; `smoothing` of the target is spread over all classes."""
+    op = "cross_entropy"
+    _check_act(op, logits=logits)
+    _require(logits.ndim == 2, op, f"logits are {list(logits.shape)}, expected [rows, classes]")
+    _check(op, "targets", targets.contiguous(), torch.int64, logits.shape[:1])
+    _require(0 <= smoothing <= 1, op, f"smoothing {smoothing} is not in [0, 1]")
+    counted = targets[targets != ignored]
+    _check_indices(op, "targets", counted, logits.shape[1])
+    _require(not mean or counted.numel() > 0, op, "every target is ignored: there is no mean")
+    return kernels.cross_entropy(logits, targets, smoothing, ignored, mean=mean)
+
+
+@_operator(
     "exp(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )

@@ -162,9 +162,9 @@ def _add(core: Any, block: Block) -> None:
         norms,
         [_projection(linear) for linear in linears],
         (config.d_model, config.n_heads, config.n_key_value_heads, config.d_head, config.d_mlp),
-        attn.layer.window or 0,
+        attn.settings.window or 0,
         config.eps,
-        config.attn_scale,
-        config.attn_logit_softcap or 0.0,
+        attn.settings.scale,
+        attn.settings.cap or 0.0,
         ACT_CODES[config.act_fn],
     )

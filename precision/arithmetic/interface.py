@@ -1,8 +1,8 @@
 """The arithmetic that a program of an operation may ask of its numbers.
 
-Each operation is written once (programs.py) against this interface; the class that implements it
-decides what the program means: the real value (exact.py), the set of all results that a contract
-permits (enclosure.py), or one run in the contract's formats (emulation.py).
+Each operation is written once, in its family's program.py, against this interface; the class that
+implements it decides what the program means: the real value (exact.py), the set of all results that
+a contract permits (enclosure.py), or one run in the contract's formats (emulation.py).
 """
 
 from __future__ import annotations

@@ -1,42 +1,24 @@
-"""The bound of a contract: dispatch, and which kind of growth to apply."""
+"""The bound of a contract, and which kind of growth to apply."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
 
+from ..arithmetic.rounding_model import RoundingModel, fp64_model
 from ..contract import PrecisionContract
+from ..operations import OPERATIONS
 from ..reals.definitions import arguments_of, evaluate
 from ..reals.fp64 import Fp64
-from .attention import attention_bound
-from .gates import gelu_bound, silu_bound, soft_cap_bound, swiglu_bound
-from .norms import layer_norm_bound, rms_norm_bound
-from .products import matmul_bound
-from .rope import rope_bound
-from .rounding_model import RoundingModel, fp64_model, model_of
-from .softmax import logsumexp_bound, softmax_bound
+from .rounding_model import model_of
 
 Tensor = torch.Tensor
 Kind = Literal["worst_case", "probabilistic"]
 
 # The bounds are sums of terms without cancellation, evaluated in fp64: relative errors far below.
 _EVALUATION = 1 + 2.0**-20
-
-_BOUNDS: dict[str, Callable[..., Tensor]] = {
-    "matmul": matmul_bound,
-    "rms_norm": rms_norm_bound,
-    "layer_norm": layer_norm_bound,
-    "softmax": softmax_bound,
-    "logsumexp": logsumexp_bound,
-    "attention": attention_bound,
-    "soft_cap": soft_cap_bound,
-    "rope": rope_bound,
-    "silu": silu_bound,
-    "swiglu": swiglu_bound,
-    "gelu": gelu_bound,
-}
 
 
 def error_bound(
@@ -59,7 +41,7 @@ def error_bound(
     if kind == "worst_case":
         model = model_of(contract)
     else:
-        events = _roundings(contract.op, inputs)
+        events = OPERATIONS[contract.op].roundings(inputs)
         model = model_of(contract, events=events, failure_probability=failure_probability)
     arguments = arguments_of(contract.op, inputs)
     value = evaluate(Fp64(), contract.op, arguments)
@@ -72,14 +54,4 @@ def bound_under(
     model: RoundingModel, op: str, value: Tensor, arguments: Mapping[str, Any]
 ) -> Tensor:
     """`op`'s bound for any rounding model; `value` is the operation's output in fp64."""
-    return _BOUNDS[op](model, value, **arguments) * _EVALUATION
-
-
-def _roundings(op: str, inputs: Mapping[str, Any]) -> int:
-    """How many roundings happen inside reductions."""
-    if op == "matmul":
-        return int(inputs["a"].numel() * inputs["b"].shape[-1])
-    if op == "attention":
-        queries, keys = inputs["q"], inputs["k"]
-        return int(queries.numel() * keys.shape[-2] * 3)
-    return 2 * max(x.numel() for x in inputs.values() if isinstance(x, Tensor))
+    return OPERATIONS[op].bound(model, value, **arguments) * _EVALUATION

@@ -111,6 +111,9 @@ CALLS: dict[str, Call] = {
     "softmax": _map(ROWS, D),
     "log_softmax": _map(ROWS, D),
     "logsumexp": _map(ROWS, D, out=(ROWS,)),
+    "cross_entropy": Call(
+        (f32(ROWS, D), F32, i64(*range(ROWS)), ROWS, D, -100, 0.1, f32(ROWS), f32(1)), optional=(8,)
+    ),
     "exp": _map(D),
     "log": _map(D),
     "tanh": _map(D),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from bitlens.precision.arithmetic.growth import confidence_for, product_growth
 from bitlens.precision.bounds import error_bound, gamma, gamma_probabilistic
-from bitlens.precision.bounds.growth import confidence_for, product_growth
 from bitlens.precision.bounds.rounding_model import model_of
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.exact import Reference, reference

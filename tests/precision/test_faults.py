@@ -62,6 +62,9 @@ def test_tf32_contracts_permit_tf32_and_no_less() -> None:
 def test_flushing_is_permitted_where_declared() -> None:
     for op, plain in PLAIN.items():
         contract = PrecisionContract(op, may_flush=True)
+        if FAULTS["flush_to_zero"].why_indistinguishable(plain) is not None:
+            assert op == "cross_entropy"  # whose results are never subnormal in fp32
+            continue
         inputs = separating_inputs(plain, "flush_to_zero")
         flushed = emulate(inputs, plain, FAULTS["flush_to_zero"])
         assert not check(flushed, inputs, plain).ok

@@ -63,6 +63,7 @@ def _base(op: str) -> dict[str, Any]:
         "rope": {"x": x, "positions": torch.arange(2)},
         "swiglu": {"gate": x, "up": x},
         "soft_cap": {"x": x, "cap": 2.0},
+        "cross_entropy": {"x": x, "targets": torch.tensor([0, 3])},
     }
     return bases.get(op, {"x": x})
 
@@ -119,6 +120,7 @@ SCALARS: dict[str, tuple[float, ...]] = {
     "eps": (1e-6, 0.0, 1e-12, 0.1, -1.0),
     "scale": (0.5, 0.0, -0.5, 1.0),
     "cap": (1.0, 0.01, 1000.0, 0.0, -1.0),
+    "smoothing": (0.1, 0.0, 1.0, 0.01, -0.1, 1.5),
     "theta": (10000.0, 1.0, 500000.0, 0.5),
     "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
 }
@@ -132,7 +134,7 @@ def _class_of(value: float) -> str:
 
 
 def _number_classes(name: str, value: float) -> Seen:
-    if name in ("theta", "attention_factor"):
+    if name in ("theta", "attention_factor", "smoothing"):
         return lambda inputs: inputs.get(name) == value
     if name == "scale":  # the default, 1 / sqrt(d), is a class of its own
         return lambda inputs: (
@@ -202,6 +204,32 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
         "0": (lambda i: 0.0 in i.get("inv_freq", ()), {"inv_freq": (1.0, 0.0)}),
         "negative": (lambda i: min(i.get("inv_freq", (0,))) < 0, {"inv_freq": (1.0, -1.0)}),
     },
+    "targets": {
+        "the last class": (
+            lambda i: bool((i["targets"] == i["x"].shape[-1] - 1).any()),
+            {"targets": torch.tensor([3, 3])},
+        ),
+        "ignored": (
+            lambda i: bool((i["targets"] == i.get("ignored", -100)).any()),
+            {"targets": torch.tensor([0, -100])},
+        ),
+        "all ignored": (
+            lambda i: bool((i["targets"] == i.get("ignored", -100)).all()),
+            {"targets": torch.tensor([-100, -100]), "reduction": "none"},
+        ),
+        "no class": (
+            lambda i: bool((i["targets"] >= i["x"].shape[-1]).any()),
+            {"targets": torch.tensor([0, 4])},
+        ),
+    },
+    "ignored": {
+        "none": (lambda i: "ignored" not in i, {}),
+        "a class": (lambda i: i.get("ignored") == 0, {"ignored": 0}),
+    },
+    "reduction": {
+        "mean": (lambda i: "reduction" not in i, {}),
+        "none": (lambda i: i.get("reduction") == "none", {"reduction": "none"}),
+    },
     "approximate": {
         name: (lambda i, name=name: i.get("approximate") == name, {"approximate": name})
         for name in ("none", "tanh")
@@ -236,6 +264,8 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
             single = {k: v[..., :1] if k in TENSORS else v for k, v in base.items()}
             if op == "matmul":
                 single["b"] = base["b"][:1]
+            if op == "cross_entropy":
+                single["targets"] = base["targets"] * 0
             yield name, "one element", lambda i, n=name: n in i and i[n].shape[-1] == 1, single
             if name != MAIN.get(op, "x"):
                 continue

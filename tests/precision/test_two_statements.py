@@ -1,4 +1,4 @@
-"""reals/definitions.py and programs.py state the same mathematics; bounds and enclosures agree."""
+"""Each real.py and program.py state the same mathematics; bounds and enclosures agree."""
 
 from __future__ import annotations
 

@@ -114,11 +114,22 @@ def _at_the_end(
     return z.transpose(0, 1)
 
 
+def _cross_entropy(
+    x: Tensor,
+    targets: Tensor,
+    smoothing: float = 0.0,
+    ignored: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    return kernels.cross_entropy(x, targets, smoothing, ignored, mean=reduction == "mean")
+
+
 KERNELS: dict[str, Callable[..., Any]] = {
     "matmul": _matmul,
     "rms_norm": _rms_norm,
     "softmax": lambda x: kernels.softmax(x.contiguous()),
     "logsumexp": lambda x: kernels.logsumexp(x.contiguous()),
+    "cross_entropy": _cross_entropy,
     "attention": _attention,
     "soft_cap": lambda x, cap: kernels.soft_cap(x.contiguous(), cap),
     "rope": _rope,

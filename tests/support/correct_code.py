@@ -131,6 +131,35 @@ def _logsumexp_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
     return logsumexp
 
 
+def _cross_entropy_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
+    """Over log-probabilities, each row's and then the rows'."""
+
+    def cross_entropy(
+        x: Tensor, targets: Tensor, smoothing: float, reduction: str, counted: Tensor
+    ) -> Tensor:
+        x = x.float()
+        shifted = x - x.amax(-1, keepdim=True)
+        losses = add_up(shifted.exp()).log()[:, None] - shifted
+        loss = losses.gather(1, targets.where(counted, 0)[:, None])[:, 0]
+        if smoothing:
+            loss = (1 - smoothing) * loss + smoothing * (add_up(losses) / x.shape[-1])
+        loss = loss.masked_fill(~counted, 0.0)
+        return loss if reduction == "none" else add_up(loss) / counted.sum()
+
+    return cross_entropy
+
+
+def _torch_cross_entropy(
+    x: Tensor, targets: Tensor, smoothing: float, reduction: str, counted: Tensor
+) -> Tensor:
+    return F.cross_entropy(
+        x.float(),
+        targets.where(counted, -100),
+        label_smoothing=smoothing,
+        reduction=reduction,
+    )
+
+
 def _eager_attention(
     q: Tensor,
     k: Tensor,
@@ -238,6 +267,10 @@ CORRECT: dict[str, dict[str, Implementation]] = {
         **{name: _logsumexp_by(add_up) for name, add_up in SUMS.items()},
         "torch logsumexp": lambda x: x.float().logsumexp(-1),
     },
+    "cross_entropy": {
+        **{name: _cross_entropy_by(add_up) for name, add_up in SUMS.items()},
+        "torch cross_entropy": _torch_cross_entropy,
+    },
     "attention": {"eager": _eager_attention, "torch sdpa": _torch_attention},
     "rope": {
         "fp32 angles": _rope_by(torch.float32),  # as Hugging Face forms them
@@ -297,6 +330,11 @@ def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
     if op == "layer_norm":
         weight, bias = numbers(n), numbers(n)
         return {"x": numbers(6, n), "weight": weight, "bias": bias, "eps": 1e-5}
+    if op == "cross_entropy":
+        targets = torch.randint(0, n, (6,), generator=generator)
+        targets[seed % 6] = -100
+        options = {"smoothing": (0.0, 0.1, 1.0)[seed % 3], "reduction": ("none", "mean")[seed % 2]}
+        return {"x": numbers(6, n) * 2, "targets": targets, **options}
     if op == "attention":
         d, keys = 8 * (seed % 8 + 1), n
         queries = min(5, keys)

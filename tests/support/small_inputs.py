@@ -22,6 +22,7 @@ def inputs_of(op: str) -> dict[str, Any]:
         "layer_norm": rows,
         "softmax": {"x": rows["x"]},
         "logsumexp": {"x": rows["x"]},
+        "cross_entropy": {"x": rows["x"], "targets": torch.arange(5), "reduction": "none"},
         "soft_cap": {"x": rows["x"], "cap": 2.0},
         "silu": {"x": rows["x"]},
         "gelu": {"x": rows["x"]},

@@ -76,13 +76,6 @@ void softmax(const float* p, const float* dp, int64_t n, float* ds) {
   });
 }
 
-void soft_cap(const float* dy, const float* y, int64_t count, float cap, float* dx) {
-  for_lanes(count, [&](int64_t i, int n) {
-    const f32x16 t = load_n(y + i, n) / splat(cap);
-    store_n(dx + i, load_n(dy + i, n) * fma(zero() - t, t, splat(1.0f)), n);
-  });
-}
-
 inline f32x16 within(f32x16 x, float reach) { return max(splat(-reach), min(splat(reach), x)); }
 
 inline f32x16 slope_of(f32x16 t, f32x16 z, f32x16 dz) {
@@ -125,8 +118,8 @@ void gated_act(const GatedActBackward& op, int64_t begin, int64_t end) {
                          : gated_act_as<uint16_t>(op, begin, end);
 }
 
-constexpr BackwardKernels kBackwardKernels = {scaled,  normalize, rms_scale, rms_norm,
-                                              softmax, soft_cap,  gated_act};
+constexpr BackwardKernels kBackwardKernels = {scaled,   normalize, rms_scale,
+                                              rms_norm, softmax,   gated_act};
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // Row operations, one function a row: norms, residual adds, RoPE, gated activations, softmax.
 // Compiled once per instruction set; the orders are those of csrc/spec, stepwise.h included.
+#include "../../spec/cross_entropy.h"
 #include "../row_kernels.h"
 #include "../simd_rows.h"
 #include "../simd_softmax.h"
@@ -203,6 +204,15 @@ void log_softmax(const float* x, int64_t n, float* out) {
             [&](int64_t i, int m) { store_n(out + i, (load_n(x + i, m) - shift) - log_sum, m); });
 }
 
+float cross_entropy(const void* x, DType dtype, int64_t n, int64_t target, float smoothing,
+                    float* wide) {
+  if (dtype != DType::F32) cast_as<float, uint16_t>(x, n, wide);
+  const float* logits = dtype == DType::F32 ? static_cast<const float*>(x) : wide;
+  const float sum =
+      row_reduce(n, [&](int64_t i, int m, f32x16 acc) { return acc + load_n(logits + i, m); });
+  return spec::smoothed_loss(logsumexp(logits, n), logits[target], sum, n, smoothing);
+}
+
 void exp_all(const float* x, int64_t count, float* out) {
   for_lanes(count, [&](int64_t i, int n) { store_n(out + i, exp(load_n(x + i, n)), n); });
 }
@@ -221,9 +231,17 @@ void soft_cap_all(const float* x, int64_t count, float cap, float* out) {
             [&](int64_t i, int n) { store_n(out + i, soft_cap(load_n(x + i, n), caps), n); });
 }
 
-constexpr RowKernels kRowKernels = {rms_norm,     normalize, norm_weight, add,      cast,
-                                    scale_scores, rope,      gated_act,   softmax,  logsumexp,
-                                    log_softmax,  exp_all,   log_all,     tanh_all, soft_cap_all};
+void soft_cap_backward(const float* dy, const float* y, int64_t count, float cap, float* dx) {
+  for_lanes(count, [&](int64_t i, int n) {
+    const f32x16 t = load_n(y + i, n) / splat(cap);
+    store_n(dx + i, load_n(dy + i, n) * fma(zero() - t, t, splat(1.0f)), n);
+  });
+}
+
+constexpr RowKernels kRowKernels = {
+    rms_norm,  normalize,    norm_weight,      add,         cast,          scale_scores, rope,
+    gated_act, softmax,      logsumexp,        log_softmax, cross_entropy, exp_all,      log_all,
+    tanh_all,  soft_cap_all, soft_cap_backward};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-"""Bounds for SiLU, SwiGLU, GELU and the soft cap."""
+"""Bounds and conditions of SiLU, SwiGLU and GELU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from ..reals.definitions import gelu_argument
-from ..reals.fp64 import Fp64
-from .rounding_model import RoundingModel
+from ...arithmetic.rounding_model import RoundingModel
+from ...reals.fp64 import Fp64
+from .real import GELU_CUBIC, gelu, gelu_argument
 
 Tensor = torch.Tensor
 
@@ -80,25 +80,25 @@ def _gelu_error(model: RoundingModel, x: Tensor, kind: str) -> Tensor:
     return model.within_range(error, x.abs() if kind == "none" else x.abs() ** 3)
 
 
-def soft_cap_bound(model: RoundingModel, y: Tensor, x: Tensor, cap: float) -> Tensor:
-    error = soft_cap_error(model, y.abs(), cap) + model.flushed(x.double())
-    return model.cast("output", y, error)
+def silu_spread(y: Tensor, x: Tensor) -> Tensor:
+    r = x.double()
+    return y.abs() * (1 + r * (-r).sigmoid()).abs()
 
 
-def soft_cap_error(model: RoundingModel, size: Tensor, cap: float) -> Tensor:
-    """Bounds the error of c tanh(q), q = x / c, before a cast, for results as large as `size`.
+def gelu_spread(y: Tensor, x: Tensor, approximate: str) -> Tensor:
+    """x (Phi(x) + x Phi'(x)), or with the derivative of the tanh form."""
+    r = x.double()
+    if approximate == "none":
+        density: Tensor = (-r.square() / 2).exp() / (2 * torch.pi) ** 0.5
+        return torch.abs(y + r.square() * density)
+    argument: Tensor = gelu_argument(Fp64(), r)
+    slope = (2 / torch.pi) ** 0.5 * (1 + 3 * GELU_CUBIC * r.square())
+    density = 2 * slope * (2 * argument).sigmoid() * (-2 * argument).sigmoid()
+    return torch.abs(y + r.square() * density)
 
-    x's own error comes on top.
 
-    A relative error e of q moves tanh q by e / (1 - e) of itself at most, as q is at most tanh q
-    times cosh^2 q; an absolute one by no more than itself.
-    """
-    argument, lost = model.steps(2), model.underflow
-    if "quotient" in model.casts:
-        fmt = model.casts["quotient"]
-        argument = (1 + argument) * (1 + fmt.unit_roundoff) - 1
-        lost += model.lost(fmt)
-    relative = (1 + argument / (1 - argument)) * (1 + model.function) - 1
-    error = relative * size / cap + lost + model.underflow
-    error = cap * model.cast("tanh", size / cap, error)
-    return error + model.steps(1) * (size + error) + model.underflow
+def swiglu_spread(y: Tensor, gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    if activation == "silu":
+        return silu_spread(y, gate)
+    activated = gelu(Fp64(), gate, "tanh")
+    return gelu_spread(activated, gate, "tanh") * up.double().abs()

@@ -1,10 +1,10 @@
-"""Bounds for RMSNorm and LayerNorm."""
+"""Bounds and conditions of RMSNorm and LayerNorm."""
 
 from __future__ import annotations
 
 import torch
 
-from .rounding_model import RoundingModel
+from ...arithmetic.rounding_model import RoundingModel
 
 Tensor = torch.Tensor
 
@@ -86,3 +86,21 @@ def _affine(
         error = error + model.steps(1) * (y.abs() + error) + model.underflow
         reach = reach + bias.double().abs()
     return model.cast("output", y, model.within_range(error, reach + error))
+
+
+def rms_norm_spread(y: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """dy_i/dx_j = w_i s (delta_ij - x_i x_j s^2 / n), s the reciprocal root."""
+    r = x.double()
+    square = r.square().mean(-1, keepdim=True) + eps
+    share = r.square() / (x.shape[-1] * square)
+    return y.abs() * ((1 - share).abs() + share.sum(-1, keepdim=True) - share)
+
+
+def layer_norm_spread(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """dy_i/dx_j = w_i s (delta_ij - 1/n - d_i d_j s^2 / n) with d = x - mean."""
+    r = x.double()
+    centred = r - r.mean(-1, keepdim=True)
+    square = centred.square().mean(-1, keepdim=True) + eps
+    pull = (centred * r).abs().mean(-1, keepdim=True) / square
+    spread = r.abs() + r.abs().mean(-1, keepdim=True) + centred.abs() * pull
+    return weight.double().abs() * square.rsqrt() * spread

@@ -1,10 +1,13 @@
-"""Bounds for matrix products (Higham 2002, section 3.5; Blanchard et al., SISC 42, 2020)."""
+"""Bounds and condition of matrix products.
+
+Higham 2002, section 3.5; Blanchard et al., SISC 42, 2020.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from .rounding_model import RoundingModel
+from ...arithmetic.rounding_model import RoundingModel
 
 Tensor = torch.Tensor
 
@@ -44,3 +47,7 @@ def dot_error(model: RoundingModel, a: Tensor, b: Tensor) -> tuple[Tensor, Tenso
         error = error + (1 + growth) * model.lost(fmt) * lost
         error = error.masked_fill(a.amax().maximum(b.amax()) > fmt.largest, torch.inf)
     return magnitude, error
+
+
+def matmul_spread(y: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return a.double().abs() @ b.double().abs()

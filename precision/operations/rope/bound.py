@@ -1,12 +1,15 @@
-"""Bound for rotary position embedding."""
+"""Bound and condition of rotary position embedding."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
-from .rounding_model import RoundingModel
+from ...arithmetic.rounding_model import RoundingModel
+from ...reals.fp64 import Fp64
+from .real import rope
 
 Tensor = torch.Tensor
 
@@ -84,3 +87,13 @@ def _product(model: RoundingModel, x: Tensor, table: Tensor, table_error: Tensor
     error = x * table_error + model.flushed(x)
     error = error + model.steps(1) * (x * table + error) + model.underflow
     return model.cast("products", x * table, error)
+
+
+def rope_spread(y: Tensor, x: Tensor, **tables: Any) -> Tensor:
+    """|x1 c| + |x2 s|; the rotation of (|x1|, 0) and of (|x2|, 0) brings out |c| and |s|."""
+    half = x.shape[-1] // 2
+    first, second = x.double()[..., :half].abs(), x.double()[..., half:].abs()
+    ones = torch.cat([torch.ones_like(first), torch.zeros_like(second)], -1)
+    turned: Tensor = rope(Fp64(), ones, **tables).abs()
+    c, s = turned[..., :half], turned[..., half:]
+    return torch.cat([first * c + second * s, second * c + first * s], -1)

@@ -1,0 +1,1 @@
+"""Attention, and the soft cap of scores and logits."""

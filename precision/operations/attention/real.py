@@ -1,0 +1,40 @@
+"""Attention and its soft cap over the real numbers.
+
+H heads, G key/value heads, T queries, K keys, d and h d_head.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ...reals.algebra import Algebra, Array
+from ..softmax.real import softmax_of
+
+Tensor = torch.Tensor
+
+
+def attention(
+    over: Algebra,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    visible: Tensor,
+    cap: float | None = None,
+) -> Array:
+    """q [.., H, T, d], k [.., G, K, d], v [.., G, K, h], visible [T, K] -> [.., H, T, h]."""
+    group = q.shape[-3] // k.shape[-3]
+    keys, values = (over.repeat(over.lift(x), group) for x in (k, v))
+    scores = over.matmul(over.lift(q), over.transpose(keys)) * over.lift(scale)
+    if cap is not None:
+        scores = _soft_cap(over, scores, cap)
+    return over.matmul(softmax_of(over, over.hide(scores, visible)), values)
+
+
+def soft_cap(over: Algebra, x: Tensor, cap: float) -> Array:
+    """cap * tanh(x / cap)."""
+    return _soft_cap(over, over.lift(x), cap)
+
+
+def _soft_cap(over: Algebra, r: Array, cap: float) -> Array:
+    return over.tanh(r / over.lift(cap)) * over.lift(cap)

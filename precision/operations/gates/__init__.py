@@ -1,0 +1,1 @@
+"""SiLU, GELU and the gates made of them."""

@@ -1,0 +1,104 @@
+"""SiLU, GELU and the gates made of them over any `Arithmetic`."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from ...arithmetic.interface import Arithmetic
+from ...inputs import Inputs
+
+V = TypeVar("V")
+
+
+# 0.044715 x^3 (Hendrycks & Gimpel 2016, section 2), a decimal: fp64 holds it only nearly.
+GELU_CUBIC = 0.044715
+
+
+def silu(ar: Arithmetic[V], inputs: Inputs) -> V:
+    return ar.cast(_silu(ar, ar.given(inputs["x"])), "output")
+
+
+def _silu(ar: Arithmetic[V], x: V) -> V:
+    """x / (1 + exp(-x))."""
+    return _times_sigmoid(ar, x, x, "sigmoid")
+
+
+def _times_sigmoid(ar: Arithmetic[V], x: V, y: V, point: str) -> V:
+    """x * sigmoid(y)."""
+    one = ar.constant(1.0)
+    denominator = ar.add(one, ar.exp(ar.neg(y)))
+
+    def product() -> V:
+        return ar.mul(x, ar.cast(ar.div(one, denominator), point))
+
+    if ar.declares(point):
+        return product()
+    return ar.either(lambda: ar.div(x, denominator), product)
+
+
+def swiglu(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """act(gate) * up (Shazeer 2020), act SiLU or GELU's tanh form."""
+    gate, up = ar.given(inputs["gate"]), ar.given(inputs["up"])
+    act = _silu if inputs["activation"] == "silu" else _gelu_tanh
+    return ar.cast(ar.mul(ar.cast(act(ar, gate), "activated"), up), "output")
+
+
+def gated_mlp(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """down(act(gate(x)) * up(x)) in one; what lies between may be rounded to storage or be kept."""
+    x = ar.given(inputs["x"])
+    gate, up = (_hidden(ar, x, inputs, name) for name in ("gate", "up"))
+    act = _silu if inputs["activation"] == "silu" else _gelu_tanh
+    activated = _may_cast(ar, act(ar, gate), "activated")
+    product = _may_cast(ar, ar.mul(activated, up), "product")
+    return ar.cast(_linear(ar, product, inputs, "down"), "output")
+
+
+def _hidden(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    return _may_cast(ar, _linear(ar, x, inputs, name), "hidden")
+
+
+def _linear(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    bias = inputs[f"{name}_bias"]
+    return ar.dot(x, ar.given(inputs[name]), None if bias is None else ar.given(bias))
+
+
+def _may_cast(ar: Arithmetic[V], v: V, point: str) -> V:
+    return ar.either(lambda: ar.cast(v, point), lambda: v)
+
+
+def gelu(ar: Arithmetic[V], inputs: Inputs) -> V:
+    x = ar.given(inputs["x"])
+    act = _gelu_tanh if inputs["approximate"] == "tanh" else _gelu_erf
+    return ar.cast(act(ar, x), "output")
+
+
+def _gelu_erf(ar: Arithmetic[V], x: V) -> V:
+    """0.5 x (1 + erf(x / sqrt 2)): the sum cancels for x < 0, and the bound says so."""
+    root, one = ar.constant(math.sqrt(0.5), exact=False), ar.constant(1.0)
+    argument = ar.mul(x, root)
+    twice = ar.either(lambda: ar.add(one, ar.erf(argument)), lambda: ar.erfc(ar.neg(argument)))
+    return _halved(ar, x, twice)
+
+
+def _halved(ar: Arithmetic[V], x: V, twice: V) -> V:
+    half = ar.constant(0.5)
+    if ar.declares("distribution"):
+        return ar.mul(x, ar.cast(ar.mul(half, twice), "distribution"))
+    return ar.either(lambda: ar.mul(x, ar.mul(half, twice)), lambda: ar.mul(ar.mul(half, x), twice))
+
+
+def _gelu_tanh(ar: Arithmetic[V], x: V) -> V:
+    """x sigmoid(2y) = 0.5 x (1 + tanh y), y = sqrt(2/pi) (x + 0.044715 x^3)."""
+    cubic = ar.constant(GELU_CUBIC, exact=False)
+    root = ar.constant(math.sqrt(2 / math.pi), exact=False)
+    twice_root = ar.constant(2 * math.sqrt(2 / math.pi), exact=False)
+    one, square = ar.constant(1.0), ar.square(x)
+    inner = ar.either(
+        lambda: ar.add(x, ar.mul(cubic, ar.mul(x, square))),
+        lambda: ar.mul(x, ar.add(one, ar.mul(cubic, square))),
+    )
+    return ar.either(
+        lambda: _halved(ar, x, ar.add(one, ar.tanh(ar.mul(root, inner)))),
+        lambda: _times_sigmoid(ar, x, ar.mul(twice_root, inner), "distribution"),
+    )
