@@ -15,6 +15,7 @@ from typing import Any
 from ..interp.stability.result import FeatureFlip
 from ..precision.contract import PrecisionContract
 from ..precision.meaning import MeaningDifference
+from .checkpoints.result import CheckpointComparison
 
 SCHEMA = "bitlens.audit/1"
 
@@ -285,6 +286,8 @@ class AuditResult:
             function there, however well it rounds.
         ops: Every operation in the order of a pass.
         certificate: The `EquivalenceCertificate` as JSON-ready data.
+        checkpoints: The weights and what goes with them, compared; None for two policies on one
+            checkpoint, and for models whose weights are not known.
         features: Where a dictionary was given.
     """
 
@@ -297,6 +300,7 @@ class AuditResult:
     flips: TokenFlips
     certificate: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    checkpoints: CheckpointComparison | None = None
     features: FeatureChanges | None = None
 
     @property
@@ -306,6 +310,18 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
+        """Whether B has A's weights but for rounding, means what A means, kept every contract, and
+        nothing certified flipped."""
+        return self.same_model and self.kept
+
+    @property
+    def same_model(self) -> bool:
+        """Whether nothing but rounding tells B's weights, config, tokenizer and template from A's,
+        as far as they were compared."""
+        return self.checkpoints is None or self.checkpoints.same
+
+    @property
+    def kept(self) -> bool:
         """Whether B means what A means, kept every contract, and nothing certified flipped."""
         return not self.meaning and not self.violated and not self.broken_certificates
 

@@ -10,10 +10,12 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
+from ..model.transformer import HookedTransformer
 from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
 from ..precision.meaning import meaning_differences
 from .certify import certificate, only_proven_by
+from .checkpoints import CheckpointComparison, compare_checkpoints, resident_checkpoint
 from .features import NamedDictionary, feature_changes, read_dictionary
 from .localise import localise
 from .lockstep import Lockstep
@@ -77,7 +79,7 @@ def run_audit(
         dictionary: Whose features are compared as well, as `load_dictionary` takes it.
 
     Raises:
-        ValueError: for paths that are none or one and the same, other tokenizers, fewer than two
+        ValueError: for paths that are none or one and the same, other vocabularies, fewer than two
             prompts, and a plan that cannot be. Otherwise as `bitlens.load`.
         TypeError: for a model in memory whose code cannot be watched, naming the module.
         UnobservedError: as `audit`.
@@ -120,6 +122,8 @@ def audit(
     clock = _Clock()
     for path in (a, b):
         plain_logits(path.model, tokens_NP[0], path.name)
+    checkpoints = _compare_checkpoints(a, b, tell)
+    clock.lap("checkpoints")
     meaning = meaning_differences(a.model, b.model, tokens_NP[0])
     flips = _count_tokens(a, b, tokens_NP, plan, tell)
     clock.lap("tokens")
@@ -156,6 +160,7 @@ def audit(
     )
     return AuditResult(
         setting=setting,
+        checkpoints=checkpoints,
         meaning=meaning,
         ops=ops,
         histograms=lockstep.histograms(),
@@ -170,6 +175,28 @@ def audit(
 
 def _silent(stage: str, done: int, total: int) -> None:
     pass
+
+
+def _compare_checkpoints(a: ModelPath, b: ModelPath, tell: Progress) -> CheckpointComparison | None:
+    """None for two policies on one checkpoint, and where a side's weights are not known.
+
+    Files are compared as they are; where only memory has a bitlens model's weights, both sides'
+    are taken from there.
+    """
+    mine, theirs, stored_as = a.checkpoint, b.checkpoint, b.rounds_to
+    if mine is not None and mine is theirs:
+        return None
+    if mine is None or theirs is None:
+        if not isinstance(a.model, HookedTransformer) or not isinstance(b.model, HookedTransformer):
+            return None
+        mine, theirs = resident_checkpoint(a.model), resident_checkpoint(b.model)
+    elif b.implementation.startswith("bitlens"):
+        stored_as = None
+    if mine is None or theirs is None:
+        return None
+    return compare_checkpoints(
+        mine, theirs, stored_as=stored_as, progress=lambda *n: tell("checkpoints", *n)
+    )
 
 
 def _count_tokens(

@@ -17,10 +17,12 @@ from .model_argument import Model
 
 if TYPE_CHECKING:
     from ..audit import AuditResult
+    from ..audit.checkpoints import CheckpointComparison
 
 STAGES = {
     "loading": "loading",
     "writing": "A continues the prompts",
+    "checkpoints": "comparing checkpoints",
     "tokens": "next tokens of both",
     "contracts": "operations in lockstep",
     "localising": "who restores the token",
@@ -87,7 +89,8 @@ def audit(
 ) -> None:
     """Judge one path of a model against another on real prompts; write a report.
 
-    Every operation of B gets A's inputs and meets B's precision contract. Exit 1 if one breaks it.
+    Another checkpoint is compared first, tensor by tensor. Every operation of B gets A's inputs and
+    meets B's precision contract. Exit 1 if a tensor differs or a contract is broken.
     """
     from ..audit import Plan, render, run_audit
     from ..audit.postmortem import shipped_prompts
@@ -169,14 +172,39 @@ def _print(result: AuditResult, output: Path) -> None:
             f"{percent(changes.certified / max(1, changes.pairs))} of {changes.pairs:,} pairs "
             "certified not to"
         )
+    if result.checkpoints is not None:
+        _print_checkpoints(result.checkpoints, out)
     found = result.divergence
     if found.first is not None:
-        words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
+        words = DIFFERS[found.judge] if result.kept else "first divergent operation:"
         out.print(f"{words} {found.first}")
     for difference in result.meaning:
         out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
         out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
-    broken = "contract broken" if result.violated else "not the same function"
-    verdict = "[green]contract kept[/]" if result.ok else f"[red]{broken}[/]"
-    out.print(f"{verdict}, report in {output}")
+    out.print(f"{_verdict(result)}, report in {output}", highlight=False)
+
+
+def _print_checkpoints(found: CheckpointComparison, out: Console) -> None:
+    out.print(
+        f"tensors: {found.equal:,} of {found.tensors:,} equal, {len(found.rounded):,} rounded, "
+        f"{len(found.differing) - len(found.missing):,} differ, {len(found.missing):,} missing",
+        highlight=False,
+    )
+    for difference in found.differing[:5]:
+        out.print(f"[red]{difference.name}[/]: {escape(difference.words)}", highlight=False)
+    if len(found.differing) > 5:
+        out.print(f"[red]and {len(found.differing) - 5:,} tensors more[/]", highlight=False)
+    for what, differences in found.settings.items():
+        for words in differences[:5]:
+            out.print(f"[red]{what}[/]: {escape(words)}", highlight=False)
+
+
+def _verdict(result: AuditResult) -> str:
+    """Green only where B has A's weights, as its policy stores them, and kept every contract."""
+    differ = "" if result.checkpoints is None else result.checkpoints.headline
+    if not result.same_model:
+        return f"[red]another model: {differ}[/]"
+    if not result.ok:
+        return f"[red]{'contract broken' if result.violated else 'not the same function'}[/]"
+    return f"contract kept, with {differ}" if differ else "[green]contract kept[/]"

@@ -38,6 +38,7 @@ def render(result: AuditResult) -> str:
         style=here.joinpath(STYLE).read_text(encoding="utf-8"),
         headline=_headline(result),
         verdict=_verdict(result),
+        tone=_tone(result),
         tiles=_tiles(result),
         growth=charts.growth(result),
         heatmap=charts.heatmap(result),
@@ -52,16 +53,42 @@ def render(result: AuditResult) -> str:
 
 
 def _headline(result: AuditResult) -> str:
+    b, found = result.setting.b, result.checkpoints
+    differ = found.headline if found is not None else ""
+    if differ and not result.same_model:
+        return f"{b} is another model: {differ}"
     if result.meaning:
-        return f"{result.setting.b} computes something else"
+        return f"{b} computes something else"
     if result.violated:
-        return f"{result.setting.b} broke its contract"
+        return f"{b} broke its contract"
     if not result.ok:
         return "What was certified flipped"
-    return f"{result.setting.b} kept its contract" if result.judged else "Nothing was judged"
+    if not result.judged:
+        return "Nothing was judged"
+    return f"{b} kept its contract" + (f", with {differ}" if differ else "")
+
+
+def _tone(result: AuditResult) -> str:
+    """The colour of the verdict: green only for A's own weights, as B's policy stores them."""
+    if not result.ok:
+        return "bad"
+    exact = result.checkpoints is None or not result.checkpoints.headline
+    return "good" if exact and result.judged else "plain"
 
 
 def _verdict(result: AuditResult) -> str:
+    if result.same_model or result.checkpoints is None:
+        return _contracts(result)
+    found = result.checkpoints
+    said = [*map(str, found.differing[:3])]
+    if len(found.differing) > 3:
+        said.append(f"and {len(found.differing) - 3:,} tensors more")
+    for what, differences in found.settings.items():
+        said += [f"{what}: {difference}" for difference in differences[:2]]
+    return f"Before any run: {'; '.join(said)}. Apart from that: {_contracts(result)}"
+
+
+def _contracts(result: AuditResult) -> str:
     values = sum(op.values for op in result.judged)
     if result.meaning:
         found = "; ".join(map(str, result.meaning))
@@ -76,7 +103,7 @@ def _verdict(result: AuditResult) -> str:
             f"{places} operation{'s' * (places > 1)}, first in {first.address}: "
             f"{reason or first.reason}."
         )
-    if not result.ok:
+    if not result.kept:
         return (
             "The certificate is wrong: a position it covers has another token or feature. "
             "Report this."
@@ -96,7 +123,7 @@ def _tiles(result: AuditResult) -> list[Tile]:
             f"{flips.flips:,} of {flips.positions:,}",
             "next tokens flip",
             f"{percent(flips.rate)}; {percent(low)} to {percent(high)} (95%, prompts as clusters)",
-            "warn" if flips.flips else "good",
+            "" if flips.flips or not result.ok else "good",
         ),
         Tile(
             percent(flips.certified / flips.positions if flips.positions else None),
@@ -110,7 +137,7 @@ def _tiles(result: AuditResult) -> list[Tile]:
                 percent(changes.changed_share),
                 "of active features differ",
                 f"at {changes.hook_name}; {changes.lost:,} lost, {changes.gained:,} gained",
-                "warn" if changes.changed_share else "good",
+                "" if changes.changed_share or not result.ok else "good",
             )
         )
     if worst is not None:
@@ -125,7 +152,7 @@ def _tiles(result: AuditResult) -> list[Tile]:
     found = result.divergence
     if found.first is not None:
         remark, tone = _JUDGES[found.judge]
-        label = "is the first to differ" if result.ok else "first divergent operation"
+        label = "is the first to differ" if result.kept else "first divergent operation"
         tiles.append(Tile(found.first, label, remark, tone))
     else:
         where = f"error adds up beyond it from {found.carried} on" if found.carried else ""
