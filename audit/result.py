@@ -32,6 +32,7 @@ class Setting:
         rows_per_op: Rows of each operation's output that met its contract, over those prompts.
         only_a, only_b: Addresses that the other path lacks: not compared.
         environment: Versions, instruction set, threads.
+        digests: SHA-256 by name: each model's config and weights, and the tokens of all prompts.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Setting:
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     environment: dict[str, Any]
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Divergence:
         created: The address that creates the most error.
         amplified: The address that multiplied the error entering it the most, and by how much.
         flip: The prompt and position of the token that `restores` is about; None if none flips.
+        opening: How that prompt begins.
         restores: Operations whose exchange for A's alone restores A's token there.
         tried: How many operations were exchanged in turn.
     """
@@ -137,6 +140,7 @@ class Divergence:
     flip: tuple[int, int] | None = None
     restores: tuple[str, ...] = ()
     tried: int = 0
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ class Flip:
 
     Attributes:
         margin_a, margin_b: Best logit minus second best, in each path.
+        opening: How the prompt begins.
     """
 
     prompt: int
@@ -180,6 +185,7 @@ class Flip:
     token_b: str
     margin_a: float
     margin_b: float
+    opening: str = ""
 
 
 @dataclass(frozen=True)

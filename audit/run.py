@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..model.transformer import HookedTransformer
+from ..model.weights.fingerprint import fingerprint
 from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
 from ..precision.meaning import meaning_differences
@@ -144,6 +145,7 @@ def audit(
         features = feature_changes(a, b, tokens_NP, dictionary, lambda *n: tell("features", *n))
         clock.lap("features")
     checked = min(plan.checked, n_prompts)
+    stated = certificate(name, a, b, tokens_NP, ops, flips)
     setting = Setting(
         model=name,
         a=a.name,
@@ -157,6 +159,7 @@ def audit(
         only_a=tuple(x for x in a.model.op_addresses if x not in compared),
         only_b=tuple(x for x in b.model.op_addresses if x not in compared),
         environment=dataclasses.asdict(environment_fingerprint()),
+        digests=_digests(a, b) | {"tokens of all prompts": stated["workload"]["tokens"]},
     )
     return AuditResult(
         setting=setting,
@@ -167,7 +170,7 @@ def audit(
         divergence=divergence,
         reproducer=shrunk,
         flips=flips,
-        certificate=certificate(name, a, b, tokens_NP, ops, flips),
+        certificate=stated,
         seconds=clock.laps,
         features=features,
     )
@@ -197,6 +200,19 @@ def _compare_checkpoints(a: ModelPath, b: ModelPath, tell: Progress) -> Checkpoi
     return compare_checkpoints(
         mine, theirs, stored_as=stored_as, progress=lambda *n: tell("checkpoints", *n)
     )
+
+
+def _digests(a: ModelPath, b: ModelPath) -> dict[str, str]:
+    """The models' fingerprints, as far as somebody can say what their weights are."""
+    found = {}
+    for name, path in (("model A", a), ("model B", b)):
+        weights = path.checkpoint
+        if weights is None and isinstance(path.model, HookedTransformer):
+            weights = resident_checkpoint(path.model)
+        if weights is not None:
+            same = path is b and weights is a.checkpoint
+            found[name] = found["model A"] if same else fingerprint(weights)
+    return found
 
 
 def _count_tokens(

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .console import VIOLATED
+from .console import VIOLATED, command_line, show
+from .files import check_output
 from .model_argument import Model
 
 if TYPE_CHECKING:
@@ -95,11 +96,7 @@ def audit(
     from ..audit import Plan, render, run_audit
     from ..audit.postmortem import shipped_prompts
 
-    # Before minutes of work, not after.
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: there is no directory {output.parent}")
-    if output.is_dir():
-        raise IsADirectoryError(f"--output {output}: this is a directory, name a file")
+    check_output(output)
     texts = (shipped_prompts() if prompts is None else _read_prompts(prompts))[:n_prompts]
     plan = Plan(tokens=tokens, checked=checked, rows=rows, margin=margin, seed=seed)
     columns = (TextColumn("{task.description:26}"), BarColumn(), TimeElapsedColumn())
@@ -115,7 +112,7 @@ def audit(
                 bar.update(task, completed=1, total=1, visible=False)
 
         result = run_audit(model, a, b, texts, plan, advance, dictionary)
-    output.write_text(render(result), encoding="utf-8")
+    output.write_text(render(result, command_line()), encoding="utf-8")
     if as_json:
         typer.echo(result.to_json())
     else:
@@ -159,7 +156,7 @@ def _print(result: AuditResult, output: Path) -> None:
         values = f"{sum(op.values for op in ops):,}"
         bias = "" if worst.bias_ulp is None else f"{worst.bias_ulp:+.4f}"
         table.add_row(kind, values, shown, used(worst.utilisation), bias)
-    out.print(table)
+    show(table, out)
     low, high = (percent(end) for end in flips.clustered_interval)
     out.print(
         f"tokens: {flips.flips:,} of {flips.positions:,} flip "
