@@ -10,6 +10,7 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
+from ..model.hooks.progress import stage_bars
 from ..model.transformer import HookedTransformer
 from ..model.weights.fingerprint import fingerprint
 from ..precision.divergence.plain_run import plain_logits
@@ -77,6 +78,8 @@ def run_audit(
             checkpoint, under A's policy; or a model in memory, of transformers (eager attention) or
             of bitlens, with whatever has been patched into its code.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).
+        progress: Called with (stage, steps done, steps in all); default: bars, on a terminal or in
+            a notebook.
         dictionary: Whose features are compared as well, as `load_dictionary` takes it.
 
     Raises:
@@ -85,7 +88,19 @@ def run_audit(
         TypeError: for a model in memory whose code cannot be watched, naming the module.
         UnobservedError: as `audit`.
     """
-    tell = progress or _silent
+    with stage_bars(progress) as tell:
+        return _run_audit(source, a, b, prompts, plan, tell, dictionary)
+
+
+def _run_audit(
+    source: str,
+    a: str,
+    b: str | nn.Module,
+    prompts: Sequence[str] | None,
+    plan: Plan,
+    tell: Progress,
+    dictionary: str | None,
+) -> AuditResult:
     if prompts is None:
         prompts = shipped_prompts()[:DEFAULT_PROMPTS]
     tell("loading", 0, 1)
@@ -97,7 +112,7 @@ def run_audit(
         model, prompts, plan.tokens, seed=plan.seed, progress=lambda i, n: tell("writing", i, n)
     )
     seconds = time.perf_counter() - started
-    result = audit(PurePath(source).stem, path_a, path_b, written, plan, progress, read)
+    result = audit(PurePath(source).stem, path_a, path_b, written, plan, tell, read)
     return dataclasses.replace(result, seconds={"writing": seconds, **result.seconds})
 
 
@@ -115,11 +130,23 @@ def audit(
     Raises UnobservedError for a path that two plain runs, or watching it, give other logits, or
     whose operations do not each run once.
     """
-    tell = progress or _silent
+    if len(written.tokens_NP) < 2:
+        raise ValueError(f"{len(written.tokens_NP)} prompts: intervals need at least two")
+    with stage_bars(progress) as tell:
+        return _audit(name, a, b, written, plan, tell, dictionary)
+
+
+def _audit(
+    name: str,
+    a: ModelPath,
+    b: ModelPath,
+    written: Texts,
+    plan: Plan,
+    tell: Progress,
+    dictionary: NamedDictionary | None,
+) -> AuditResult:
     tokens_NP = written.tokens_NP
     n_prompts = len(tokens_NP)
-    if n_prompts < 2:
-        raise ValueError(f"{n_prompts} prompts: intervals need at least two")
     clock = _Clock()
     for path in (a, b):
         plain_logits(path.model, tokens_NP[0], path.name)
@@ -174,10 +201,6 @@ def audit(
         seconds=clock.laps,
         features=features,
     )
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def _compare_checkpoints(a: ModelPath, b: ModelPath, tell: Progress) -> CheckpointComparison | None:

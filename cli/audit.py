@@ -9,9 +9,10 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..names import near_files
 from .console import VIOLATED, command_line, show
 from .files import check_output
 from .model_argument import Model
@@ -99,7 +100,7 @@ def audit(
     check_output(output)
     texts = (shipped_prompts() if prompts is None else _read_prompts(prompts))[:n_prompts]
     plan = Plan(tokens=tokens, checked=checked, rows=rows, margin=margin, seed=seed)
-    columns = (TextColumn("{task.description:26}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:26}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {stage: bar.add_task(words, start=False) for stage, words in STAGES.items()}
 
@@ -126,7 +127,8 @@ def _read_prompts(file: Path) -> list[str]:
     try:
         text = file.read_bytes().decode("utf-8")
     except OSError as error:
-        raise OSError(f"--prompts {file}: {error.strerror}") from error
+        near = near_files(file) if isinstance(error, FileNotFoundError) else ""
+        raise OSError(f"--prompts {file}: {error.strerror}{near}") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"--prompts {file}: not UTF-8 at byte {error.start}, save it as UTF-8"

@@ -69,7 +69,14 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show and exit.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what is done, and when, to stderr.")
+    ] = False,
 ) -> None:
+    if verbose:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # what launched_by_torchrun reads, without torch
         return
     from ..model.parallel import launched_by_torchrun

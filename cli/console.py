@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from .._core import isa, numerics_version
@@ -51,9 +52,10 @@ def command_line() -> str:
 def show(table: Table, console: Console = out) -> None:
     """Prints a table whose words may wrap, and whose numbers stay whole: where the terminal is too
     narrow for the longest of them, lines run over its edge instead."""
-    options = console.options.update(width=_ANY_WIDTH)
-    needed = Measurement.get(console, options, table).minimum
-    console.print(table, width=max(console.width, needed), crop=False, no_wrap=False)
+    plenty = console.options.update(max_width=_ANY_WIDTH)
+    needed = Measurement.get(console, plenty, table).minimum
+    options = console.options.update(max_width=max(console.width, needed))
+    console.print(Segments(console.render(table, options)), end="", soft_wrap=True)
 
 
 def print_json(**data: Any) -> None:
