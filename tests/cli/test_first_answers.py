@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bitlens
 import pytest
 from bitlens.cli import console
 from bitlens.cli.command import GROUPS, make_app
@@ -22,6 +24,7 @@ from bitlens.names import did_you_mean, near_files
 from rich.console import Console
 from rich.table import Table
 from support.command_line import command_runner
+from support.tiny_llama import write_tiny_llama
 
 
 @pytest.fixture
@@ -49,22 +52,6 @@ def test_answers_cost_little_more_than_the_command_line_library() -> None:
     assert _cpu_seconds("-m", "bitlens", "--version") < max(library, 3 * bare)
     for words in (("--help",), ("info", "smollm2-135m-instrct")):
         assert _cpu_seconds("-m", "bitlens", *words) < 4 * library, words
-
-
-def test_no_help_imports_torch() -> None:
-    helps = [["--help"], *([group.replace("_", "-"), "--help"] for group in GROUPS)]
-    code = (
-        "import sys\n"
-        "from bitlens.cli import main\n"
-        f"for words in {helps!r}:\n"
-        "    sys.argv = ['bitlens', *words]\n"
-        "    try: main()\n"
-        "    except SystemExit as leaving: assert not leaving.code, words\n"
-        "assert 'torch' not in sys.modules"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Usage") == len(helps)
 
 
 def test_one_group_alone_is_the_group_of_all() -> None:
@@ -162,3 +149,16 @@ def test_generate_says_what_it_waits_for_and_why_it_ends(
     said = re.sub(r"\s+", " ", err)
     assert "Type the prompt, then Ctrl-D" in said
     assert "stopped at 2 tokens" in said
+
+
+def test_logs_are_quiet_until_somebody_asks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tiny_llama(tmp_path)
+    capfd.readouterr()
+    bitlens.load(folder)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.messages
+    with caplog.at_level(logging.INFO, "bitlens"):
+        bitlens.load(folder)
+    assert caplog.messages[0].startswith(f"loaded {folder} under fp32")
