@@ -66,7 +66,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_generate(llama: Path) -> None:
-    words = ["generate", str(llama), "-p", "x", "--max-new-tokens", "29000", "--json"]
+    words = ["generate", str(llama), "-p", "x", "--json", "--max-new-tokens", "29000"]
+    words += ["--min-new-tokens", "29000"]
     code, seconds, _ = _interrupted([sys.executable, "-m", "bitlens", "-v", *words])
     assert code == 130
     assert seconds < 1
