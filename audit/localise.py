@@ -56,4 +56,5 @@ def localise(
         flip=(flip.prompt, flip.position),
         restores=swapped.restores,
         tried=len(swapped.table),
+        opening=flip.opening,
     )

@@ -10,11 +10,13 @@ from torch import nn
 
 from ..model.load import load
 from ..model.ops.policy import NATIVE_POLICIES, get_policy
+from ..model.sources.resolve import open_checkpoint
 from ..model.transformer import HookedTransformer
 from ..precision.addresses import Addressable
 
 if TYPE_CHECKING:
     from ..model.text.tokenizer import Tokenizer
+    from ..model.weights.checkpoint import Checkpoint
 
 HUGGING_FACE = {"hf": "fp32", "hf-bf16": "bf16"}
 """Hugging Face's eager Llama on the model's own weights, by its name on the command line."""
@@ -31,6 +33,8 @@ class ModelPath:
         model: Its operations by address.
         implementation: Whose kernels run.
         vocabulary: Logits a position has.
+        checkpoint: The weights that it computes with, before its policy rounds them where they come
+            from a file; None where no one can say.
     """
 
     name: str
@@ -39,21 +43,28 @@ class ModelPath:
     policy: str
     vocabulary: int
     tokenizer: Tokenizer | None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def rounds_to(self) -> str | None:
+        """ "bf16" where it keeps its weights so, else None."""
+        return "bf16" if get_policy(self.policy).weight is torch.bfloat16 else None
 
 
 def reference_path(source: str, dtype: str) -> tuple[ModelPath, HookedTransformer]:
     """Path A: the model under a policy. Raises ValueError for a policy that is none."""
     if dtype not in NATIVE_POLICIES:
         raise ValueError(f"--a {dtype}: expected one of {', '.join(NATIVE_POLICIES)}")
-    model = load(source, dtype=dtype)
-    return bitlens_path(dtype, dtype, model), model
+    checkpoint = open_checkpoint(source)
+    model = load(checkpoint, dtype=dtype)
+    return bitlens_path(dtype, dtype, model, checkpoint), model
 
 
 def path_on_trial(source: str, choice: str | nn.Module, reference: ModelPath) -> ModelPath:
     """Path B: a policy, Hugging Face, another checkpoint under A's policy, or a model in memory.
 
-    Raises ValueError for a path that is A itself and for one whose tokens mean other things, and
-    as `load` and `TransformersAddresses` do.
+    Raises ValueError for a path that is A itself and for one of another vocabulary, and as `load`
+    and `TransformersAddresses` do.
     """
     if not isinstance(choice, str):
         return _path_in_memory(choice, reference)
@@ -62,12 +73,15 @@ def path_on_trial(source: str, choice: str | nn.Module, reference: ModelPath) ->
     if choice in HUGGING_FACE:
         return _hugging_face_path(source, choice, reference)
     if choice in NATIVE_POLICIES:
-        return bitlens_path(choice, choice, load(source, dtype=choice))
+        model = load(reference.checkpoint or source, dtype=choice)
+        return bitlens_path(choice, choice, model, reference.checkpoint)
     try:
-        model = load(choice, dtype=reference.policy)
+        checkpoint = open_checkpoint(choice)
     except FileNotFoundError as error:
         raise ValueError(f"--b {choice}: no such file or directory; choose {CHOICES}") from error
-    path = bitlens_path(choice.rstrip("/").rpartition("/")[2], reference.policy, model)
+    name = choice.rstrip("/").rpartition("/")[2]
+    model = load(checkpoint, dtype=reference.policy)
+    path = bitlens_path(name, reference.policy, model, checkpoint)
     _check_comparable(reference, path)
     return path
 
@@ -81,48 +95,48 @@ def _path_in_memory(model: nn.Module, reference: ModelPath) -> ModelPath:
         return path
     from ..model.interop.transformers_addresses import TransformersAddresses
 
-    peer: Any = TransformersAddresses(model)
-    policy = {torch.float32: "fp32", torch.bfloat16: "bf16"}[peer.dtype]
-    name = f"{type(model).__name__} in memory"
-    vocabulary = peer.config.d_vocab
-    path = ModelPath(name, peer, "transformers eager", policy, vocabulary, reference.tokenizer)
+    path = _transformers_path(f"{type(model).__name__} in memory", TransformersAddresses(model))
     _check_comparable(reference, path)
     return path
 
 
-def bitlens_path(name: str, policy: str, model: HookedTransformer) -> ModelPath:
-    """A loaded model as a path."""
+def bitlens_path(
+    name: str, policy: str, model: HookedTransformer, checkpoint: Checkpoint | None = None
+) -> ModelPath:
+    """A loaded model as a path; without a checkpoint, its weights are those in memory."""
     backend = type(model.ops).__name__
     return ModelPath(
-        name, model, f"bitlens {backend}", policy, model.config.d_vocab, model.tokenizer
+        name,
+        model,
+        f"bitlens {backend}",
+        policy,
+        model.config.d_vocab,
+        model.tokenizer,
+        checkpoint,
     )
 
 
 def _hugging_face_path(source: str, choice: str, reference: ModelPath) -> ModelPath:
     from ..model.interop.transformers_addresses import TransformersAddresses
     from ..model.interop.transformers_llama import transformers_llama
-    from ..model.sources.resolve import open_checkpoint
 
-    checkpoint = open_checkpoint(source)
-    policy = HUGGING_FACE[choice]
-    peer: Any = TransformersAddresses(transformers_llama(checkpoint, get_policy(policy).weight))
-    vocabulary, tokenizer = checkpoint.config.d_vocab, reference.tokenizer
-    return ModelPath(choice, peer, "transformers eager", policy, vocabulary, tokenizer)
+    checkpoint = reference.checkpoint or open_checkpoint(source)
+    weight = get_policy(HUGGING_FACE[choice]).weight
+    return _transformers_path(choice, TransformersAddresses(transformers_llama(checkpoint, weight)))
+
+
+def _transformers_path(name: str, peer: Any) -> ModelPath:
+    from ..model.interop.transformers_weights import weights_in_memory
+
+    policy = {torch.float32: "fp32", torch.bfloat16: "bf16"}[peer.dtype]
+    weights = weights_in_memory(peer.model, name)
+    return ModelPath(name, peer, "transformers eager", policy, peer.config.d_vocab, None, weights)
 
 
 def _check_comparable(a: ModelPath, b: ModelPath) -> None:
-    """Same vocabulary, same tokens for the same text."""
+    """Raises ValueError for logits that cannot be held against each other."""
     if a.vocabulary != b.vocabulary:
         raise ValueError(
             f"--b {b.name}: a vocabulary of {b.vocabulary} against {a.vocabulary}; only models "
-            "with one tokenizer can be compared token by token"
-        )
-    if a.tokenizer is None or b.tokenizer is None:
-        return
-    sample = 'The 3 cats: "naïve" fn(x) -> 12.5%\n\tなに?'
-    mine, theirs = a.tokenizer.encode(sample), b.tokenizer.encode(sample)
-    if mine != theirs:
-        raise ValueError(
-            f"--b {b.name}: its tokenizer gives other tokens for the same text; only models with "
-            "one tokenizer can be compared token by token"
+            "with as many tokens can be compared token by token"
         )

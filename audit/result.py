@@ -15,6 +15,7 @@ from typing import Any
 from ..interp.stability.result import FeatureFlip
 from ..precision.contract import PrecisionContract
 from ..precision.meaning import MeaningDifference
+from .checkpoints.result import CheckpointComparison
 
 SCHEMA = "bitlens.audit/1"
 
@@ -31,6 +32,7 @@ class Setting:
         rows_per_op: Rows of each operation's output that met its contract, over those prompts.
         only_a, only_b: Addresses that the other path lacks: not compared.
         environment: Versions, instruction set, threads.
+        digests: SHA-256 by name: each model's config and weights, and the tokens of all prompts.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Setting:
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     environment: dict[str, Any]
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Divergence:
         created: The address that creates the most error.
         amplified: The address that multiplied the error entering it the most, and by how much.
         flip: The prompt and position of the token that `restores` is about; None if none flips.
+        opening: How that prompt begins.
         restores: Operations whose exchange for A's alone restores A's token there.
         tried: How many operations were exchanged in turn.
     """
@@ -136,6 +140,7 @@ class Divergence:
     flip: tuple[int, int] | None = None
     restores: tuple[str, ...] = ()
     tried: int = 0
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ class Flip:
 
     Attributes:
         margin_a, margin_b: Best logit minus second best, in each path.
+        opening: How the prompt begins.
     """
 
     prompt: int
@@ -179,6 +185,7 @@ class Flip:
     token_b: str
     margin_a: float
     margin_b: float
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -285,6 +292,8 @@ class AuditResult:
             function there, however well it rounds.
         ops: Every operation in the order of a pass.
         certificate: The `EquivalenceCertificate` as JSON-ready data.
+        checkpoints: The weights and what goes with them, compared; None for two policies on one
+            checkpoint, and for models whose weights are not known.
         features: Where a dictionary was given.
     """
 
@@ -297,6 +306,7 @@ class AuditResult:
     flips: TokenFlips
     certificate: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    checkpoints: CheckpointComparison | None = None
     features: FeatureChanges | None = None
 
     @property
@@ -306,6 +316,18 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
+        """Whether B has A's weights but for rounding, means what A means, kept every contract, and
+        nothing certified flipped."""
+        return self.same_model and self.kept
+
+    @property
+    def same_model(self) -> bool:
+        """Whether nothing but rounding tells B's weights, config, tokenizer and template from A's,
+        as far as they were compared."""
+        return self.checkpoints is None or self.checkpoints.same
+
+    @property
+    def kept(self) -> bool:
         """Whether B means what A means, kept every contract, and nothing certified flipped."""
         return not self.meaning and not self.violated and not self.broken_certificates
 

@@ -10,10 +10,14 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
+from ..model.hooks.progress import stage_bars
+from ..model.transformer import HookedTransformer
+from ..model.weights.fingerprint import fingerprint
 from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
 from ..precision.meaning import meaning_differences
 from .certify import certificate, only_proven_by
+from .checkpoints import CheckpointComparison, compare_checkpoints, resident_checkpoint
 from .features import NamedDictionary, feature_changes, read_dictionary
 from .localise import localise
 from .lockstep import Lockstep
@@ -74,15 +78,29 @@ def run_audit(
             checkpoint, under A's policy; or a model in memory, of transformers (eager attention) or
             of bitlens, with whatever has been patched into its code.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).
+        progress: Called with (stage, steps done, steps in all); default: bars, on a terminal or in
+            a notebook.
         dictionary: Whose features are compared as well, as `load_dictionary` takes it.
 
     Raises:
-        ValueError: for paths that are none or one and the same, other tokenizers, fewer than two
+        ValueError: for paths that are none or one and the same, other vocabularies, fewer than two
             prompts, and a plan that cannot be. Otherwise as `bitlens.load`.
         TypeError: for a model in memory whose code cannot be watched, naming the module.
         UnobservedError: as `audit`.
     """
-    tell = progress or _silent
+    with stage_bars(progress) as tell:
+        return _run_audit(source, a, b, prompts, plan, tell, dictionary)
+
+
+def _run_audit(
+    source: str,
+    a: str,
+    b: str | nn.Module,
+    prompts: Sequence[str] | None,
+    plan: Plan,
+    tell: Progress,
+    dictionary: str | None,
+) -> AuditResult:
     if prompts is None:
         prompts = shipped_prompts()[:DEFAULT_PROMPTS]
     tell("loading", 0, 1)
@@ -94,7 +112,7 @@ def run_audit(
         model, prompts, plan.tokens, seed=plan.seed, progress=lambda i, n: tell("writing", i, n)
     )
     seconds = time.perf_counter() - started
-    result = audit(PurePath(source).stem, path_a, path_b, written, plan, progress, read)
+    result = audit(PurePath(source).stem, path_a, path_b, written, plan, tell, read)
     return dataclasses.replace(result, seconds={"writing": seconds, **result.seconds})
 
 
@@ -112,14 +130,28 @@ def audit(
     Raises UnobservedError for a path that two plain runs, or watching it, give other logits, or
     whose operations do not each run once.
     """
-    tell = progress or _silent
+    if len(written.tokens_NP) < 2:
+        raise ValueError(f"{len(written.tokens_NP)} prompts: intervals need at least two")
+    with stage_bars(progress) as tell:
+        return _audit(name, a, b, written, plan, tell, dictionary)
+
+
+def _audit(
+    name: str,
+    a: ModelPath,
+    b: ModelPath,
+    written: Texts,
+    plan: Plan,
+    tell: Progress,
+    dictionary: NamedDictionary | None,
+) -> AuditResult:
     tokens_NP = written.tokens_NP
     n_prompts = len(tokens_NP)
-    if n_prompts < 2:
-        raise ValueError(f"{n_prompts} prompts: intervals need at least two")
     clock = _Clock()
     for path in (a, b):
         plain_logits(path.model, tokens_NP[0], path.name)
+    checkpoints = _compare_checkpoints(a, b, tell)
+    clock.lap("checkpoints")
     meaning = meaning_differences(a.model, b.model, tokens_NP[0])
     flips = _count_tokens(a, b, tokens_NP, plan, tell)
     clock.lap("tokens")
@@ -140,6 +172,7 @@ def audit(
         features = feature_changes(a, b, tokens_NP, dictionary, lambda *n: tell("features", *n))
         clock.lap("features")
     checked = min(plan.checked, n_prompts)
+    stated = certificate(name, a, b, tokens_NP, ops, flips)
     setting = Setting(
         model=name,
         a=a.name,
@@ -153,23 +186,56 @@ def audit(
         only_a=tuple(x for x in a.model.op_addresses if x not in compared),
         only_b=tuple(x for x in b.model.op_addresses if x not in compared),
         environment=dataclasses.asdict(environment_fingerprint()),
+        digests=_digests(a, b) | {"tokens of all prompts": stated["workload"]["tokens"]},
     )
     return AuditResult(
         setting=setting,
+        checkpoints=checkpoints,
         meaning=meaning,
         ops=ops,
         histograms=lockstep.histograms(),
         divergence=divergence,
         reproducer=shrunk,
         flips=flips,
-        certificate=certificate(name, a, b, tokens_NP, ops, flips),
+        certificate=stated,
         seconds=clock.laps,
         features=features,
     )
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
+def _compare_checkpoints(a: ModelPath, b: ModelPath, tell: Progress) -> CheckpointComparison | None:
+    """None for two policies on one checkpoint, and where a side's weights are not known.
+
+    Files are compared as they are; where only memory has a bitlens model's weights, both sides'
+    are taken from there.
+    """
+    mine, theirs, stored_as = a.checkpoint, b.checkpoint, b.rounds_to
+    if mine is not None and mine is theirs:
+        return None
+    if mine is None or theirs is None:
+        if not isinstance(a.model, HookedTransformer) or not isinstance(b.model, HookedTransformer):
+            return None
+        mine, theirs = resident_checkpoint(a.model), resident_checkpoint(b.model)
+    elif b.implementation.startswith("bitlens"):
+        stored_as = None
+    if mine is None or theirs is None:
+        return None
+    return compare_checkpoints(
+        mine, theirs, stored_as=stored_as, progress=lambda *n: tell("checkpoints", *n)
+    )
+
+
+def _digests(a: ModelPath, b: ModelPath) -> dict[str, str]:
+    """The models' fingerprints, as far as somebody can say what their weights are."""
+    found = {}
+    for name, path in (("model A", a), ("model B", b)):
+        weights = path.checkpoint
+        if weights is None and isinstance(path.model, HookedTransformer):
+            weights = resident_checkpoint(path.model)
+        if weights is not None:
+            same = path is b and weights is a.checkpoint
+            found[name] = found["model A"] if same else fingerprint(weights)
+    return found
 
 
 def _count_tokens(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EDGES = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _EXAMPLES = 20
-_CONTEXT = 60
+_CONTEXT, _OPENING = 60, 40
 _NOT_THROUGH_A_CAP = (
     "a soft cap follows the unembedding and may tie tokens, so that no position is proven"
 )
@@ -177,9 +177,11 @@ class TokenCount:
         best = [int(step.logits_TV[t].argmax()) for step in (a, b)]
         if self._tokenizer is None:
             context, names = str(tokens_P[: t + 1].tolist()[-8:]), [str(i) for i in best]
+            opening = ""
         else:
             context = self._tokenizer.decode(tokens_P[: t + 1].tolist(), skip_special=False)
             names = self._tokenizer.token_strings(best)
+            opening = self._tokenizer.decode(tokens_P.tolist()[:_OPENING], skip_special=False)
         return Flip(
             prompt,
             t,
@@ -188,6 +190,7 @@ class TokenCount:
             _visible(names[1]),
             float(tops[0][0] - tops[0][1]),
             float(tops[1][0] - tops[1][1]),
+            _visible(opening[:_OPENING]),
         )
 
 

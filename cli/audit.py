@@ -9,18 +9,22 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .console import VIOLATED
+from ..names import near_files
+from .console import VIOLATED, command_line, show
+from .files import check_output
 from .model_argument import Model
 
 if TYPE_CHECKING:
     from ..audit import AuditResult
+    from ..audit.checkpoints import CheckpointComparison
 
 STAGES = {
     "loading": "loading",
     "writing": "A continues the prompts",
+    "checkpoints": "comparing checkpoints",
     "tokens": "next tokens of both",
     "contracts": "operations in lockstep",
     "localising": "who restores the token",
@@ -87,19 +91,16 @@ def audit(
 ) -> None:
     """Judge one path of a model against another on real prompts; write a report.
 
-    Every operation of B gets A's inputs and meets B's precision contract. Exit 1 if one breaks it.
+    Another checkpoint is compared first, tensor by tensor. Every operation of B gets A's inputs and
+    meets B's precision contract. Exit 1 if a tensor differs or a contract is broken.
     """
     from ..audit import Plan, render, run_audit
     from ..audit.postmortem import shipped_prompts
 
-    # Before minutes of work, not after.
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: there is no directory {output.parent}")
-    if output.is_dir():
-        raise IsADirectoryError(f"--output {output}: this is a directory, name a file")
+    check_output(output)
     texts = (shipped_prompts() if prompts is None else _read_prompts(prompts))[:n_prompts]
     plan = Plan(tokens=tokens, checked=checked, rows=rows, margin=margin, seed=seed)
-    columns = (TextColumn("{task.description:26}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:26}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {stage: bar.add_task(words, start=False) for stage, words in STAGES.items()}
 
@@ -112,7 +113,7 @@ def audit(
                 bar.update(task, completed=1, total=1, visible=False)
 
         result = run_audit(model, a, b, texts, plan, advance, dictionary)
-    output.write_text(render(result), encoding="utf-8")
+    output.write_text(render(result, command_line()), encoding="utf-8")
     if as_json:
         typer.echo(result.to_json())
     else:
@@ -126,7 +127,8 @@ def _read_prompts(file: Path) -> list[str]:
     try:
         text = file.read_bytes().decode("utf-8")
     except OSError as error:
-        raise OSError(f"--prompts {file}: {error.strerror}") from error
+        near = near_files(file) if isinstance(error, FileNotFoundError) else ""
+        raise OSError(f"--prompts {file}: {error.strerror}{near}") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"--prompts {file}: not UTF-8 at byte {error.start}, save it as UTF-8"
@@ -156,7 +158,7 @@ def _print(result: AuditResult, output: Path) -> None:
         values = f"{sum(op.values for op in ops):,}"
         bias = "" if worst.bias_ulp is None else f"{worst.bias_ulp:+.4f}"
         table.add_row(kind, values, shown, used(worst.utilisation), bias)
-    out.print(table)
+    show(table, out)
     low, high = (percent(end) for end in flips.clustered_interval)
     out.print(
         f"tokens: {flips.flips:,} of {flips.positions:,} flip "
@@ -169,14 +171,39 @@ def _print(result: AuditResult, output: Path) -> None:
             f"{percent(changes.certified / max(1, changes.pairs))} of {changes.pairs:,} pairs "
             "certified not to"
         )
+    if result.checkpoints is not None:
+        _print_checkpoints(result.checkpoints, out)
     found = result.divergence
     if found.first is not None:
-        words = DIFFERS[found.judge] if result.ok else "first divergent operation:"
+        words = DIFFERS[found.judge] if result.kept else "first divergent operation:"
         out.print(f"{words} {found.first}")
     for difference in result.meaning:
         out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
         out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
-    broken = "contract broken" if result.violated else "not the same function"
-    verdict = "[green]contract kept[/]" if result.ok else f"[red]{broken}[/]"
-    out.print(f"{verdict}, report in {output}")
+    out.print(f"{_verdict(result)}, report in {output}", highlight=False)
+
+
+def _print_checkpoints(found: CheckpointComparison, out: Console) -> None:
+    out.print(
+        f"tensors: {found.equal:,} of {found.tensors:,} equal, {len(found.rounded):,} rounded, "
+        f"{len(found.differing) - len(found.missing):,} differ, {len(found.missing):,} missing",
+        highlight=False,
+    )
+    for difference in found.differing[:5]:
+        out.print(f"[red]{difference.name}[/]: {escape(difference.words)}", highlight=False)
+    if len(found.differing) > 5:
+        out.print(f"[red]and {len(found.differing) - 5:,} tensors more[/]", highlight=False)
+    for what, differences in found.settings.items():
+        for words in differences[:5]:
+            out.print(f"[red]{what}[/]: {escape(words)}", highlight=False)
+
+
+def _verdict(result: AuditResult) -> str:
+    """Green only where B has A's weights, as its policy stores them, and kept every contract."""
+    differ = "" if result.checkpoints is None else result.checkpoints.headline
+    if not result.same_model:
+        return f"[red]another model: {differ}[/]"
+    if not result.ok:
+        return f"[red]{'contract broken' if result.violated else 'not the same function'}[/]"
+    return f"contract kept, with {differ}" if differ else "[green]contract kept[/]"

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from .console import err, out, print_json, setting, setting_line
+from .console import err, out, print_json, setting, setting_line, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Backend, Json, NativeDtypeOption, Threads
@@ -56,4 +56,4 @@ def bench(
     native, torch_ = speeds["native"], speeds["torch"]
     ratios = (native.prefill / torch_.prefill, native.decode / torch_.decode)
     table.add_row("native / torch", *(f"{ratio:.2f}x" for ratio in ratios))
-    out.print(table)
+    show(table, out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import err, out, print_json
+from .console import err, out, print_json, show
 from .options import Json
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def evaluate(
             f"{result.l0[i]:.1f}",
             "" if rise is None else f"{rise:+.4f}",
         )
-    out.print(table)
+    show(table, out)
 
 
 class _RunFile:

@@ -1,67 +1,62 @@
 """The `bitlens` command: its groups of commands, and how it ends.
 
-Exit codes: 0 done, 1 a promise was violated, 2 bad usage or bad input.
+Exit codes: 0 done, 1 a promise was violated, 2 bad usage or bad input, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .._core import numerics_version
+from ..names import near_files
 from ..version import __version__
-from . import (
-    audit,
-    bench,
-    clt,
-    context_cost,
-    explore,
-    features,
-    fetch,
-    generate,
-    info,
-    postmortem,
-    probe,
-    sae,
-    serve,
-    trace,
-    verify,
-    watch,
-)
-from .console import BAD_INPUT, INTERNAL_ERROR
+from .console import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED
 
-app = typer.Typer(
-    name="bitlens",
-    help="Transformers whose bits do not move and whose insides are readable at full speed.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+GROUPS = (
+    "generate",
+    "info",
+    "fetch",
+    "verify",
+    "bench",
+    "audit",
+    "context_cost",
+    "postmortem",
+    "features",
+    "explore",
+    "sae",
+    "clt",
+    "trace",
+    "probe",
+    "watch",
+    "serve",
 )
-for group in (
-    generate,
-    info,
-    fetch,
-    verify,
-    bench,
-    audit,
-    context_cost,
-    postmortem,
-    features,
-    explore,
-    sae,
-    clt,
-    trace,
-    probe,
-    watch,
-    serve,
-):
-    group.register(app)
+"""Modules beside this one, in the order of `--help`; each registers the command of its name."""
+
+
+def make_app(words: Sequence[str]) -> typer.Typer:
+    """Returns the command; where the first of the words names a group, with that one alone, so that
+    nothing waits for the imports of the others."""
+    app = typer.Typer(
+        name="bitlens",
+        help="Transformers whose bits do not move and whose insides are readable at full speed.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_root)
+    asked = words[0].replace("-", "_") if words else ""
+    for group in (asked,) if asked in GROUPS else GROUPS:
+        importlib.import_module(f".{group}", __package__).register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -70,13 +65,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show and exit.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what is done, and when, to stderr.")
+    ] = False,
 ) -> None:
+    if verbose:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # what launched_by_torchrun reads, without torch
         return
     from ..model.parallel import launched_by_torchrun
@@ -89,7 +90,7 @@ def _root(
         )
 
 
-def _as_typed(message: str) -> str:
+def _as_typed(app: typer.Typer, message: str) -> str:
     """An error's way out, which names arguments of `bitlens.load`, in options of this command."""
     group = typer.main.get_command(app)
     name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
@@ -103,14 +104,26 @@ def _as_typed(message: str) -> str:
     return re.sub(r'\b(backend|dtype|device)="(\w+)"', spell, message)
 
 
+def _message(app: typer.Typer, error: Exception) -> str:
+    """The error in one line, with what the name of a missing file was meant to be."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        text = f"{error.filename}: {error.strerror}{near_files(Path(error.filename))}"
+    return " ".join(_as_typed(app, text).split()) or type(error).__name__
+
+
 def main() -> None:
     """Runs the command; bad input ends in one line on stderr, not in a traceback."""
+    completes = "_BITLENS_COMPLETE" in os.environ  # a shell asks; the words are in the environment
+    app = make_app([] if completes else sys.argv[1:])
     try:
         app()
     except (ValueError, OSError, NotImplementedError, RuntimeError, MemoryError) as error:
-        message = " ".join(_as_typed(str(error)).split()) or type(error).__name__
-        typer.secho(f"bitlens: {message}", fg="red", err=True)
+        typer.secho(f"bitlens: {_message(app, error)}", fg="red", err=True)
         raise SystemExit(BAD_INPUT) from None
+    except SystemExit as leaving:  # Ctrl-C comes as 1, which says that a promise was broken
+        aborted = isinstance(leaving.__context__, typer.Abort)
+        raise SystemExit(INTERRUPTED if aborted else leaving.code) from None
     except Exception:  # a bug of ours must not exit with 1, which says that a promise was broken
         traceback.print_exc()
         raise SystemExit(INTERNAL_ERROR) from None

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
+from .console import show
 from .model_argument import Model
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _print_table(
         if measured:
             cells.append(_timed(cost.n_tokens, base.n_tokens, seconds))
         table.add_row(*cells)
-    Console().print(table)
+    show(table)
     last = costs[-1]
     attention = _ratio(last.attention_flops, base.attention_flops)
     whole = _ratio(last.model_flops, base.model_flops)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..policies import NativePolicyName
+from .console import show
 
 if TYPE_CHECKING:
     from ..interp.dictionaries import Dictionary
@@ -243,7 +244,7 @@ def _prompt(view: _View, prompt: str, top: int, as_json: bool) -> None:
             first = token if i == 0 else ""
             cells = _cells(promotes, where, left)
             table.add_row(first, str(feature), f"{activation:.1f}", *cells)
-    view.out.print(table)
+    show(table, view.out)
 
 
 def _cells(promotes: str, where: Text, width: int) -> tuple[Text, Text]:

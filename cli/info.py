@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..policies import PolicyName
-from .console import out, print_json, setting, setting_line
+from .console import out, print_json, setting, setting_line, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Backend, BackendOption, DtypeOption, Json
@@ -56,4 +56,4 @@ def info(
     for kind, n_bytes in storage.items():
         table.add_row(f"weights in {kind}", f"{n_bytes / 2**20:.1f} MiB")
     table.add_row("running as", setting_line(dtype))
-    out.print(table)
+    show(table, out)

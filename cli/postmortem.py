@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,8 @@ from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
-from .console import VIOLATED
+from .console import VIOLATED, command_line, err, show
+from .files import check_output
 from .model_argument import Model
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def postmortem(
     n_prompts: Annotated[int, typer.Option(min=1, help="Use this many prompts.")] = 300,
     shards: Annotated[str, typer.Option(help="Shard counts, comma-separated.")] = "1,2,4,8",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    output: Annotated[Path, typer.Option(help="Write the report here.")] = Path("postmortem.html"),
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture; needs the `bench` extra.")
     ] = None,
@@ -48,11 +51,13 @@ def postmortem(
     Exit 1 if one does.
     """
     from ..audit.postmortem import run_postmortem, shipped_prompts
+    from ..audit.postmortem.page import moved, page
     from ..audit.postmortem.plot import plot as write_plot
     from ..audit.postmortem.plot import require_matplotlib
     from ..model import load
 
     counts = _shard_counts(shards)
+    check_output(output)
     if plot is not None:
         require_matplotlib()
     texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
@@ -68,13 +73,15 @@ def postmortem(
                 task, description="prompts", completed=done, total=total
             ),
         )
+    output.write_text(page(Path(model).stem, rates, _made(texts)), encoding="utf-8")
     if plot is not None:
         write_plot(rates, plot, f"{Path(model).stem}, {len(texts)} prompts")
     if as_json:
         _print_json(model, rates)
     else:
         _print_table(model, rates, counts)
-    if any(_moved(rate) for rate in rates):
+        err.print(f"report in {output}", highlight=False)
+    if any(moved(rate) for rate in rates):
         raise typer.Exit(VIOLATED)
 
 
@@ -85,12 +92,16 @@ def _shard_counts(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def _moved(rate: Rate) -> bool:
-    """Whether the exact sampler broke its promise."""
-    from ..audit.postmortem.experiment import FAULTS
+def _made(texts: list[str]) -> list[tuple[str, str]]:
+    from ..audit.page.render import page_date
 
-    moved = rate.best_lost or rate.best_not_first or rate.tokens_changed
-    return rate.sampler not in FAULTS and bool(moved)
+    prompts = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return [
+        ("command", command_line()),
+        ("date", page_date()),
+        ("version", f"bitlens {__version__}, numerics {numerics_version}"),
+        ("prompts, SHA-256", prompts),
+    ]
 
 
 def _print_json(model: str, rates: list[Rate]) -> None:
@@ -110,7 +121,7 @@ def _print_json(model: str, rates: list[Rate]) -> None:
 
 def _print_table(model: str, rates: list[Rate], counts: list[int]) -> None:
     from ..audit.postmortem import experiment
-    from ..audit.postmortem.plot import PANELS
+    from ..audit.postmortem.shares import PANELS
 
     by_key = {(rate.sampler, rate.shards): rate for rate in rates}
     samplers = list(dict.fromkeys(rate.sampler for rate in rates))
@@ -129,4 +140,4 @@ def _print_table(model: str, rates: list[Rate], counts: list[int]) -> None:
         for sampler in samplers:
             shares = [share(by_key[sampler, n]) for n in counts]
             table.add_row(f"  {sampler}", *("never" if s == 0 else f"{s:.2%}" for s in shares))
-    Console().print(table)
+    show(table)

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from .console import err, out, print_json
+from .console import err, out, print_json, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, NativeDtypeOption, Threads
@@ -152,7 +152,7 @@ def evaluate(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
@@ -184,7 +184,7 @@ def _print(report: dict[str, Any], output: Path | None, as_json: bool) -> None:
         for name, each in {"this probe": report, **report["baselines"]}.items():
             recalls = (f"{r['recall']['value']:.3f}" for r in each["recall"])
             table.add_row(escape(name), f"{each['auroc']:.3f}", *recalls)
-        out.print(table)
+        show(table, out)
     for each in report.get("alarms", ()):
         for side in ("benign", "harmful"):
             if side in each:

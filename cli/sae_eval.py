@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..policies import NativePolicyName
+from .console import show
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption
@@ -195,7 +195,7 @@ def _print_results(results: dict[str, EvalResult]) -> None:
         table.add_column(escape(name), justify="right")
     for words, (field, how) in FIGURES.items():
         table.add_row(words, *(format(getattr(result, field), how) for result in results.values()))
-    Console().print(table)
+    show(table)
 
 
 def _print_neighbours(found: Comparison) -> None:
@@ -207,7 +207,7 @@ def _print_neighbours(found: Comparison) -> None:
         table.add_column(column, justify="left" if "of" in column else "right")
     for (a, b), near in found.neighbours.items():
         table.add_row(escape(a), escape(b), f"{near.share_near:.1%}", f"{near.median:.3f}")
-    Console().print(table)
+    show(table)
 
 
 def _print_json(**data: Any) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from .console import VIOLATED
+from .console import VIOLATED, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, Threads
@@ -105,7 +105,7 @@ def _print(result: StabilityResult) -> None:
         ("  certified, but flipped", f"{result.wrong:,}"),
     ):
         table.add_row(words, value)
-    out.print(table)
+    show(table, out)
     if not result.examples:
         return
     shown = Table(title="flips, widest margin first", box=SIMPLE_HEAD)
@@ -115,4 +115,4 @@ def _print(result: StabilityResult) -> None:
         figures = (f"{x:.3g}" for x in (flip.value, flip.margin, flip.bound))
         context = escape(flip.context[-30:].replace("\n", "⏎"))
         shown.add_row(str(flip.feature), flip.kind, context, *figures)
-    out.print(shown)
+    show(shown, out)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from .console import err, out, print_json
+from .console import err, out, print_json, show
 from .options import Json, NativeDtypeOption
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _show(found: dict[str, Any]) -> None:
     for each in found["features"]:
         numbers = f"{each['activation']:.3f}", f"{each['influence']:.4f}"
         table.add_row(each["node_id"], *numbers, escape(each["label"]))
-    out.print(table)
+    show(table, out)
     if (check := found.get("faithfulness")) is not None:
         out.print(
             f"{check['n_features']} features ablated in the model: rank correlation with what the "
@@ -229,4 +229,4 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(
             each["source"], each["target"], weight, "stable" if each["stable"] else "not stable"
         )
-    out.print(table)
+    show(table, out)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..policies import NativePolicyName
 from ..threads import set_num_threads
-from .console import VIOLATED, err, out, print_json
+from .console import VIOLATED, err, out, print_json, show
 from .model_argument import Model
 from .options import Json, NativeDtypeOption, Threads
 
@@ -68,7 +68,7 @@ def _print_report(report: VerifyReport) -> None:
         remark = row.error or row.evidence
         promise = f"[bold]{row.varied}[/]: {row.compared} [dim]({escape(remark)})[/]"
         table.add_row(promise, f"{row.values:,}", f"{row.different:,}", _verdict(row))
-    out.print(table)
+    show(table, out)
     verdict = "[green]no bit moved[/]" if report.ok else "[red]a promise is broken[/]"
     setting = f"{report.isa}, {report.threads} threads, numerics {report.numerics_version}"
     out.print(f"{verdict}: {setting}, {report.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/looking.md into docs/images: `make images`.
+"""Draws pictures into docs/images: `make images`, which has benchmarks draw the others.
 
 Runs SmolLM2 on a text and clicks through the pages in Chromium, as the tests do.
 """
@@ -9,20 +9,24 @@ import tempfile
 from pathlib import Path
 
 import bitlens
+from bitlens.audit import Plan, render, run_audit
+from bitlens.audit.postmortem import run_postmortem, shipped_prompts
+from bitlens.audit.postmortem.plot import plot
 from bitlens.interp import explore, feature_page, graph_page, load_dictionary, show
 from bitlens.interp.pages import Page
 from support.browser import DESK, PHONE, Browser, Theme, chromium
 from support.graph_json import random_graph
 
 IMAGES = Path(__file__).resolve().parent / "images"
+MODEL = "smollm2-135m-instruct"
 SAE = "smollm2-135m-instruct/blocks.15.hook_resid_post"
 PROMPT = "The Eiffel Tower stands in the city of Paris, which is the capital of France."
 N_TOKENS = 10_000
 
 
 def main() -> None:
-    model = bitlens.load("smollm2-135m-instruct")
-    bf16 = bitlens.load("smollm2-135m-instruct", dtype="bf16")
+    model = bitlens.load(MODEL)
+    bf16 = bitlens.load(MODEL, dtype="bf16")
     sae = load_dictionary(SAE, model=model)
     prompt = explore(model, PROMPT, sae, against=bf16)
     assert isinstance(prompt, Page)
@@ -34,6 +38,16 @@ def main() -> None:
         _drawings(browser, model, at)
         features = feature_page(model, sae, n_tokens=N_TOKENS)
         _features(browser, features.save(at / "features.html"))
+        _audit(browser, at / "report.html")
+    rates = run_postmortem(model, shipped_prompts()[:300], (1, 2, 4, 8))
+    plot(rates, IMAGES / "postmortem.png", f"{MODEL}, 300 prompts")
+
+
+def _audit(browser: Browser, path: Path) -> None:
+    result = run_audit(MODEL, plan=Plan(tokens=64, checked=4))
+    path.write_text(render(result, f"bitlens audit {MODEL} --tokens 64 --checked 4"), "utf-8")
+    browser.open(path.as_uri(), (1280, 1800))
+    browser.picture(IMAGES / "audit.png")
 
 
 def _prompt(browser: Browser, path: Path, name: str, size: tuple[int, int], theme: Theme) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,8 @@ from .sources.resolve import open_checkpoint
 from .sources.transformers_model import is_transformers_model
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +104,7 @@ def load(
         GroupError: ranks that loaded different models, or one that failed to load its own.
     """
     ranks = as_group(group)
+    started = time.perf_counter()
     with (
         torch.inference_mode(False),  # weights made now serve gradients later
         agreement(ranks, "bitlens.load", "settings", "weights") as statement,
@@ -117,6 +122,8 @@ def load(
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)
             statement.say("weights", ops.digest.digest())
+    seconds = time.perf_counter() - started
+    _log.info("loaded %s under %s (%s) in %.1f s", checkpoint.name, dtype, backend, seconds)
     if isinstance(source, str | Path):
         options = {"revision": revision, "dtype": dtype, "backend": backend, "device": str(device)}
         scaling = None if rope_scaling is None else dict(rope_scaling)

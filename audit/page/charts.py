@@ -1,45 +1,11 @@
-"""The page's charts, each a function of the result and a width, with the table that says the same.
-
-A chart is drawn twice, for a desk and for a telephone, so that its letters stay readable on both.
-"""
+"""The page's charts, each with its table; None where there is nothing to draw."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from ...interp.charts import Canvas, Scale, axes, log_scale
-from ..result import AuditResult, OpFinding, UlpHistogram
-
-WIDE, NARROW = 960.0, 340.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart in two widths and its table."""
-
-    title: str
-    caption: str
-    wide: str
-    narrow: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    legend: tuple[tuple[str, str], ...] = ()
-
-
-def figure(
-    title: str,
-    caption: str,
-    draw: Callable[[float], Canvas],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    legend: Sequence[tuple[str, str]] = (),
-) -> Figure:
-    """`legend` pairs a CSS class with its words."""
-    table = tuple(tuple(row) for row in rows)
-    wide, narrow = str(draw(WIDE)), str(draw(NARROW))
-    return Figure(title, caption, wide, narrow, tuple(columns), table, tuple(legend))
+from ...precision.charts import Canvas, Figure, Scale, axes, figure, log_scale
+from ..result import AuditResult, OpFinding
 
 
 def short(value: float | None, digits: int = 3) -> str:
@@ -70,12 +36,14 @@ def layers(result: AuditResult) -> list[int]:
     return sorted({op.layer for op in result.ops if op.layer is not None})
 
 
-def growth(result: AuditResult) -> Figure:
+def growth(result: AuditResult) -> Figure | None:
     """The residual stream's error after each block, and what the block's operations create."""
     numbers = layers(result)
     inside = [[op for op in result.ops if op.layer == layer] for layer in numbers]
     free = [ops[-1].free_error for ops in inside]
     created = [max(op.created_error for op in ops) for ops in inside]
+    if not any([*free, *created]):
+        return None
 
     def draw(width: float) -> Canvas:
         height = 270.0 if width > 500 else 230.0
@@ -109,13 +77,15 @@ def growth(result: AuditResult) -> Figure:
     )
 
 
-def heatmap(result: AuditResult) -> Figure:
+def heatmap(result: AuditResult) -> Figure | None:
     """Created error by layer and kind of operation; violations are marked."""
     numbers = layers(result)
     by_place = {(op.layer, op.kind): op for op in result.ops}
     kinds = [kind for kind in result.kinds if any((n, kind) in by_place for n in numbers)]
     errors = [op.created_error for op in result.ops if op.layer is not None and op.created_error]
-    low, high = min(errors, default=1.0), max(errors, default=1.0)
+    if not errors:
+        return None
+    low, high = min(errors), max(errors)
     levels = Scale(low, high, 0.12, 1.0, log=True)
 
     def draw(width: float) -> Canvas:
@@ -167,10 +137,12 @@ def _cell(
         canvas.rect(x + 0.5, y + 0.5, size[0] - 1, size[1] - 1, "outside", title=title)
 
 
-def utilisation(result: AuditResult) -> Figure:
+def utilisation(result: AuditResult) -> Figure | None:
     """The most of its bound that each kind of operation used."""
     groups = [[op for op in result.judged if op.kind == kind] for kind in result.kinds]
     worst = [max(ops, key=lambda op: op.utilisation) for ops in groups if ops]
+    if not worst:
+        return None
     top = max([1.0, *(min(op.utilisation, 2.0) for op in worst)]) * 1.12
 
     def draw(width: float) -> Canvas:
@@ -213,9 +185,11 @@ def _contract(op: OpFinding) -> str:
     return f"{c.op}: {c.storage}, compute {c.compute}, accumulate {c.accumulate}, rounds {casts}"
 
 
-def margins(result: AuditResult) -> Figure:
+def margins(result: AuditResult) -> Figure | None:
     """Positions and flips by A's margin."""
     bins = result.flips.margins
+    if not any(b.positions for b in bins):
+        return None
 
     def draw(width: float) -> Canvas:
         height = 220.0
@@ -248,44 +222,3 @@ def margins(result: AuditResult) -> Figure:
         rows,
         (("soft", "positions"), ("flip", "of which flip")),
     )
-
-
-def histogram(found: UlpHistogram) -> Figure:
-    """One kind's signed errors; small, so one drawing serves both widths."""
-    total = found.values
-
-    def draw(_: float) -> Canvas:
-        width, height = 300.0, 130.0
-        canvas = Canvas(width, height, f"{found.kind}: signed error in ULP")
-        peak = max([*found.counts, 1])
-        step = (width - 20) / len(found.counts)
-        y = Scale(0, peak, height - 24, 8)
-        for i, count in enumerate(found.counts):
-            low = -found.limit + i * 2 * found.limit / len(found.counts)
-            high = low + 2 * found.limit / len(found.counts)
-            title = f"{low:+.3g} to {high:+.3g} ULP: {count:,}"
-            top = y(count)
-            canvas.rect(10 + i * step, top, step - 0.8, y.start - top, "bar", title=title)
-        middle = 10 + (width - 20) / 2
-        canvas.line(10, y.start, width - 10, y.start, "axis")
-        for share, label in ((0.0, f"−{found.limit:g}"), (0.5, "0"), (1.0, f"+{found.limit:g}")):
-            anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[share]
-            canvas.text(10 + share * (width - 20), height - 8, label, anchor=anchor)
-        shift = min(max(found.bias_ulp / found.limit, -1.0), 1.0) * (width - 20) / 2
-        canvas.line(middle, 4, middle, y.start, "zero")
-        canvas.line(middle + shift, 4, middle + shift, y.start, "mean")
-        return canvas
-
-    edges = 2 * found.limit / len(found.counts)
-    rows = [
-        (f"{-found.limit + i * edges:+.3g} to {-found.limit + (i + 1) * edges:+.3g}", f"{n:,}")
-        for i, n in enumerate(found.counts)
-    ]
-    rows = [(f"below −{found.limit:g}", f"{found.below:,}"), *rows]
-    rows.append((f"above +{found.limit:g}", f"{found.above:,}"))
-    beyond = (found.below + found.above) / max(total, 1)
-    caption = (
-        f"bias {found.bias_ulp:+.4f} ULP (z {found.bias_z:+.1f}) · {total:,} values · "
-        f"{percent(beyond)} beyond ±{found.limit:g}"
-    )
-    return figure(f"{found.kind}", caption, draw, ("ULP of " + found.format, "values"), rows)

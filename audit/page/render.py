@@ -4,141 +4,73 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
-from importlib.resources import files
+import os
+import time
 
+from ...precision.charts import template
 from ..result import AuditResult
 from . import charts
 from .charts import percent, short, used
-
-TEMPLATE, STYLE = "report.html.j2", "report.css"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A figure at the top of the page."""
-
-    value: str
-    label: str
-    remark: str
-    tone: str = ""
+from .histograms import histograms
+from .tiles import tiles
+from .words import contract_sentence, headline, tone, verdict
 
 
-def render(result: AuditResult) -> str:
-    """The page as HTML."""
-    from jinja2 import Environment, StrictUndefined
+def render(result: AuditResult, command: str = "") -> str:
+    """Returns the page as HTML.
 
-    here = files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"short": short, "percent": percent, "used": used}
-    template = environment.from_string(here.joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    Args:
+        command: What was typed, to be typed again; "" where it was Python.
+    """
+    page = template(
+        __package__, "report.html.j2", {"short": short, "percent": percent, "used": used}
+    )
     script = result.reproducer.script if result.reproducer else ""
-    return template.render(
+    return page.render(
         result=result,
-        style=here.joinpath(STYLE).read_text(encoding="utf-8"),
-        headline=_headline(result),
-        verdict=_verdict(result),
-        tiles=_tiles(result),
+        headline=headline(result),
+        tone=tone(result),
+        verdict=verdict(result),
+        contract=contract_sentence(result),
+        tiles=tiles(result),
+        sections=_sections(result),
         growth=charts.growth(result),
         heatmap=charts.heatmap(result),
         utilisation=charts.utilisation(result),
         margins=charts.margins(result),
-        histograms=[charts.histogram(found) for found in result.histograms],
+        histograms=histograms(result),
         not_compared=[*result.setting.only_a, *result.setting.only_b],
         certificate=json.dumps(result.to_dict()["certificate"], indent=2),
         script_url=_data_url(script, "text/x-python"),
         json_url=_data_url(result.to_json(), "application/json"),
+        command=command or "bitlens.audit.run_audit, from Python",
+        date=page_date(),
     )
 
 
-def _headline(result: AuditResult) -> str:
-    if result.meaning:
-        return f"{result.setting.b} computes something else"
-    if result.violated:
-        return f"{result.setting.b} broke its contract"
-    if not result.ok:
-        return "What was certified flipped"
-    return f"{result.setting.b} kept its contract" if result.judged else "Nothing was judged"
+def page_date() -> str:
+    """The time in UTC, or that of SOURCE_DATE_EPOCH where it is set, so that pages can be rebuilt
+    byte for byte (https://reproducible-builds.org/specs/source-date-epoch/)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    seconds = time.time() if epoch is None else int(epoch)
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def _verdict(result: AuditResult) -> str:
-    values = sum(op.values for op in result.judged)
-    if result.meaning:
-        found = "; ".join(map(str, result.meaning))
-        return f"Before any rounding, B and A do not mean the same: {found}."
-    if result.violated:
-        outside = sum(op.outside for op in result.violated)
-        first = result.violated[0]
-        places = len(result.violated)
-        _, _, reason = first.reason.partition("; ")
-        return (
-            f"{outside:,} of {values:,} values checked lie outside what the contract permits, in "
-            f"{places} operation{'s' * (places > 1)}, first in {first.address}: "
-            f"{reason or first.reason}."
-        )
-    if not result.ok:
-        return (
-            "The certificate is wrong: a position it covers has another token or feature. "
-            "Report this."
-        )
-    return (
-        f"All {values:,} values checked, in {len(result.judged)} operations each fed A's own "
-        "inputs, lie within what their contracts permit. That bounds rounding, operation by "
-        "operation; what it does to tokens is counted below."
-    )
-
-
-def _tiles(result: AuditResult) -> list[Tile]:
-    flips, worst = result.flips, result.worst
-    low, high = flips.clustered_interval
-    tiles = [
-        Tile(
-            f"{flips.flips:,} of {flips.positions:,}",
-            "next tokens flip",
-            f"{percent(flips.rate)}; {percent(low)} to {percent(high)} (95%, prompts as clusters)",
-            "warn" if flips.flips else "good",
-        ),
-        Tile(
-            percent(flips.certified / flips.positions if flips.positions else None),
-            "of positions certified",
-            "by their margin, cannot have flipped",
-        ),
-    ]
-    if (changes := result.features) is not None:
-        tiles.append(
-            Tile(
-                percent(changes.changed_share),
-                "of active features differ",
-                f"at {changes.hook_name}; {changes.lost:,} lost, {changes.gained:,} gained",
-                "warn" if changes.changed_share else "good",
-            )
-        )
-    if worst is not None:
-        tiles.append(
-            Tile(
-                used(worst.utilisation),
-                "of the bound used at most",
-                worst.address,
-                "" if worst.ok else "bad",
-            )
-        )
-    found = result.divergence
-    if found.first is not None:
-        remark, tone = _JUDGES[found.judge]
-        label = "is the first to differ" if result.ok else "first divergent operation"
-        tiles.append(Tile(found.first, label, remark, tone))
-    else:
-        where = f"error adds up beyond it from {found.carried} on" if found.carried else ""
-        more = "another bit" if found.judge == "bits" else "more than rounding explains"
-        tiles.append(Tile("none", f"of the operations creates {more}", where))
-    return tiles
-
-
-_JUDGES = {
-    "contract": ("breaks its contract on A's inputs", "bad"),
-    "bits": ("gives other bits on A's inputs", "warn"),
-    "relative": ("differs on A's inputs by more than rounding to the coarser format", ""),
-}
+def _sections(result: AuditResult) -> list[tuple[str, str]]:
+    """Anchors and names of the sections that the page has."""
+    found = {
+        "checkpoints": ("Same model?", result.checkpoints is not None),
+        "violations": ("Violations", bool(result.violated)),
+        "growth": ("Error growth", True),
+        "divergence": ("Divergence", True),
+        "tokens": ("Tokens", True),
+        "features": ("Features", result.features is not None),
+        "contracts": ("Contracts", True),
+        "ulp": ("Rounding", bool(result.histograms)),
+        "certificate": ("Certificate", True),
+        "made": ("How it was made", True),
+    }
+    return [(anchor, words) for anchor, (words, there) in found.items() if there]
 
 
 def _data_url(text: str, kind: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...model.hooks.progress import track
 from ...model.sampling import SamplingParams, sample, sample_shards
 from .approximate_top_k import approx_top_k, approx_top_k_losing_tail
 from .excess_precision import excess_precision
@@ -116,7 +117,8 @@ def run_postmortem(
     """Runs every sampler on the model's next-token logits, temperature 1, top_p then top_k.
 
     Args:
-        progress: Called with (prompts done, prompts in all).
+        progress: Called with (prompts done, prompts in all); default: a bar, on a terminal or in a
+            notebook.
 
     Raises ValueError for no prompts, and for shard counts beyond what top_k leaves room for.
     """
@@ -127,7 +129,8 @@ def run_postmortem(
             f"and shard counts from 1 to {most}, so that each holds {TOP_K} tokens"
         )
     counts: dict[tuple[str, int], list[int]] = {}
-    for start in range(0, len(prompts), _BATCH):
+    starts = range(0, len(prompts), _BATCH)
+    for start in starts if progress is not None else track(starts, "prompts"):
         texts = list(prompts[start : start + _BATCH])
         logits_BV = model.forward_last(texts).float()
         for key, found in _compare(logits_BV, start, shard_counts).items():

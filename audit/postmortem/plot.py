@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .experiment import DRAWS, EXACT_ON_ROUNDED, FAULTS, Rate
-
-PANELS: dict[str, Callable[[Rate], float]] = {
-    "best token lost": lambda rate: rate.best_lost / rate.prompts,
-    "best token not first": lambda rate: rate.best_not_first / rate.prompts,
-    "sampled token changed": lambda rate: rate.tokens_changed / (rate.prompts * DRAWS),
-}
-"""What is counted, and its share."""
+from .experiment import EXACT_ON_ROUNDED, FAULTS, Rate
+from .shares import PANELS
 
 
 def require_matplotlib() -> Any:

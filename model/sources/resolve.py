@@ -8,17 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from ...names import SOURCES, no_such_model
 from ..weights.checkpoint import Checkpoint, CheckpointError
 from .alias import ALIASES, Progress, fetch
 from .gguf import open_gguf
 from .gguf_format import MAGIC
 from .safetensors_dir import open_directory
 from .transformers_model import is_transformers_model, open_transformers_model
-
-_CHOICES = (
-    "pass a .gguf file, a Hugging Face model directory, a model's id on the Hugging Face hub "
-    f"(org/name, or org/name:Q4_K_M for a GGUF file in it), or an alias ({', '.join(ALIASES)})"
-)
 
 
 def open_checkpoint(
@@ -36,7 +32,7 @@ def open_checkpoint(
     if isinstance(source, nn.Module):
         return _open_model(source, revision, tokenizer)
     if not isinstance(source, str | Path):
-        raise TypeError(f"source: {_CHOICES}; got {type(source).__name__}")
+        raise TypeError(f"source: {SOURCES}; got {type(source).__name__}")
     if tokenizer is not None:
         raise ValueError(
             f"tokenizer: {source!s} brings its own; only a transformers model in memory takes one"
@@ -87,7 +83,7 @@ def locate(
     if is_alias:
         return Located(fetch(str(source), progress))
     if not is_here:
-        raise FileNotFoundError(f"no such model: {source!s}; {_CHOICES}")
+        raise no_such_model(str(source))
     return Located(path)
 
 
@@ -112,5 +108,5 @@ def _open_file(path: Path) -> Checkpoint:
     if path.suffix in (".safetensors", ".json"):
         raise CheckpointError(f"{path}: pass the directory, which also holds config.json")
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
-        raise CheckpointError(f"{path}: pickles are not read, they can run code; {_CHOICES}")
-    raise CheckpointError(f"{path}: not a model bitlens can read; {_CHOICES}")
+        raise CheckpointError(f"{path}: pickles are not read, they can run code; {SOURCES}")
+    raise CheckpointError(f"{path}: not a model bitlens can read; {SOURCES}")

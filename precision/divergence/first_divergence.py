@@ -18,7 +18,7 @@ from .swap import Replacement, run_swap
 def first_divergence(
     model_a: Addressable,
     model_b: Addressable,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | str,
     mode: Mode = "free",
     *,
     judge: JudgeChoice = "auto",
@@ -34,7 +34,8 @@ def first_divergence(
     Args:
         model_a: The reference.
         model_b: The model in question.
-        tokens: int64 [P] or [B, P], no padding; one sequence for "swap".
+        tokens: int64 [P] or [B, P], no padding; one sequence for "swap". Or a text, where model_a
+            has a `to_tokens` as bitlens' models do.
         mode: "free": each on its own, the error of every activation. "lockstep": besides, every
             operation of b on a's inputs: where the difference is created, then amplified; costs one
             pass of a and two of b. "swap": one operation of b exchanged at a time: which of them
@@ -54,6 +55,8 @@ def first_divergence(
         UnobservedError: a model that two plain runs, or watching it, give other logits, or whose
             operations do not each run once: nothing can be concluded.
     """
+    if isinstance(tokens, str):
+        tokens = _encoded(model_a, tokens)
     _check(model_b, tokens, mode, judge, replacement, addresses)
     meaning = meaning_differences(model_a, model_b, tokens)
     common = set(common_addresses(model_a, model_b))
@@ -68,6 +71,14 @@ def first_divergence(
     run = run_free if mode == "free" else run_lockstep
     table = tuple(run(model_a, model_b, tokens, judge))
     return Divergence(mode, table, only_a, only_b, meaning=meaning)
+
+
+def _encoded(model: Addressable, text: str) -> torch.Tensor:
+    to_tokens = getattr(model, "to_tokens", None)
+    if to_tokens is None:
+        raise ValueError(f"tokens: model_a, a {type(model).__name__}, encodes no text; pass ids")
+    tokens: torch.Tensor = to_tokens(text)
+    return tokens
 
 
 def _check(

@@ -82,7 +82,7 @@ class Row:
         return not found.identical
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Divergence:
     """The first operation at which two runs differ.
 
@@ -154,6 +154,10 @@ class Divergence:
         rows = zip(found["table"], self.table, strict=True)
         found["table"] = [row | {"amplification": of.amplification} for row, of in rows]
         return _plain(found)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """The finding in one line; `print` shows the operations."""
+        return f"<Divergence {self._headline()}>"
 
     def __str__(self) -> str:
         """The finding, and a line for each operation that differs."""

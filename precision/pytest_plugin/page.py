@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
+from ..charts import Canvas, template
 from ..faults import FAULTS
 from ..tally import EDGES
 
-_WIDTH, _HEIGHT, _GAP = 320.0, 92.0, 2.0
+_WIDTH, _HEIGHT, _GAP = 340.0, 92.0, 2.0
+_TICKS = {-1.0: "−1", -0.5: "−½", 0.0: "0", 0.5: "½", 1.0: "1"}
 
 
 def page(contents: dict[str, Any]) -> str:
-    """The page of a report's JSON."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = files(__package__).joinpath("report.html.j2").read_text("utf-8")
+    """The page of a report's JSON, broken tests first."""
     broken_first = sorted(contents["tests"], key=lambda test: bool(test["ok"]))
-    tests = [test | {"bars": bars(test["histogram"])} for test in broken_first]
+    tests = [test | {"drawing": histogram(test["histogram"])} for test in broken_first]
     summaries = {name: fault.summary for name, fault in FAULTS.items()}
-    rendered: str = environment.from_string(text).render(
-        contents | {"tests": tests, "summaries": summaries, "ticks": ticks()}
+    return template(__package__, "report.html.j2").render(
+        contents | {"tests": tests, "summaries": summaries}
     )
-    return rendered
 
 
-def bars(histogram: list[int]) -> list[dict[str, float | str]]:
-    """Bars of a histogram over `EDGES`, heights by the root so that rare errors stay visible."""
-    most, total = max(histogram), sum(histogram)
+def histogram(counts: list[int]) -> str:
+    """Counts over `EDGES` as SVG, heights by the root so that rare errors stay visible; "" for
+    none at all."""
+    most, total = max(counts), sum(counts)
     if not total:
-        return []
-    step = _WIDTH / len(histogram)
-    found: list[dict[str, float | str]] = []
-    for i, count in enumerate(histogram):
+        return ""
+    canvas = Canvas(_WIDTH, _HEIGHT + 20, "Histogram of signed errors in ULP")
+    step = _WIDTH / len(counts)
+    for i, count in enumerate(counts):
         height = _HEIGHT * (count / most) ** 0.5
-        found.append(
-            {
-                "x": round(i * step + _GAP / 2, 2),
-                "y": round(_HEIGHT - height, 2),
-                "width": round(step - _GAP, 2),
-                "height": round(height, 2),
-                "label": f"{_interval(i, len(histogram))} ULP: {count} of {total}",
-                "kind": "far" if _beyond_half(i, len(histogram)) else "near",
-            }
-        )
-    return found
-
-
-def ticks() -> list[dict[str, float | str]]:
-    """Returns the places of -1, -1/2, 0, 1/2 and 1 ULP on the histogram's axis."""
-    step = _WIDTH / (len(EDGES) + 1)
-    shown = {-1.0: "−1", -0.5: "−½", 0.0: "0", 0.5: "½", 1.0: "1"}
-    return [
-        {"x": round((i + 1) * step, 2), "label": shown[edge]}
-        for i, edge in enumerate(EDGES)
-        if edge in shown
-    ]
+        title = f"{_interval(i, len(counts))} ULP: {count} of {total}"
+        class_ = "bar far" if _beyond_half(i, len(counts)) else "bar"
+        x = i * step + _GAP / 2
+        canvas.rect(x, _HEIGHT - height, step - _GAP, height, class_, title=title, radius=1)
+    canvas.line(0, _HEIGHT, _WIDTH, _HEIGHT, "axis")
+    for i, edge in enumerate(EDGES):
+        if edge in _TICKS:
+            canvas.text((i + 1) * step, _HEIGHT + 15, _TICKS[edge], anchor="middle")
+    return str(canvas)
 
 
 def _interval(i: int, n: int) -> str:

