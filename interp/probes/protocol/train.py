@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .... import _core
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, check_no_leak
@@ -22,6 +21,7 @@ from ..reading import Progress, check_hooks, read, tokenize
 from .baselines import surface_baselines
 from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
+from .guarantee import false_positive_guarantee
 from .judging import judge
 from .scoring import score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
@@ -99,6 +99,7 @@ def train_probe(
             for by in leave_out
         },
     }
+    metadata = _metadata(data, config)
     if benign is None:
         negatives = [found.running[int(i)] for i in np.flatnonzero(data.y == 0)]
         probe.threshold_ = threshold_of(negatives, target_fpr)
@@ -114,8 +115,12 @@ def train_probe(
             "alarms": frozen_alarms(found, data.y, running[1:], setting),
             "benign_check": benign_alarms(running[0], setting, checking),
         }
+        metadata["guarantee"] = report["guarantee"] = false_positive_guarantee(
+            [running[0][i] for i in checking], probe.threshold_, benign, config.max_tokens
+        )
     report |= {"target_fpr": target_fpr, "threshold": probe.threshold_}
-    probe.metadata_ = _metadata(model, data, config)
+    probe.metadata_ = metadata
+    probe.belongs_to(model)
     probe.report_ = report
     path = None if output is None else Path(output)
     if path is not None:
@@ -162,11 +167,8 @@ def _conversations(data: Dataset, found: OutOfFold) -> list[dict[str, Any]]:
     ]
 
 
-def _metadata(model: HookedTransformer, data: Dataset, config: ProbeConfig) -> dict[str, Any]:
+def _metadata(data: Dataset, config: ProbeConfig) -> dict[str, Any]:
     found = {
-        "model_name": model.name,
-        "model_fingerprint": model.fingerprint(),
-        "numerics_version": _core.numerics_version,
         "max_tokens": config.max_tokens,
         "data": data.provenance(),
         "text_digests": sorted(e.digest()[:16] for e in data),
