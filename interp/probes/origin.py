@@ -1,4 +1,4 @@
-"""Where a probe comes from: the model, policy and numerics whose activations it was fitted on."""
+"""The origin of a probe: the model, policy and numerics whose activations it was fitted on."""
 
 from __future__ import annotations
 

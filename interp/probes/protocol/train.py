@@ -22,7 +22,7 @@ from .baselines import surface_baselines
 from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
 from .guarantee import false_positive_guarantee
-from .judging import judge
+from .judging import calibration, judge
 from .scoring import score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
 
@@ -30,7 +30,7 @@ TARGET_FPR = 0.01
 """The share of benign conversations that a probe's own threshold may flag, unless asked for
 another."""
 
-LEFT_OUT = ("category", "source")
+LEFT_OUT = ("category", "source", "dataset")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def train_probe(
         config: What may be chosen, fixed beforehand.
         benign: Other conversations, all 0: half of them set the thresholds, half check them.
             Without them the probe's threshold comes from its cross-validated negatives.
-        leave_out: "category", "source": train without each of them in turn and judge on it.
+        leave_out: "category", "source", "dataset" (of several joined by "+"): train without each
+            of them in turn and judge on it.
         target_fpr: The share of benign conversations that the probe's own threshold may flag.
         output: A folder for the probe, report.json and report.html.
         progress: Called with a stage's name, tokens done and tokens in all.
@@ -133,7 +134,7 @@ def _check(
     data: Dataset, benign: Dataset | None, leave_out: Sequence[str], target_fpr: float
 ) -> None:
     if unknown := set(leave_out) - set(LEFT_OUT):
-        raise ValueError(f"leave_out: {min(unknown)!r}; expected {' or '.join(LEFT_OUT)}")
+        raise ValueError(f"leave_out: {min(unknown)!r}; expected {', '.join(LEFT_OUT)}")
     if not 0 < target_fpr < 1:
         raise ValueError(f"target_fpr = {target_fpr}: expected a share between 0 and 1")
     if benign is not None:
@@ -150,6 +151,8 @@ def _figures(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "auroc": auroc(each["scores"], each["y"]),
+            "ece": calibration(each["scores"], each["y"])["ece"],
+            "choice": each["choice"].to_dict(),
             "baselines": {b: auroc(s, each["y"]) for b, s in each["surface"].items()},
             "n_positive": int(each["y"].sum()),
             "n_negative": int((each["y"] == 0).sum()),
