@@ -93,7 +93,7 @@ sanitize: ## the C++ core under ASan and UBSan, then TSan
 		cmake --build $$tree --parallel 2 && $$tree/stress || exit 1; \
 	done
 
-fuzz: $(VENV)/test.stamp build ## 250,000 more damaged files for the readers of models, tokenizers and dictionaries
+fuzz: $(VENV)/test.stamp build ## 300,000 more damaged files for the readers of models, tokenizers, dictionaries and probes
 	$(PY) -m pytest -q --nightly tests/fuzz
 
 packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in clean environments of PYTHONS

@@ -1,9 +1,7 @@
-"""`bitlens probe train` and `bitlens probe eval`."""
+"""`bitlens probe train` and `bitlens probe eval`; the other commands of the group beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +9,15 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from .console import err, out, print_json, show
+from . import probe_attack, probe_causal, probe_certify
+from .console import out, print_json, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, NativeDtypeOption, Threads
+from .probe_progress import probe_progress
 
 
 class Kind(StrEnum):
@@ -31,6 +30,7 @@ class Kind(StrEnum):
 
 class LeaveOut(StrEnum):
     category = "category"
+    dataset = "dataset"
     source = "source"
 
 
@@ -58,6 +58,8 @@ def register(app: typer.Typer) -> None:
         name="eval",
         epilog="Example:  bitlens probe eval smollm2-135m-instruct probe rho-refusal -o report",
     )(evaluate)
+    for command in (probe_certify, probe_attack, probe_causal):
+        command.register(probe)
 
 
 def train(
@@ -111,7 +113,7 @@ def train(
         aggregates=aggregates,
         strengths=strengths,
     )
-    with _progress() as advance:
+    with probe_progress() as advance:
         found = train_probe(
             loaded,
             labelled,
@@ -145,23 +147,9 @@ def evaluate(
     labelled = open_dataset(data)
     loaded = load_model(model, dtype, threads=threads)
     found = Probe.load(probe, loaded, strict=strict)
-    with _progress() as advance:
+    with probe_progress() as advance:
         report = evaluate_probe(loaded, found, labelled, output=output, progress=advance)
     _print(report, output, as_json)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(escape(stage), total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield advance
 
 
 def _print(report: dict[str, Any], output: Path | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ probe = LogisticProbe("blocks.15.hook_resid_post").fit(X, y, mask=mask, groups=g
 
 from .aggregate import Aggregate
 from .attention import AttentionProbe
+from .causal import causal_check
 from .linear import LogisticProbe, MassMeanProbe, MeanDifferenceProbe
 from .probe import NotFittedError, Probe
 from .probe_file import ProbeFileError
@@ -23,5 +24,6 @@ __all__ = [
     "ProbeFileError",
     "ScoreStream",
     "TokenRows",
+    "causal_check",
     "token_rows",
 ]

@@ -53,6 +53,8 @@ class AttentionProbe(Probe):
         super().__init__(hook_name, aggregate=aggregate, skip_first=skip_first)
         if self.aggregate.kind not in ("softmax", "max"):
             raise ValueError(f"AttentionProbe: aggregate {aggregate}: expected softmax or max")
+        if not all(isinstance(n, int) for n in (n_heads, max_iter, seed)):
+            raise ValueError("AttentionProbe: n_heads, max_iter and seed are whole numbers")
         if n_heads < 1 or not 0 <= penalty < math.inf or not 1 <= max_iter <= _LARGEST_STEPS:
             raise ValueError(
                 f"AttentionProbe: n_heads = {n_heads}, penalty = {penalty}, max_iter = {max_iter}"

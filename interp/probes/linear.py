@@ -10,7 +10,7 @@ Shapes: B conversations, D width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -48,6 +48,12 @@ class LinearProbe(Probe):
         super().__init__(hook_name, aggregate=aggregate, skip_first=skip_first)
         if self.aggregate.kind == "softmax":
             raise ValueError('aggregate "softmax" weighs tokens by attention: use AttentionProbe')
+
+    def set_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Takes what `tensors` returned. Raises ValueError for more than one direction."""
+        super().set_tensors(tensors)
+        if len(self.coef_) != 1:
+            raise ValueError(f"coef {list(self.coef_.shape)}: expected one direction")
 
     @abstractmethod
     def direction(self, means: Any, y: Array, groups: Sequence[Any] | None) -> Direction:

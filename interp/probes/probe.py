@@ -17,7 +17,9 @@ from ...model.transformer import HookedTransformer
 from ..dictionaries import Features, kernels
 from .aggregate import Aggregate
 from .fold import ScoreFold
-from .probe_file import ProbeFileError, ProbeRecord, check_fits, load_record, save_record
+from .golden import check_numerics, with_golden_scores
+from .origin import check_origin, origin_of
+from .probe_file import ProbeFileError, ProbeRecord, load_record, save_record
 from .rows import TokenRows, token_rows
 from .stream import ScoreStream
 
@@ -64,8 +66,10 @@ class Probe(ABC):
         if not self.hook_names or not all(self.hook_names):
             raise ValueError("a probe reads at least one hook")
         self.aggregate = Aggregate.parse(aggregate) if isinstance(aggregate, str) else aggregate
-        if skip_first < 0:
-            raise ValueError(f"skip_first = {skip_first}: expected 0 or more")
+        if not isinstance(self.aggregate, Aggregate):
+            raise ValueError(f"aggregate {aggregate!r}: expected a name such as 'mean'")
+        if not isinstance(skip_first, int) or skip_first < 0:
+            raise ValueError(f"skip_first = {skip_first!r}: expected a whole number, 0 or more")
         self.skip_first = skip_first
         self.classes_ = (0, 1)
         self.threshold_ = 0.0
@@ -145,9 +149,24 @@ class Probe(ABC):
         self.check_fitted()
         return ScoreStream(self, batch)
 
-    def save(self, path: str | Path) -> None:
-        """Writes a folder with probe.json and probe.safetensors."""
+    def belongs_to(self, model: HookedTransformer) -> None:
+        """Notes in `metadata_` which model, policy and numerics it was fitted on, with golden
+        scores: a file then knows its model again, and notices where its scores would move."""
         self.check_fitted()
+        self.metadata_ |= origin_of(model)
+        self.metadata_ = with_golden_scores(self, model)
+
+    def save(self, path: str | Path, model: HookedTransformer | None = None) -> None:
+        """Writes a folder with probe.json and probe.safetensors.
+
+        Args:
+            model: Where given, the one it was fitted on: `belongs_to` it from here on.
+
+        Raises OSError where it cannot be written, and ValueError for an infinite threshold.
+        """
+        self.check_fitted()
+        if model is not None:
+            self.belongs_to(model)
         save_record(
             ProbeRecord(
                 self.kind, self.hook_names, self.options(), self.tensors(), self.threshold_,
@@ -163,19 +182,23 @@ class Probe(ABC):
         """Returns the probe that a folder holds.
 
         Args:
-            model: Where given, hooks, widths and the fingerprint must be this model's.
-            strict: With False, another fingerprint only warns.
+            model: Where given, hooks, widths and the fingerprint must be this model's. If numerics
+                changed since the probe was made, its golden scores are run again.
+            strict: With False, another fingerprint and golden scores that moved only warn.
 
         Raises:
             FileNotFoundError: no such folder, or a file of it is missing.
-            ProbeFileError: damaged files, another kind of probe, or a probe of another model.
+            ProbeFileError: damaged files, another kind of probe, a probe of another model, or one
+                whose scores are not what they were.
         """
         record = load_record(Path(path))
-        if model is not None:
-            check_fits(record, model, strict=strict)
         probe = Probe._from_record(record, path)
         if not isinstance(probe, cls):
             raise ProbeFileError(f"{path} holds a {record.kind} probe, not a {cls.kind} one")
+        if model is not None:
+            width = probe.coef_.shape[1]
+            check_origin(probe.hook_names, width, probe.metadata_, model, strict=strict)
+            check_numerics(probe, model, strict=strict)
         return probe
 
     @staticmethod
@@ -187,8 +210,8 @@ class Probe(ABC):
         try:
             probe = kind(record.hook_names, **record.options)
             probe.set_tensors(record.tensors)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProbeFileError(f"{path}: the probe is damaged: {error}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ProbeFileError(f"{path}: the probe is damaged: {str(error)[:500]}") from error
         probe.threshold_ = record.threshold
         probe.metadata_, probe.report_ = record.metadata, record.report
         return probe
@@ -204,7 +227,7 @@ class Probe(ABC):
     def set_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Takes what `tensors` returned. Raises ValueError for shapes that do not fit."""
         coef, intercept = tensors["coef"], tensors["intercept"]
-        if coef.ndim != 2 or intercept.shape != (1,):
+        if coef.ndim != 2 or not coef.numel() or intercept.shape != (1,):
             raise ValueError(f"coef {list(coef.shape)}, intercept {list(intercept.shape)}")
         self.coef_, self.intercept_ = coef.float().contiguous(), intercept.float()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ...model.hooks.widths import hook_width
 from ...model.sources.json_file import read_object
-from ...model.transformer import HookedTransformer
 from ...model.weights.checkpoint import CheckpointError
 from ..activations.atomic import write_json, write_tensors
+from .metadata import checked_metadata
 
 CONFIG = "probe.json"
 WEIGHTS = "probe.safetensors"
+
+FORMAT = "bitlens.probe/1"
+"""What a file says it is; files from before this name say nothing."""
+
+NORMALISATION = "folded into the weights"
+"""A probe reads rows as the model has them: what its fit divided by is in `coef`."""
 
 
 class ProbeFileError(ValueError):
@@ -50,14 +55,19 @@ class ProbeRecord:
 def save_record(record: ProbeRecord, path: Path) -> None:
     """Writes the folder; the config appears last, so one without it is incomplete.
 
-    Raises OSError where it cannot be written.
+    Raises OSError where it cannot be written, and ValueError for a threshold that is no finite
+    number.
     """
+    if not math.isfinite(record.threshold):
+        raise ValueError(f"threshold_ = {record.threshold}: expected a finite number")
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(path / WEIGHTS, {n: x.contiguous() for n, x in record.tensors.items()})
     config = {
+        "format": FORMAT,
         "kind": record.kind,
         "hook_names": list(record.hook_names),
         "options": record.options,
+        "normalisation": NORMALISATION,
         "threshold": record.threshold,
         "metadata": record.metadata,
         "report": record.report,
@@ -74,50 +84,40 @@ def load_record(path: Path) -> ProbeRecord:
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path}: there is no {name}")
     try:
-        found = read_object(path / CONFIG)
-        tensors = load_file(path / WEIGHTS)
-        for name, x in tensors.items():
-            if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
-                raise ValueError(f"{name} holds values that are no finite numbers")
-        return ProbeRecord(
-            str(found["kind"]),
-            tuple(map(str, found["hook_names"])),
-            dict(found["options"]),
-            tensors,
-            float(found["threshold"]),
-            dict(found["metadata"]),
-            dict(found["report"]),
-        )
+        return _record(read_object(path / CONFIG), load_file(path / WEIGHTS))
     except KeyError as error:
         raise ProbeFileError(f"{path}: {CONFIG} has no {error}") from error
-    except (ValueError, TypeError, CheckpointError, SafetensorError) as error:
+    except (ValueError, TypeError, OverflowError, CheckpointError, SafetensorError) as error:
         raise ProbeFileError(f"{path}: the probe is damaged: {error}") from error
 
 
-def check_fits(record: ProbeRecord, model: HookedTransformer, *, strict: bool = True) -> None:
-    """Raises ProbeFileError where a probe's hooks, widths or model are not this model's.
-
-    Without `strict`, another fingerprint warns.
-    """
-    for name in record.hook_names:
-        if name not in model.hook_dict:
-            raise ProbeFileError(f"the probe's hook {name} is none of {model.name}'s")
-    metadata = record.metadata
-    if "dictionary" not in metadata:
-        width = sum(hook_width(model.config, name) for name in record.hook_names)
-        expected = record.tensors["coef"].shape[1]
-        if width != expected:
-            raise ProbeFileError(
-                f"{', '.join(record.hook_names)}: {width} wide in {model.name}; the probe expects "
-                f"{expected}"
+def _record(found: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ProbeRecord:
+    for name, expected in (("format", FORMAT), ("normalisation", NORMALISATION)):
+        if found.get(name, expected) != expected:
+            raise ValueError(
+                f"{name} {str(found[name])[:100]!r}: this version of bitlens reads {expected!r}; "
+                "save the probe with this version, or read it with the one that wrote it"
             )
-    fingerprint = metadata.get("model_fingerprint")
-    if fingerprint is None or fingerprint == model.fingerprint():
-        return
-    message = (
-        f"the probe was trained on {metadata.get('model_name', 'a model')} with fingerprint "
-        f"{fingerprint[:12]}...; {model.name} has {model.fingerprint()[:12]}...: train it again"
+    hook_names, threshold = found["hook_names"], float(found["threshold"])
+    if not isinstance(hook_names, list) or not all(isinstance(h, str) for h in hook_names):
+        raise ValueError("hook_names: expected a list of names")
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold {threshold}: expected a finite number")
+    if "coef" not in tensors:
+        raise ValueError(f"{WEIGHTS} holds no coef")
+    return ProbeRecord(
+        str(found["kind"])[:100],
+        tuple(hook_names),
+        dict(found["options"]),
+        {name: _finite(name, x) for name, x in tensors.items()},
+        threshold,
+        checked_metadata(found["metadata"]),
+        dict(found["report"]),
     )
-    if strict:
-        raise ProbeFileError(message + " (strict=False loads it all the same)")
-    warnings.warn(message, stacklevel=3)
+
+
+def _finite(name: str, x: torch.Tensor) -> torch.Tensor:
+    """The tensor as fp32."""
+    if not x.is_floating_point() or not bool(torch.isfinite(x.float()).all()):
+        raise ValueError(f"{name[:100]!r} holds values that are no finite numbers in fp32")
+    return x.float()

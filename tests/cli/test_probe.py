@@ -1,4 +1,4 @@
-"""`bitlens probe train` and `eval`: JSONL in, a probe and a report out, and no text in either."""
+"""`bitlens probe train`, `eval` and `certify`: JSONL in, a probe and reports out, no text in."""
 
 from __future__ import annotations
 
@@ -76,10 +76,13 @@ def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
     )
     assert code == 0, err
     assert json.loads(out)["auroc"] > 0.9
+    assert probe.metadata_["guarantee"] == report["guarantee"]
+    assert "Guarantee" in (made / "report.html").read_text()
+    check_certify(run, folder, made, tmp_path / "other")
     # What is printed or written holds no text: no word of three letters of it stands anywhere.
     written = [p for f in (made, tmp_path / "other") for p in f.rglob("*") if p.is_file()]
     assert {p.name for p in written} == {
-        "probe.json", "probe.safetensors", "report.json", "report.html",
+        "probe.json", "probe.safetensors", "report.json", "report.html", "scores.json",
     }  # fmt: skip
     texts = [
         json.loads(line)["text"]
@@ -90,6 +93,23 @@ def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
     for content in [out, err, *(p.read_bytes().decode("utf-8", "replace") for p in written)]:
         assert not [piece for piece in pieces if piece in content]
         assert not [word for word in MARKED if f" {word} " in content]
+
+
+def check_certify(run: Run, folder: Path, made: Path, other: Path) -> None:
+    """The margin goes into the probe's file; scores recorded here are held against ours."""
+    scores = other / "scores.json"
+    certify = ("certify", folder / "model", made, folder / "others.jsonl")
+    code, out, err = run(*certify, "--store", "--record", scores)
+    assert code == 0, err
+    assert "cannot have flipped, if run b's activations" in out
+    stored = Probe.load(made).metadata_
+    assert stored["margin"] > 0
+    assert set(stored["golden"]["scores"]) == {"fp32", "bf16"}
+    code, out, err = run(*certify, "--recorded", scores, "--json")
+    assert code == 0, err
+    assert json.loads(out)["largest_distance"] == 0
+    assert run(*certify, "--recorded", scores, "--store")[0] == 2
+    assert run(*certify, "--b", "fp32")[0] == 2
 
 
 def test_what_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bitlens.cli.command import app
+from bitlens.cli.command import make_app
 from typer.testing import CliRunner
 
 
@@ -23,14 +23,14 @@ from typer.testing import CliRunner
     ],
 )
 def test_others_need_a_key(options: list[str], message: str) -> None:
-    found = CliRunner().invoke(app, ["serve", "smollm2-135m-instruct", *options])
+    found = CliRunner().invoke(make_app(["serve"]), ["serve", "smollm2-135m-instruct", *options])
     assert message in str(found.exception)
 
 
 def test_a_file_without_keys(tmp_path: Path, smollm2_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("\n \n")
-    found = CliRunner().invoke(app, ["serve", str(smollm2_path), "--api-key-file", str(keys)])
+    found = CliRunner().invoke(make_app(["serve"]), ["serve", str(smollm2_path), "--api-key-file", str(keys)])
     assert "holds no key" in str(found.exception)
 
 

@@ -34,7 +34,7 @@ def dictionary_files(folder: Path, number: int) -> str:
     rng = random.Random(f"dictionary {number}")
     files = dict(rng.choice(LAYOUTS))
     name = rng.choice(list(files))
-    files[name] = _damaged(name, files[name], rng)
+    files[name] = damaged_file(name, files[name], rng)
     return judge_files(folder, files)
 
 
@@ -72,7 +72,8 @@ def judge_cross_layer(found: CrossLayerTranscoder) -> str:
     return SOUND[1]
 
 
-def _damaged(name: str, content: bytes, rng: random.Random) -> bytes:
+def damaged_file(name: str, content: bytes, rng: random.Random) -> bytes:
+    """Returns a JSON or safetensors file with its tree, its header or its bytes damaged."""
     if name.endswith(".json") and rng.random() < 0.75:
         return encode(json_text(damage_tree(json.loads(content), rng), rng))
     if not name.endswith(".safetensors"):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from bitlens import load
 from bitlens.interp.dictionaries import DictionaryError
+from bitlens.interp.probes import ProbeFileError
 from bitlens.model.config_error import ConfigError
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.sources.huggingface_config import config_from_huggingface
@@ -25,10 +26,11 @@ from bitlens.model.weights.checkpoint import Checkpoint, CheckpointError
 from fuzz import seeds
 from fuzz.dictionaries import dictionary_files
 from fuzz.mutations import damage_bytes, damage_tree, encode, json_text
+from fuzz.probes import probe_files
 from safetensors.torch import save
 from support.random_models import tensor_shapes
 
-DOCUMENTED = (CheckpointError, DictionaryError, FileNotFoundError)
+DOCUMENTED = (CheckpointError, DictionaryError, ProbeFileError, FileNotFoundError)
 TEXTS = ("the thin 01 été", "", "<s></s>t\0\ud7ff\U0010ffff", "a" * 300 + "\r\n\t")
 
 Campaign = Callable[[Path, int], str]
@@ -179,6 +181,7 @@ CAMPAIGNS: Mapping[str, Campaign] = {
     "tokenizer.json": tokenizer_json,
     "config.json": config_json,
     "dictionary": dictionary_files,
+    "probe": probe_files,
 }
 
 _GGUF = seeds.gguf_models()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from bitlens.model.text.tokenizer import Tokenizer
-from fuzz import dictionaries, readers, seeds, worker
+from fuzz import dictionaries, probes, readers, seeds, worker
 from fuzz.readers import CAMPAIGNS
 
 WORKER = Path(worker.__file__)
@@ -57,7 +57,8 @@ def run_worker(folder: Path, campaign: str, first: int, count: int) -> dict[str,
 def test_mutations_raise_or_read_soundly(tmp_path: Path, campaign: str) -> None:
     outcomes = run_worker(tmp_path, campaign, 0, PER_TEST)
     # Mutations so wild, or so tame, that one outcome were left would test nothing.
-    refused = outcomes.get("CheckpointError", 0) + outcomes.get("DictionaryError", 0)
+    kinds = ("CheckpointError", "DictionaryError", "ProbeFileError")
+    refused = sum(outcomes.get(kind, 0) for kind in kinds)
     assert refused > PER_TEST // 4
     assert PER_TEST - refused > PER_TEST // 50
 
@@ -100,6 +101,11 @@ def test_the_undamaged_files_are_sound(tmp_path: Path) -> None:
 @pytest.mark.parametrize("files", dictionaries.LAYOUTS, ids=lambda files: next(iter(files)))
 def test_the_undamaged_dictionaries_are_sound(tmp_path: Path, files: dictionaries.Files) -> None:
     assert dictionaries.judge_files(tmp_path, files) in dictionaries.SOUND
+
+
+def test_the_undamaged_probes_are_sound(tmp_path: Path) -> None:
+    for files in probes.PROBES:
+        assert probes.judge_files(tmp_path, files) == "a probe"
 
 
 PLANTED = {

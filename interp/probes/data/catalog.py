@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def open_dataset(source: str | Path) -> Dataset:
     if len(parts) > 1:
         found = Dataset(
             "+".join(p.name for p in parts),
-            tuple(e for p in parts for e in p),
+            tuple(replace(e, dataset=p.name) for p in parts for e in p),
             "+".join(p.digest for p in parts),
         )
     return without_near_duplicates(found)

@@ -30,6 +30,7 @@ class Example:
         group: What must not be split between training and test: an objective, a pair, a template.
         category: What kind of harm, or topic, it is.
         source: Which file or collection it comes from.
+        dataset: The data set's name, where several were joined.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Example:
     group: str
     category: str = ""
     source: str = ""
+    dataset: str = ""
 
     def words(self) -> frozenset[str]:
         """Returns the lower-case words of the text."""

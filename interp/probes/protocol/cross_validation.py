@@ -82,8 +82,8 @@ def leave_one_out(
     baselines: dict[str, Scores],
 ) -> dict[str, dict[str, Any]]:
     """Returns, for each label that holds both classes, the scores of its conversations by what was
-    chosen and fitted on all others: "scores", "y", and the baselines' "surface". No group is on
-    both sides."""
+    chosen and fitted on all others: "scores", "y", the "choice", and the baselines' "surface". No
+    group is on both sides."""
     found: dict[str, dict[str, Any]] = {}
     names = np.array(labels)
     groups = np.array([str(g) for g in material.groups])
@@ -92,11 +92,13 @@ def leave_one_out(
         train = np.flatnonzero((names != name) & ~np.isin(groups, groups[test]))
         if len(set(material.y[test])) < 2 or len(set(material.y[train])) < 2:
             continue
-        probe = fit(config, choose(config, material, train), material, train)
+        choice = choose(config, material, train)
+        probe = fit(config, choice, material, train)
         rows = material.rows(probe.hook_names).take(torch.from_numpy(test))
         found[name] = {
             "scores": probe.decision_function(rows).double().numpy(),
             "y": material.y[test],
+            "choice": choice,
             "surface": {b: of(train, test) for b, of in baselines.items()},
         }
     return found

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .... import _core
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, check_no_leak
@@ -22,7 +21,8 @@ from ..reading import Progress, check_hooks, read, tokenize
 from .baselines import surface_baselines
 from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
-from .judging import judge
+from .guarantee import false_positive_guarantee
+from .judging import calibration, judge
 from .scoring import score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
 
@@ -30,7 +30,7 @@ TARGET_FPR = 0.01
 """The share of benign conversations that a probe's own threshold may flag, unless asked for
 another."""
 
-LEFT_OUT = ("category", "source")
+LEFT_OUT = ("category", "source", "dataset")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def train_probe(
         config: What may be chosen, fixed beforehand.
         benign: Other conversations, all 0: half of them set the thresholds, half check them.
             Without them the probe's threshold comes from its cross-validated negatives.
-        leave_out: "category", "source": train without each of them in turn and judge on it.
+        leave_out: "category", "source", "dataset" (of several joined by "+"): train without each
+            of them in turn and judge on it.
         target_fpr: The share of benign conversations that the probe's own threshold may flag.
         output: A folder for the probe, report.json and report.html.
         progress: Called with a stage's name, tokens done and tokens in all.
@@ -99,6 +100,7 @@ def train_probe(
             for by in leave_out
         },
     }
+    metadata = _metadata(data, config)
     if benign is None:
         negatives = [found.running[int(i)] for i in np.flatnonzero(data.y == 0)]
         probe.threshold_ = threshold_of(negatives, target_fpr)
@@ -114,8 +116,12 @@ def train_probe(
             "alarms": frozen_alarms(found, data.y, running[1:], setting),
             "benign_check": benign_alarms(running[0], setting, checking),
         }
+        metadata["guarantee"] = report["guarantee"] = false_positive_guarantee(
+            [running[0][i] for i in checking], probe.threshold_, benign, config.max_tokens
+        )
     report |= {"target_fpr": target_fpr, "threshold": probe.threshold_}
-    probe.metadata_ = _metadata(model, data, config)
+    probe.metadata_ = metadata
+    probe.belongs_to(model)
     probe.report_ = report
     path = None if output is None else Path(output)
     if path is not None:
@@ -128,7 +134,7 @@ def _check(
     data: Dataset, benign: Dataset | None, leave_out: Sequence[str], target_fpr: float
 ) -> None:
     if unknown := set(leave_out) - set(LEFT_OUT):
-        raise ValueError(f"leave_out: {min(unknown)!r}; expected {' or '.join(LEFT_OUT)}")
+        raise ValueError(f"leave_out: {min(unknown)!r}; expected {', '.join(LEFT_OUT)}")
     if not 0 < target_fpr < 1:
         raise ValueError(f"target_fpr = {target_fpr}: expected a share between 0 and 1")
     if benign is not None:
@@ -145,6 +151,8 @@ def _figures(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "auroc": auroc(each["scores"], each["y"]),
+            "ece": calibration(each["scores"], each["y"])["ece"],
+            "choice": each["choice"].to_dict(),
             "baselines": {b: auroc(s, each["y"]) for b, s in each["surface"].items()},
             "n_positive": int(each["y"].sum()),
             "n_negative": int((each["y"] == 0).sum()),
@@ -162,11 +170,8 @@ def _conversations(data: Dataset, found: OutOfFold) -> list[dict[str, Any]]:
     ]
 
 
-def _metadata(model: HookedTransformer, data: Dataset, config: ProbeConfig) -> dict[str, Any]:
+def _metadata(data: Dataset, config: ProbeConfig) -> dict[str, Any]:
     found = {
-        "model_name": model.name,
-        "model_fingerprint": model.fingerprint(),
-        "numerics_version": _core.numerics_version,
         "max_tokens": config.max_tokens,
         "data": data.provenance(),
         "text_digests": sorted(e.digest()[:16] for e in data),

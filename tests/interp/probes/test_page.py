@@ -71,7 +71,8 @@ def test_what_users_wrote_is_escaped_and_no_script_runs() -> None:
     report = {
         **found,
         "data": {"name": "<b>mine</b>", "n": 60, "n_positive": 30, "n_groups": 60, "removed": {}},
-        "left_out": {"category": {"<i>c</i>": {"auroc": 0.5, "baselines": {"length": 0.5},
+        "left_out": {"category": {"<i>c</i>": {"auroc": 0.5, "ece": 0.1,
+                                               "baselines": {"length": 0.5},
                                                "n_positive": 1, "n_negative": 1}}},
     }  # fmt: skip
     page = render(report)
