@@ -19,6 +19,7 @@ from .aggregate import Aggregate
 from .fold import ScoreFold
 from .probe_file import ProbeFileError, ProbeRecord, check_fits, load_record, save_record
 from .rows import TokenRows, token_rows
+from .shipped import find_probe
 from .stream import ScoreStream
 
 Rows = torch.Tensor | Features | TokenRows
@@ -163,6 +164,8 @@ class Probe(ABC):
         """Returns the probe that a folder holds.
 
         Args:
+            path: The folder, or the name of one that bitlens brings: "smollm2-135m-instruct/harm",
+                "smollm2-135m-instruct/refusal".
             model: Where given, hooks, widths and the fingerprint must be this model's.
             strict: With False, another fingerprint only warns.
 
@@ -170,7 +173,7 @@ class Probe(ABC):
             FileNotFoundError: no such folder, or a file of it is missing.
             ProbeFileError: damaged files, another kind of probe, or a probe of another model.
         """
-        record = load_record(Path(path))
+        record = load_record(find_probe(path))
         if model is not None:
             check_fits(record, model, strict=strict)
         probe = Probe._from_record(record, path)

@@ -13,7 +13,7 @@ from ..data import Dataset, LeakError
 from ..page import write_report
 from ..probe import Probe
 from ..reading import MAX_TOKENS, Progress
-from .alarms import alarm_figures
+from .alarms import afterwards, alarm_figures
 from .judging import judge
 from .scoring import score_texts
 
@@ -51,7 +51,8 @@ def evaluate_probe(
         report |= judge(scores, y, data.groups, {})
     report["alarms"] = [
         {"target_fpr": probe.report_.get("target_fpr"),
-         **alarm_figures(running, y, probe.threshold_)}
+         **alarm_figures(running, y, probe.threshold_),
+         "afterwards": afterwards(running, y, probe.threshold_)}
     ]  # fmt: skip
     if output is not None:
         conversations = [
