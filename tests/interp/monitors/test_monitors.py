@@ -298,3 +298,14 @@ def test_nan_keeps_the_text_so_far(model: HookedTransformer) -> None:
     ):
         model.generate([1, 2], max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
     assert raised.value.generated.n_new == [2]  # type: ignore[attr-defined]
+
+
+def test_on_score_that_raises_keeps_the_text_so_far(model: HookedTransformer) -> None:
+    def fail(row: int, position: int, token: int, score: float) -> None:
+        if position == 4:
+            raise RuntimeError("no")
+
+    monitor = Monitor(random_probe(model, HOOKS[0]), on_score=fail)
+    with pytest.raises(RuntimeError, match="no") as raised:
+        model.generate([1, 2], max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
+    assert raised.value.generated.n_new == [3]  # type: ignore[attr-defined]
