@@ -12,7 +12,7 @@ OWN, SHARE, EXPLAINED = 50.0, 0.01, 50.0
 
 
 def rows(options: Options) -> Iterator[Row]:
-    n_new, rounds = options.size(64, 4), max(options.rounds, options.size(15, 1))
+    n_new, rounds = options.size(32, 4), max(options.rounds, options.size(15, 1))
     with Workers() as workers:
         model = workers.get("watched bitlens", model=options.model, threads=1, dtype="bf16")
         for batch in (1, 8):
