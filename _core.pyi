@@ -239,6 +239,30 @@ class Arrays:
 
     def __init__(self, arrays: Sequence[Array]) -> None: ...
 
+class TokenScorer:
+    """Linear probes of several hooks, and where each of a number of sequences stands."""
+
+    def __init__(self, sequences: int) -> None: ...
+    def add(
+        self,
+        panels: Array,
+        probes: int,
+        k: int,
+        bias: Array,
+        rules: Array,
+        weights: Array,
+        thresholds: Array,
+    ) -> None:
+        """Appends the probes of a hook: rules [3, probes] are aggregate, window and tokens skipped,
+        weights those of exponential averages, thresholds fp64."""
+
+    def push(self, x: Sequence[Array], tokens: int, rows: Array, out: Array) -> int:
+        """Scores a pass's tokens, of sequences `rows` in order, into out [tokens, all probes].
+
+        x: fp32 or bf16 [tokens, k] of each hook. Returns 1 if a score exceeds its threshold, 0 if
+        none does, -1 - h where hook h gave a value that is no finite number.
+        """
+
 class Blocks:
     """The blocks of a model, run in one call each range."""
 
@@ -562,21 +586,3 @@ def fold_scores(
     state: Array,
     out: Array,
 ) -> None: ...
-def score_tokens(
-    x: Array,
-    tokens: int,
-    k: int,
-    panels: Array,
-    probes: int,
-    bias: Array,
-    rules: Array,
-    weights: Array,
-    thresholds: Array,
-    rows: Array,
-    sequences: int,
-    floats: int,
-    seen: Array,
-    taken: Array,
-    state: Array,
-    out: Array,
-) -> int: ...

@@ -129,7 +129,10 @@ def train(
 
 def evaluate(
     model: Model,
-    probe: Annotated[Path, typer.Argument(help="A folder that `bitlens probe train` made.")],
+    probe: Annotated[
+        Path,
+        typer.Argument(help="A folder that `bitlens probe train` made, or harm, or refusal."),
+    ],
     data: Data,
     output: Output = None,
     strict: Annotated[
@@ -179,5 +182,22 @@ def _print(report: dict[str, Any], output: Path | None, as_json: bool) -> None:
                 words = f"{side} flagged: {share(each[side]['conversations'])}"
                 rate = each["target_fpr"]
                 out.print(words + ("" if rate is None else f", threshold at {rate:.1%}"))
+        out.print(f"[dim]{_while_written(each)}[/]")
     if output is not None:
         out.print(f"{output / 'report.html'}", soft_wrap=True)
+
+
+def _while_written(alarms: dict[str, Any]) -> str:
+    """What streaming does at a threshold, beside scoring the whole text afterwards."""
+    said = []
+    if "benign" in alarms:
+        rate = alarms["benign"]["alarms_per_million_tokens"]
+        said.append(f"{rate:.0f} alarms per million benign tokens")
+    if "harmful" in alarms:
+        said.append(f"{alarms['harmful']['tokens_leaked']['share']:.1%} of harmful tokens released")
+    if alarms["tokens_until_alarm"] is not None:
+        quartiles = " / ".join(f"{q:.0f}" for q in alarms["tokens_until_alarm"])
+        said.append(f"alarm after {quartiles} tokens (quartiles)")
+    for side, found in alarms["afterwards"].items():
+        said.append(f"the whole text flags {found['value']:.1%} of {side}")
+    return "; ".join(said)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .console import err
 
@@ -15,7 +15,7 @@ from .console import err
 @contextmanager
 def probe_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function of a stage's name, tokens done and tokens in all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         tasks: dict[str, Any] = {}
 

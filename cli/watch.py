@@ -29,14 +29,20 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command(
-        epilog="Examples:  bitlens watch smollm2-135m-instruct --probe harm/ --chat -p 'Tell me a "
+        epilog="Examples:  bitlens watch smollm2-135m-instruct --probe harm --chat -p 'Tell me a "
         "story'  |  bitlens watch model.gguf --probe a/ --probe b/ --prompts file.txt --json"
     )(watch)
 
 
 def watch(
     model: Model,
-    probe: Annotated[list[Path], typer.Option(help="A probe's folder; may be given repeatedly.")],
+    probe: Annotated[
+        list[Path],
+        typer.Option(
+            help="A probe's folder, or the name of one that comes with bitlens: harm, refusal. May "
+            "be given repeatedly."
+        ),
+    ],
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="The prompt (default: read stdin).")
     ] = None,
@@ -142,7 +148,7 @@ class _View:
         self._out.print()
         for alarm in result.alarms:
             self._out.print(_sentence(self._model, alarm), style="bold red")
-            for line in _terms(alarm):
+            for line in _terms(self._model, alarm):
                 self._out.print(line, style="dim")
         if not result.alarms:
             self._out.print(f"no alarm; ended by {result.finish_reason[0]}", style="dim")
@@ -228,14 +234,17 @@ def _sentence(model: HookedTransformer, alarm: Alarm) -> str:
     )
 
 
-def _terms(alarm: Alarm) -> list[str]:
+def _terms(model: HookedTransformer, alarm: Alarm) -> list[str]:
     if alarm.explanation is None:
         return []
     e = alarm.explanation
     shown = list(zip(e.features, e.contributions, strict=True))[:5]
     lines = [f"  feature {feature}: {added:+.4g}" for feature, added in shown]
     rest = sum(e.contributions[5:])
+    pieces = model.to_str_tokens(list(alarm.tokens))
+    said = zip(e.tokens[:5], e.token_shares, strict=False)
     return [
+        "  tokens: " + ", ".join(f"{pieces[t]!r} {added:+.4g}" for t, added in said),
         *lines,
         f"  other features {rest:+.4g}, not reconstructed {e.error:+.4g}, bias {e.bias:+.4g}, "
         f"rounding {e.rounding:+.1e} (at most {e.rounding_bound:.1e})",

@@ -7,6 +7,7 @@ from typing import Any
 
 _CONTENDERS = {
     "bitlens": ("bitlens_model", "BitlensModel"),
+    "watched bitlens": ("watched_model", "WatchedModel"),
     "bitlens kernels": ("bitlens_kernels", "BitlensKernels"),
     "torch": ("torch_kernels", "TorchKernels"),
     "transformers": ("huggingface", "HuggingFace"),

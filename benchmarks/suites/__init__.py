@@ -22,6 +22,7 @@ class Suite(StrEnum):
     gemv = "gemv"
     attention = "attention"
     hooks = "hooks"
+    monitors = "monitors"
     load = "load"
     light = "light"
     control = "control"

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "float_environment.h"
 #include "row_ranges.h"
 
 namespace bitlens {
@@ -21,12 +22,14 @@ void fold_scores(const spec::FoldRule& rule, const FoldedTokens& tokens, float i
   });
 }
 
-BankResult fold_bank(const ProbeBank& bank, const int64_t* rows, int64_t tokens, float* scores) {
+BankResult fold_bank(const ProbeBank& bank, const int64_t* rows, int64_t tokens, float* scores,
+                     int64_t stride) {
+  const FloatEnvironment environment;
   BankResult result = BankResult::kBelow;
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t r = rows[t], taken = bank.taken[r]++;
     for (int64_t p = 0; p < bank.probes; ++p) {
-      float& score = scores[t * bank.probes + p];
+      float& score = scores[t * stride + p];
       if (!std::isfinite(score)) return BankResult::kNotFinite;
       if (taken < bank.skips[p]) {
         score = std::numeric_limits<float>::quiet_NaN();

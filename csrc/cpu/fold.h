@@ -42,10 +42,11 @@ struct ProbeBank {
 
 enum class BankResult : int { kNotFinite = -1, kBelow = 0, kAbove = 1 };
 
-// scores [tokens, probes] holds the probes' values of each token, and gets the score of its
-// sequence rows[t] after it, or NaN where the probe skips it. Tokens of a sequence stand in order.
-// Says whether a value was no finite number (then sequences are left half way), or whether a score
-// exceeds its probe's threshold.
-BankResult fold_bank(const ProbeBank& bank, const int64_t* rows, int64_t tokens, float* scores);
+// scores [tokens, probes], rows `stride` apart, holds the probes' values of each token, and gets
+// the score of its sequence rows[t] after it, or NaN where the probe skips it. Tokens of a sequence
+// stand in order. Says whether a value was no finite number (then sequences are left half way), or
+// whether a score exceeds its probe's threshold.
+BankResult fold_bank(const ProbeBank& bank, const int64_t* rows, int64_t tokens, float* scores,
+                     int64_t stride);
 
 }  // namespace bitlens

@@ -414,7 +414,7 @@ void run_bank(Trace& trace) {
   const ProbeBank bank = {codes.data(),      windows.data(), weights.data(), skips.data(),
                           thresholds.data(), kProbes,        kSequences,     kFloats,
                           seen.data(),       taken.data(),   state.data()};
-  fold_bank(bank, rows.data(), kTokens, scores.data());
+  fold_bank(bank, rows.data(), kTokens, scores.data(), kProbes);
   trace.add(scores);
   trace.add(state);
 }

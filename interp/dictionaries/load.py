@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...model.hooks.widths import hook_width
+from ..shipped import shipped_folder
 from .config import DictionaryError
 from .dictionary import Dictionary
 from .formats import layout_of, read
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from ...model.transformer import HookedTransformer
 
 SHIPPED = ("smollm2-135m-instruct/blocks.15.hook_resid_post",)
-_PACKAGE = "bitlens_smollm2_dictionary"
-_IN_CLONE = Path("data", "smollm2_dictionary", _PACKAGE)
-_ROOT = Path(__file__).resolve().parents[2]
+_IN_CLONE = Path("data", "smollm2_dictionary", "bitlens_smollm2_dictionary")
 
 
 def load_dictionary(
@@ -100,7 +98,7 @@ def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
     if path.is_dir() or (single and path.is_file()):
         return path
     if str(source) in SHIPPED:
-        return _shipped(path.name)
+        return shipped_folder("dictionary", path.name, _IN_CLONE)
     if isinstance(source, str) and (on_hub := HubDictionary.parse(source)) is not None:
         return on_hub.fetch(single=single)
     what = "dictionary" if single else "folder of dictionaries"
@@ -142,16 +140,3 @@ def check_hooks(dictionary: Dictionary, model: HookedTransformer) -> None:
             raise DictionaryError(
                 f"{name} is {found} wide in {model.name}; the dictionary expects {width}"
             )
-
-
-def _shipped(name: str) -> Path:
-    in_clone = _ROOT / _IN_CLONE / name
-    if in_clone.is_dir():
-        return in_clone
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent / name
-    raise FileNotFoundError(
-        f"the dictionary {name} of smollm2-135m-instruct comes in a package of its own, which is "
-        f"not installed: from a clone of bitlens run `pip install ./{_IN_CLONE.parent}`"
-    )

@@ -23,6 +23,9 @@ class Explanation:
         bias: What the intercept and the dictionary's bias add.
         rounding: What fp32 arithmetic adds.
         rounding_bound: The most that `rounding` can be.
+        tokens: Positions of the tokens that the score counts, by the size of what they add.
+        token_shares: What each adds: its own score, weighted as the aggregate weighs it, in fp64;
+            they sum to the score but for rounding.
     """
 
     features: tuple[int, ...]
@@ -31,6 +34,8 @@ class Explanation:
     bias: float
     rounding: float
     rounding_bound: float
+    tokens: tuple[int, ...] = ()
+    token_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,20 +35,22 @@ def explain(probe: LinearProbe, dictionary: Dictionary, x_SD: torch.Tensor) -> E
     """
     if "dictionary" in probe.metadata_:
         raise ValueError("a probe of features needs no dictionary to be explained")
-    tokens = token_rows(x_SD[None]).without_first(probe.skip_first)
-    own = probe.own_scores(tokens)
+    own = probe.own_scores(token_rows(x_SD[None]).without_first(probe.skip_first))
     score = float(probe.decision_function(x_SD[None]))
     weights = token_weights(probe, own)
-    x = x_SD[probe.skip_first :]
+    x_all = x_SD[probe.skip_first :]
+    counted = np.flatnonzero(weights)
+    x, along = x_all[counted], torch.from_numpy(weights[counted])
     w = probe.coef_[0].double()
     features = dictionary.encode_sparse(x)
     reconstructed = dictionary.decode(features).double()
-    added = _feature_terms(dictionary, features, w, weights)
+    added = _feature_terms(dictionary, features, w, weights[counted])
     order = sorted(added, key=lambda f: -abs(added[f]))
-    along = torch.from_numpy(weights)
     error = float(along @ ((x.double() - reconstructed) @ w))
     constant = float(along @ (reconstructed @ w)) - math.fsum(added.values())
     bias = float(probe.intercept_.double()) * math.fsum(weights) + constant
+    shares = weights[counted] * own.double().numpy()[counted]
+    by_size = np.argsort(-np.abs(shares), kind="stable")
     terms = [*(added[f] for f in order), error, bias]
     return Explanation(
         features=tuple(order),
@@ -56,7 +58,9 @@ def explain(probe: LinearProbe, dictionary: Dictionary, x_SD: torch.Tensor) -> E
         error=error,
         bias=bias,
         rounding=math.fsum([score, *(-term for term in terms)]),
-        rounding_bound=_rounding_bound(probe, x.double(), w, weights),
+        rounding_bound=_rounding_bound(probe, x_all.double(), w, weights),
+        tokens=tuple((counted[by_size] + probe.skip_first).tolist()),
+        token_shares=tuple(shares[by_size].tolist()),
     )
 
 

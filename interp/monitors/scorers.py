@@ -6,9 +6,8 @@ Shapes: B sequences, b rows of a pass, P its columns, N real tokens of it, K pro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -21,8 +20,7 @@ from ..dictionaries import Dictionary
 from ..probes import Probe
 
 
-@dataclass(frozen=True)
-class ScoredPass:
+class ScoredPass(NamedTuple):
     """The scores that one scorer gave the tokens of a pass.
 
     Attributes:
@@ -70,50 +68,59 @@ class StreamScorer:
 
 
 class LinearScorers:
-    """Linear probes of one hook: one call of the compiled kernel for all."""
+    """Linear probes of activations: one call of the compiled kernel a pass, for all hooks."""
 
     def __init__(
         self,
-        indices: Sequence[int],
-        hook_name: str,
-        probes: Sequence[Probe],
+        probes: Mapping[int, Probe],
         thresholds: Sequence[float],
         n_rows: int,
     ) -> None:
-        self._indices, self._hook = indices, hook_name
+        by_hook: dict[str, list[int]] = {}
+        for index, probe in probes.items():
+            by_hook.setdefault(probe.hook_name, []).append(index)
+        self._hooks = list(by_hook)
+        self._indices = [index for indices in by_hook.values() for index in indices]
+        self._core = _core.TokenScorer(n_rows)
+        for indices in by_hook.values():
+            self._add([probes[i] for i in indices], [thresholds[i] for i in indices])
+
+    def _add(self, probes: Sequence[Probe], thresholds: Sequence[float]) -> None:
         coef_KD = torch.cat([probe.coef_ for probe in probes]).contiguous()
-        k, self._width = coef_KD.shape
-        self._panels = pack(StoredMatrix(Format.F32, k, self._width, coef_KD)).data
-        self._bias_K = torch.cat([probe.intercept_ for probe in probes]).contiguous()
+        k, width = coef_KD.shape
         rules = [(p.aggregate.code, p.aggregate.window, p.skip_first) for p in probes]
-        self._rules_3K = _tensor(rules, torch.int64).T.contiguous()
-        self._weights_K = _tensor([p.aggregate.weight for p in probes], torch.float32)
-        self._thresholds_K = _tensor(thresholds, torch.float64)
-        self._floats = max(
-            _core.fold_state_floats(p.aggregate.code, p.aggregate.window) for p in probes
+        self._core.add(
+            pack(StoredMatrix(Format.F32, k, width, coef_KD)).data,
+            k,
+            width,
+            torch.cat([probe.intercept_ for probe in probes]).contiguous(),
+            _tensor(rules, torch.int64).T.contiguous(),
+            _tensor([p.aggregate.weight for p in probes], torch.float32),
+            _tensor(thresholds, torch.float64),
         )
-        self._seen_KB = torch.zeros(k, n_rows, dtype=torch.int64, device="cpu")
-        self._taken_B = torch.zeros(n_rows, dtype=torch.int64, device="cpu")
-        shape = k, n_rows, self._floats
-        self._state = torch.zeros(shape, dtype=torch.float32, device="cpu")
-        self._n_rows = n_rows
 
     def push(self, seen: WatchedPass, rows_N: torch.Tensor) -> ScoredPass:
         """Works like `Scorer.push`."""
-        x = seen.found[self._hook]  # [b, P, ..., d]
-        n, k = len(rows_N), len(self._indices)
-        if n < x.shape[0] * x.shape[1]:
-            x = x[seen.real]
-        x_ND = x.reshape(n, -1).float()
-        out_NK = empty((n, k))
-        above = _core.score_tokens(
-            x_ND, n, self._width, self._panels, k, self._bias_K, self._rules_3K, self._weights_K,
-            self._thresholds_K, rows_N, self._n_rows, self._floats, self._seen_KB, self._taken_B,
-            self._state, out_NK,
-        )  # fmt: skip
-        if above < 0:
-            raise ValueError(f"{self._hook} holds NaN or infinity: there is nothing to score")
-        return ScoredPass(self._indices, out_NK, above > 0)
+        n = rows_N.shape[0]
+        all_real = n == seen.real.numel()
+        given = []
+        for name in self._hooks:
+            x = seen.found[name]  # [b, P, ..., d]
+            if not all_real:
+                x = x[seen.real]
+            if x.dtype not in _READ:
+                x = x.float()
+            given.append(x.contiguous())
+        out_NK = empty((n, len(self._indices)))
+        found = self._core.push(given, n, rows_N, out_NK)
+        if found < 0:
+            hook = self._hooks[-1 - found]
+            raise ValueError(f"{hook} holds NaN or infinity: there is nothing to score")
+        return ScoredPass(self._indices, out_NK, found > 0)
+
+
+_READ = (torch.float32, torch.bfloat16)
+"""What the kernel widens to fp32 itself."""
 
 
 def _tensor(values: Sequence[object], dtype: torch.dtype) -> torch.Tensor:

@@ -8,18 +8,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
 from ...model.generation.monitors import WatchedPass
 from ...model.transformer import HookedTransformer
+from ..probes import Probe
 from ..probes.linear import LinearProbe
 from .alarm import Alarm, DecidedBy, Explanation
 from .explain import explain
 from .scorers import LinearScorers, ScoredPass, Scorer, StreamScorer, is_score
 from .second_look import fp32_score
 from .watched import Watched
+
+
+class _Given(NamedTuple):
+    """The scores of a pass, and whose they are."""
+
+    rows: list[int]
+    real: torch.Tensor
+    column: int
+    scored: list[ScoredPass]
 
 
 class Watching:
@@ -44,7 +54,8 @@ class Watching:
         self._scorers = _scorers(monitors, self._limits, self._n_rows)
         self._above: set[tuple[int, int]] = set()
         self._is_told = any(monitor.on_score is not None for monitor in monitors)
-        self._given: list[tuple[WatchedPass, list[ScoredPass]]] = []
+        self._given: list[_Given] = []
+        self._rows = list[int]()
         self._rows_N = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._kept: dict[str, list[list[torch.Tensor]]] = {
             m.probe.hook_name: [[] for _ in prompts] for m in monitors if m.dictionary is not None
@@ -58,8 +69,8 @@ class Watching:
         self._keep(seen)
         rows_N = self._owners(seen)
         given = [scorer.push(seen, rows_N) for scorer in self._scorers]
-        # The activations are not needed again, and would fill the memory.
-        self._given.append((replace(seen, found={}), given))
+        # Not the pass itself: its activations would fill the memory.
+        self._given.append(_Given(seen.rows, seen.real, seen.column, given))
         ended: dict[int, str] = {}
         if self._is_told or self._above or any(scored.is_above for scored in given):
             for scored in given:
@@ -70,21 +81,23 @@ class Watching:
         """Returns each monitor's scores, fp32 [B, n_columns]; NaN where it gave none."""
         shape = len(self.monitors), self._n_rows, n_columns
         out = torch.full(shape, math.nan, dtype=torch.float32, device="cpu")
-        for seen, given in self._given:
-            at = seen.real.nonzero()
-            rows_N = torch.tensor(seen.rows, device="cpu")[at[:, 0]]
+        for rows, real, column, given in self._given:
+            at = real.nonzero()
+            rows_N = torch.tensor(rows, device="cpu")[at[:, 0]]
             for scored in given:
-                for k, index in enumerate(scored.monitors):
-                    out[index, rows_N, seen.column + at[:, 1]] = scored.scores[:, k]
+                monitors_K = torch.tensor(scored.monitors, device="cpu")[:, None]
+                out[monitors_K, rows_N, column + at[:, 1]] = scored.scores.T
         return {monitor.name: out[i] for i, monitor in enumerate(self.monitors)}
 
     def _owners(self, seen: WatchedPass) -> torch.Tensor:
         """The sequence of each real token; the same tensor as long as the rows stay."""
-        if len(seen.rows) != len(self._rows_N) or seen.real.numel() != len(self._rows_N):
+        is_whole_step = seen.real.shape[1] == 1 and bool(seen.real.all())
+        if not is_whole_step:
             counts_b = seen.real.sum(1)
-            owners = torch.tensor(seen.rows, device="cpu").repeat_interleave(counts_b)
-            self._rows_N = owners if seen.real.shape[1] == 1 else self._rows_N[:0]
-            return owners
+            return torch.tensor(seen.rows, device="cpu").repeat_interleave(counts_b)
+        if seen.rows != self._rows:
+            self._rows = list(seen.rows)
+            self._rows_N = torch.tensor(seen.rows, dtype=torch.int64, device="cpu")
         return self._rows_N
 
     def _judge(
@@ -170,18 +183,17 @@ class Watching:
 
 
 def _scorers(monitors: Sequence[Watched], limits: Sequence[float], n_rows: int) -> list[Scorer]:
-    """Linear probes of activations share one call a hook; others score by themselves."""
-    shared: dict[str, list[int]] = {}
+    """Linear probes of activations share one call a pass; others score by themselves."""
+    shared: dict[int, Probe] = {}
     scorers: list[Scorer] = []
     for index, monitor in enumerate(monitors):
         probe = monitor.probe
         is_dense = not monitor.reads_features and len(probe.hook_names) == 1
         if isinstance(probe, LinearProbe) and is_dense:
-            shared.setdefault(probe.hook_name, []).append(index)
+            shared[index] = probe
         else:
             features = monitor.dictionary if monitor.reads_features else None
             scorers.append(StreamScorer(index, probe, features, n_rows, limits[index]))
-    for hook_name, indices in shared.items():
-        probes, own = [monitors[i].probe for i in indices], [limits[i] for i in indices]
-        scorers.append(LinearScorers(indices, hook_name, probes, own, n_rows))
+    if shared:
+        scorers.append(LinearScorers(shared, limits, n_rows))
     return scorers

@@ -21,6 +21,7 @@ from .golden import check_numerics, with_golden_scores
 from .origin import check_origin, origin_of
 from .probe_file import ProbeFileError, ProbeRecord, load_record, save_record
 from .rows import TokenRows, token_rows
+from .shipped import find_probe
 from .stream import ScoreStream
 
 Rows = torch.Tensor | Features | TokenRows
@@ -182,6 +183,8 @@ class Probe(ABC):
         """Returns the probe that a folder holds.
 
         Args:
+            path: The folder, or the name of one that bitlens brings: "smollm2-135m-instruct/harm",
+                "smollm2-135m-instruct/refusal".
             model: Where given, hooks, widths and the fingerprint must be this model's. If numerics
                 changed since the probe was made, its golden scores are run again.
             strict: With False, another fingerprint and golden scores that moved only warn.
@@ -191,7 +194,7 @@ class Probe(ABC):
             ProbeFileError: damaged files, another kind of probe, a probe of another model, or one
                 whose scores are not what they were.
         """
-        record = load_record(Path(path))
+        record = load_record(find_probe(path))
         probe = Probe._from_record(record, path)
         if not isinstance(probe, cls):
             raise ProbeFileError(f"{path} holds a {record.kind} probe, not a {cls.kind} one")

@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_speaking_llama(folder / "model")
     write_examples(folder / "mine.jsonl", 60, 0)
     write_examples(folder / "others.jsonl", 24, 1)
-    write_examples(folder / "benign.jsonl", 60, 2, positives=False)
+    benign = write_examples(folder / "benign.jsonl", 60, 2, positives=False)
+    with benign.open("a") as file:  # its only token gets no score
+        file.write('\n{"id": "short", "text": "a", "label": 0}\n')
     return folder
 
 
@@ -66,8 +68,10 @@ def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
     assert set(report["left_out"]["category"]) == {"c0", "c1"}
     assert [a["target_fpr"] for a in report["alarms"]] == [0.05, 0.01, 0.001]
     assert report["data"]["n"] == 60
+    assert report["benign"]["removed"]["too short to score"] == 1
     assert "AUROC" in out
     assert "recall at 1.0%" in out
+    assert "of harmful tokens released" in out
 
     probe = Probe.load(made)
     assert probe.metadata_["model_fingerprint"]
@@ -171,4 +175,5 @@ def test_one_class_gets_alarms_alone(folder: Path, tmp_path: Path, run: Run) -> 
     report = json.loads(out)
     assert "auroc" not in report
     assert report["alarms"][0]["benign"]["conversations"]["of"] == 60
+    assert report["data"]["removed"]["too short to score"] == 1
     assert torch.isfinite(torch.tensor(report["threshold"]))

@@ -179,13 +179,6 @@ CALLS: dict[str, Call] = {
         (f32(3, D), 3, panels(N, D), F32, N, D, f32(N), 2, f32(3, 2), zeros(np.int32, 3, 2)),
         optional=(6,),
     ),
-    "score_tokens": Call(
-        (
-            *(f32(3, D), 3, D, panels(2, D), 2, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2)),
-            *(zeros(np.float64, 2), i64(0, 1, 1), 2, 1, i64(0, 0, 0, 0), i64(0, 0), f32(2, 2, 1)),
-            f32(3, 2),
-        )
-    ),
     "sampling_prepare": Call(
         (
             *(f32(ROWS, N), 0, ROWS, N, N, np.ones(ROWS, FLOAT), f32(ROWS, N)),
@@ -286,6 +279,35 @@ def test_a_spoilt_array_raises(name: str) -> None:
             with pytest.raises(ValueError, match=r"None where an array is needed|room for the sum"):
                 function(*args)
     assert refused >= 4
+
+
+SCORER = (panels(2, D), 2, D, f32(2), i64(0, 1, 1, 1, 0, 0), f32(2), zeros(np.float64, 2))
+PUSHED = (f32(3, D), 3, i64(0, 1, 1), f32(3, 2))
+
+
+def scored(*args: Any) -> None:
+    """What a scorer's two functions take, the second's first array in a list."""
+    scorer = _core.TokenScorer(2)
+    scorer.add(*args[: len(SCORER)])
+    x, *others = args[len(SCORER) :]
+    scorer.push([x], *others)
+
+
+def test_the_arrays_of_a_scorer_are_checked() -> None:
+    scored(*copied(SCORER + PUSHED))
+    scored(*copied(SCORER), f32(3, D).bfloat16(), *copied(PUSHED[1:]))
+    refused = 0
+    for i, good in enumerate(SCORER + PUSHED):
+        for what, spoiled in spoilt(good) if is_array(good) else ():
+            args = copied(SCORER + PUSHED)
+            args[i] = spoiled
+            assert refuses(scored, args), f"a scorer took {what} as argument {i}"
+            refused += 1
+    assert refused >= 30
+    with pytest.raises(ValueError, match="another number of hooks"):
+        _core.TokenScorer(2).push([f32(3, D)], *PUSHED[1:])
+    with pytest.raises(IndexError, match="row 2 of 2"):
+        scored(*SCORER, f32(3, D), 3, i64(0, 1, 2), f32(3, 2))
 
 
 def test_every_function_with_arrays_is_here() -> None:

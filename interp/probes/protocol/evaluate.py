@@ -13,9 +13,9 @@ from ..data import Dataset, LeakError
 from ..page import write_report
 from ..probe import Probe
 from ..reading import MAX_TOKENS, Progress
-from .alarms import alarm_figures
+from .alarms import afterwards, alarm_figures
 from .judging import judge
-from .scoring import score_texts
+from .scoring import scorable, score_texts
 
 
 def evaluate_probe(
@@ -37,11 +37,13 @@ def evaluate_probe(
     """
     _check_unseen(probe, data)
     name = probe.metadata_.get("dictionary")
+    max_tokens = int(probe.metadata_.get("max_tokens", MAX_TOKENS))
+    data = scorable(model, data, max_tokens, probe.skip_first)
     running = score_texts(
         model,
         data,
         [probe],
-        int(probe.metadata_.get("max_tokens", MAX_TOKENS)),
+        max_tokens,
         dictionary=None if name is None else load_dictionary(name),
         progress=progress,
     )[0]
@@ -51,7 +53,8 @@ def evaluate_probe(
         report |= judge(scores, y, data.groups, {})
     report["alarms"] = [
         {"target_fpr": probe.report_.get("target_fpr"),
-         **alarm_figures(running, y, probe.threshold_)}
+         **alarm_figures(running, y, probe.threshold_),
+         "afterwards": afterwards(running, y, probe.threshold_)}
     ]  # fmt: skip
     if output is not None:
         conversations = [

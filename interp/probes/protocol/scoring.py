@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -50,6 +51,15 @@ def score_texts(
             for i, scores in zip(held, running_scores(probe, of_hooks), strict=True):
                 running[i] = scores
     return found
+
+
+def scorable(model: HookedTransformer, data: Dataset, max_tokens: int, skipped: int) -> Dataset:
+    """Returns the conversations longer than the tokens that a probe skips; what was removed says
+    how many were not."""
+    lengths = tokenize(model, data, max_tokens).lengths
+    kept = data.take([i for i, n in enumerate(lengths) if n > skipped])
+    short = {"too short to score": len(data) - len(kept)} if len(kept) < len(data) else {}
+    return replace(kept, removed={**data.removed, **short})
 
 
 def running_scores(probe: Probe, rows: TokenRows) -> Running:

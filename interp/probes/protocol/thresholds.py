@@ -11,7 +11,7 @@ import torch
 
 from ..data import Dataset
 from ..figures import FALSE_POSITIVE_RATES, threshold_at
-from .alarms import alarm_figures, highest
+from .alarms import afterwards, alarm_figures, highest
 from .cross_validation import OutOfFold
 from .scoring import Running
 
@@ -30,6 +30,11 @@ def threshold_of(running: Sequence[torch.Tensor], rate: float) -> float:
     return threshold_at(highest(running), rate)
 
 
+def last_threshold_of(running: Sequence[torch.Tensor], rate: float) -> float:
+    """Returns the threshold that at most this share of whole conversations exceed."""
+    return threshold_at(np.array([float(r[-1]) for r in running]), rate)
+
+
 def frozen_alarms(
     found: OutOfFold, y: Array, benign: Sequence[Running], setting: Sequence[int]
 ) -> list[dict[str, Any]]:
@@ -43,11 +48,20 @@ def frozen_alarms(
     figures = []
     for rate in FALSE_POSITIVE_RATES:
         margins: list[torch.Tensor] = list(found.running)
+        last: list[torch.Tensor] = list(found.running)
         for (_, test), own in zip(found.folds, benign, strict=True):
-            threshold = threshold_of([own[i] for i in setting], rate)
+            sets = [own[i] for i in setting]
+            threshold, of_whole = threshold_of(sets, rate), last_threshold_of(sets, rate)
             for i in test:
                 margins[int(i)] = found.running[int(i)] - threshold
-        figures.append({"target_fpr": rate, **alarm_figures(margins, y, 0.0)})
+                last[int(i)] = found.running[int(i)][-1:] - of_whole
+        figures.append(
+            {
+                "target_fpr": rate,
+                **alarm_figures(margins, y, 0.0),
+                "afterwards": afterwards(last, y, 0.0),
+            }
+        )
     return figures
 
 
@@ -55,9 +69,15 @@ def benign_alarms(
     running: Running, setting: Sequence[int], checking: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Returns what the thresholds of one half of benign conversations do to the other."""
-    of = [running[i] for i in checking]
+    of, sets = [running[i] for i in checking], [running[i] for i in setting]
+    y = np.zeros(len(of))
     figures = []
     for rate in FALSE_POSITIVE_RATES:
-        threshold = threshold_of([running[i] for i in setting], rate)
-        figures.append({"target_fpr": rate, **alarm_figures(of, np.zeros(len(of)), threshold)})
+        figures.append(
+            {
+                "target_fpr": rate,
+                **alarm_figures(of, y, threshold_of(sets, rate)),
+                "afterwards": afterwards(of, y, last_threshold_of(sets, rate)),
+            }
+        )
     return figures

@@ -23,7 +23,7 @@ from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
 from .guarantee import false_positive_guarantee
 from .judging import calibration, judge
-from .scoring import score_texts
+from .scoring import scorable, score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
 
 TARGET_FPR = 0.01
@@ -105,6 +105,7 @@ def train_probe(
         negatives = [found.running[int(i)] for i in np.flatnonzero(data.y == 0)]
         probe.threshold_ = threshold_of(negatives, target_fpr)
     else:
+        benign = scorable(model, benign, config.max_tokens, config.skip_first)
         running = score_texts(
             model, benign, [probe, *found.probes], config.max_tokens, dictionary=dictionary,
             progress=progress, stage="benign",

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bitlens.interp.dictionaries import Dictionary
 from bitlens.interp.monitors import Alarm, Explanation, Monitor
 from bitlens.interp.monitors.explain import explain
 from bitlens.interp.probes import MeanDifferenceProbe
 from bitlens.model import HookedTransformer
 from hypothesis import given
 from hypothesis import strategies as st
-from support.random_dictionaries import random_dictionary
+from support.random_dictionaries import D_SAE, random_dictionary
 from support.random_models import random_model
 
 HOOK = "blocks.1.hook_resid_post"
@@ -61,18 +62,47 @@ def test_terms_add_up_to_the_score(
         sum(map(abs, found.contributions)) + abs(found.error) + 1
     )
     assert list(map(abs, found.contributions)) == sorted(map(abs, found.contributions))[::-1]
+    assert abs(math.fsum(found.token_shares) - float(score)) <= found.rounding_bound
+    assert set(found.tokens) <= set(range(skip_first, n))
+    if aggregate in ("last", "max"):
+        assert len(found.tokens) == 1
 
 
-def test_shuffled_features_do_not_add_up() -> None:
-    """The control: contributions of other features leave a rounding term beyond its bound."""
-    probe = probe_of(MODEL.config.d_model, "mean", 1)
-    dictionary = random_dictionary(MODEL, HOOK, seed=1)
-    x = torch.randn(9, MODEL.config.d_model, generator=torch.Generator().manual_seed(1))
-    found = explain(probe, dictionary, x)
-    score = float(probe.decision_function(x[None]))
-    shuffled = torch.randn(len(found.contributions), generator=torch.Generator().manual_seed(2))
-    terms = [*shuffled.tolist(), found.error, found.bias]
-    assert abs(math.fsum([score, *(-term for term in terms)])) > found.rounding_bound
+def alarms_hold(n: int) -> None:
+    """Explains n alarms; of every tenth, the features are exchanged, too: that is the control."""
+    beyond = checked = 0
+    for seed in range(-(-n // LONGEST)):
+        probe = probe_of(MODEL.config.d_model, AGGREGATES[seed % len(AGGREGATES)], seed)
+        dictionary = random_dictionary(MODEL, HOOK, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(D_SAE, generator=generator)
+        tensors = dict(dictionary.state_dict())
+        shuffled = Dictionary(dictionary.cfg, tensors | {"W_dec": tensors["W_dec"][order]})
+        x = torch.randn(LONGEST, MODEL.config.d_model, generator=generator)
+        scores = probe.running_scores(x[None])[0]
+        for t in range(LONGEST):
+            found = explain(probe, dictionary, x[: t + 1])
+            assert np.float32(float(total(found))) == scores[t].numpy()
+            assert abs(found.rounding) <= found.rounding_bound
+            if t % 10 == 0:
+                others = explain(probe, shuffled, x[: t + 1]).contributions
+                terms = [*others, found.error, found.bias]
+                gap = math.fsum([float(scores[t]), *(-term for term in terms)])
+                beyond += abs(gap) > found.rounding_bound
+                checked += 1
+    assert beyond == checked > 0
+
+
+LONGEST = 50
+
+
+def test_alarms_hold_and_shuffled_features_do_not() -> None:
+    alarms_hold(5 * LONGEST)
+
+
+@pytest.mark.nightly
+def test_a_hundred_thousand_alarms_hold() -> None:
+    alarms_hold(100_000)
 
 
 def test_an_alarm_is_explained() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from bitlens.interp.monitors import Alarm, Monitor
-from bitlens.interp.probes import AttentionProbe, MeanDifferenceProbe, Probe, ProbeFileError
+from bitlens.interp.probes import AttentionProbe, Probe, ProbeFileError
 from bitlens.model import HookedTransformer
 from support.random_models import byte_tokenizer, random_model
+from support.random_probes import random_probe, whole_scores
 
 HOOKS = ("blocks.1.hook_resid_post", "blocks.0.mlp.hook_post")
 AGGREGATES = ("mean", "last", "max", "rolling:3", "ema:0.25")
@@ -21,23 +22,6 @@ N = 9
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
     return random_model("mistral", tokenizer=byte_tokenizer())
-
-
-def probe_at(model: HookedTransformer, hook: str, aggregate: str = "mean", seed: int = 0) -> Probe:
-    """A probe with random weights."""
-    width = model.run_with_cache(torch.tensor([[1]]), hook)[1][hook].flatten(2).shape[-1]
-    generator = torch.Generator().manual_seed(seed)
-    probe = MeanDifferenceProbe(hook, aggregate=aggregate)
-    probe.coef_ = torch.randn(1, width, generator=generator)
-    probe.intercept_ = torch.randn(1, generator=generator)
-    probe.threshold_ = math.inf
-    return probe
-
-
-def offline(model: HookedTransformer, probe: Probe, tokens: list[int]) -> torch.Tensor:
-    """The scores of a whole text from one pass, fp32 [S]."""
-    x = model.run_with_cache(torch.tensor([tokens]), probe.hook_name)[1][probe.hook_name]
-    return probe.running_scores(x.flatten(2))[0]
 
 
 def bits(x: torch.Tensor) -> list[int]:
@@ -67,11 +51,11 @@ def test_scores_have_the_bits_of_scoring_afterwards(
 
     bitlens.set_num_threads(n_threads)
     probes = {
-        f"{hook}/{a}": probe_at(model, hook, a, i)
+        f"{hook}/{a}": random_probe(model, hook, a, i)
         for i, hook in enumerate(HOOKS)
         for a in AGGREGATES
     }
-    probes["skips"] = probe_at(model, HOOKS[0], seed=7)
+    probes["skips"] = random_probe(model, HOOKS[0], seed=7)
     probes["skips"].skip_first = 2
     monitors = [Monitor(probe, name=name) for name, probe in probes.items()]
     out = model.generate(
@@ -91,9 +75,9 @@ def test_scores_have_the_bits_of_scoring_afterwards(
             real = out.attention_mask[row] == 1
             found = out.scores[name][row]
             assert found[~real].isnan().all()
-            expected = offline(model, probe, out.tokens[row][real].tolist())
+            expected = whole_scores(model, probe, out.tokens[row][real].tolist())
             assert bits(found[real]) == bits(expected), (name, row)
-            other = offline(model, probe, out.tokens[row][real].tolist()[::-1])
+            other = whole_scores(model, probe, out.tokens[row][real].tolist()[::-1])
             moved += bits(found[real]) != bits(other)
     assert moved == len(probes) * len(PROMPTS)  # the control: other text, other bits
 
@@ -103,8 +87,8 @@ def test_a_stop_ends_its_row_at_the_token_that_raised_it(model: HookedTransforme
     tokens = free.tokens[0][free.attention_mask[0] == 1].tolist()
     least = len(PROMPTS[0]) + 2
     for seed in range(50):  # a probe whose largest score stands late enough
-        probe = probe_at(model, HOOKS[0], "last", seed)
-        scores = offline(model, probe, tokens).tolist()
+        probe = random_probe(model, HOOKS[0], "last", seed)
+        scores = whole_scores(model, probe, tokens).tolist()
         first = scores.index(max(scores))
         if least <= first < len(tokens) - 2:
             break
@@ -122,7 +106,7 @@ def test_a_stop_ends_its_row_at_the_token_that_raised_it(model: HookedTransforme
 
 
 def test_a_prompt_can_raise_an_alarm(model: HookedTransformer) -> None:
-    monitor = Monitor(probe_at(model, HOOKS[0]), threshold=-math.inf)
+    monitor = Monitor(random_probe(model, HOOKS[0]), threshold=-math.inf)
     out = model.generate(PROMPTS, max_new_tokens=N, monitors=[monitor])
     assert out.n_new == [0, 0, 0]
     assert out.finish_reason == ["alarm"] * 3
@@ -130,7 +114,7 @@ def test_a_prompt_can_raise_an_alarm(model: HookedTransformer) -> None:
 
 
 def test_flags_go_on_and_functions_decide(model: HookedTransformer) -> None:
-    probe = probe_at(model, HOOKS[0], "last")
+    probe = random_probe(model, HOOKS[0], "last")
     free = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N)
     flag = Monitor(probe, threshold=0.0, on_alarm="flag")
     out = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N, monitors=[flag])
@@ -162,7 +146,7 @@ def test_a_function_that_raises_ends_its_row_alone(model: HookedTransformer) -> 
             raise RuntimeError("no")
 
     free = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N)
-    monitor = Monitor(probe_at(model, HOOKS[0]), threshold=-math.inf, on_alarm=fail)
+    monitor = Monitor(random_probe(model, HOOKS[0]), threshold=-math.inf, on_alarm=fail)
     with pytest.warns(RuntimeWarning, match=r"RuntimeError: no; row 1 ends here"):
         out = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
     assert out.finish_reason == ["length", "error", "length"]
@@ -172,7 +156,7 @@ def test_a_function_that_raises_ends_its_row_alone(model: HookedTransformer) -> 
 
 
 def test_text_waits_for_its_score(model: HookedTransformer) -> None:
-    probe = probe_at(model, HOOKS[0], "last")
+    probe = random_probe(model, HOOKS[0], "last")
     for hold in (0, 1, 3):
         pieces: list[str] = []
         released: list[int] = []
@@ -197,11 +181,11 @@ def test_text_waits_for_its_score(model: HookedTransformer) -> None:
 
 
 def test_windows_and_thresholds(model: HookedTransformer) -> None:
-    probe = probe_at(model, HOOKS[0])
+    probe = random_probe(model, HOOKS[0])
     monitor = Monitor(probe, window=4, on_alarm="flag", name="w")
     out = model.generate([PROMPTS[0]], max_new_tokens=N, monitors=[monitor])
-    rolling = probe_at(model, HOOKS[0], "rolling:4")
-    assert bits(out.scores["w"][0]) == bits(offline(model, rolling, out.tokens[0].tolist()))
+    rolling = random_probe(model, HOOKS[0], "rolling:4")
+    assert bits(out.scores["w"][0]) == bits(whole_scores(model, rolling, out.tokens[0].tolist()))
     assert probe.aggregate.kind == "mean"
 
 
@@ -211,7 +195,7 @@ def test_other_kinds_of_probes(model: HookedTransformer) -> None:
     for row in range(3):
         real = out.attention_mask[row] == 1
         found = out.scores[HOOKS[0]][row][real]
-        assert bits(found) == bits(offline(model, probe, out.tokens[row][real].tolist()))
+        assert bits(found) == bits(whole_scores(model, probe, out.tokens[row][real].tolist()))
 
 
 def test_edits_are_seen(model: HookedTransformer) -> None:
@@ -220,28 +204,78 @@ def test_edits_are_seen(model: HookedTransformer) -> None:
     def zero(tensor: torch.Tensor, hook: Any) -> None:
         tensor.zero_()
 
-    probe = probe_at(model, HOOKS[0], "last")
+    probe = random_probe(model, HOOKS[0], "last")
     with model.hooks([(HOOKS[0], zero)]):
         out = model.generate([1, 2], max_new_tokens=3, monitors=[Monitor(probe)])
     real = out.scores[HOOKS[0]][0]
     assert (real == probe.intercept_[0]).all()
 
 
+def test_rows_that_stay_as_padding_get_no_score(model: HookedTransformer) -> None:
+    """Where hook functions run, a row that has ended stays in the batch."""
+    names: list[int] = []
+    probe = random_probe(model, HOOKS[0])
+    with model.hooks([(HOOKS[1], lambda tensor, hook: names.append(len(tensor)))]):
+        out = model.generate(
+            PROMPTS, max_new_tokens=N, temperature=1.0, seed=2, monitors=[Monitor(probe)],
+            stop=lambda ids, text: len(ids) == ids[0] % 6 + 2,
+        )  # fmt: skip
+    assert set(names) == {3}
+    assert len(set(out.n_new)) > 1
+    for row in range(3):
+        real = out.attention_mask[row] == 1
+        expected = whole_scores(model, probe, out.tokens[row][real].tolist())
+        assert bits(out.scores[HOOKS[0]][row][real]) == bits(expected)
+
+
+def test_a_stop_frees_its_row_before_the_next_pass(
+    model: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, forward = [], model.forward_last_slice
+
+    def count(tokens: Any, mask: Any, cache: Any, captures: Any) -> torch.Tensor:
+        rows.append((len(tokens), len(cache.lengths)))
+        return forward(tokens, mask, cache, captures)
+
+    monkeypatch.setattr(model, "forward_last_slice", count)
+    probe = random_probe(model, HOOKS[0], "last")
+    free = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N, monitors=[Monitor(probe)])
+    assert rows == [(3, 3)] * (N + 1)
+    new = free.scores[HOOKS[0]][0, -N:]
+    monitor = Monitor(probe, threshold=float(new[2:-2].max()) - 1e-6, rows=[0])
+    rows.clear()
+    out = model.generate(PROMPTS, max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
+    step = out.alarms[0].step
+    assert rows == [(3, 3)] * (step + 1) + [(2, 2)] * (N - step)
+
+
+def test_flush_to_zero_reaches_no_score(model: HookedTransformer) -> None:
+    probe = random_probe(model, HOOKS[0], "ema:0.25")
+    probe.coef_, probe.intercept_ = probe.coef_ * 1e-39, torch.zeros(1)
+    given = []
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        out = model.generate([1, 2], max_new_tokens=3, monitors=[Monitor(probe)])
+        given.append(bits(out.scores[HOOKS[0]]))
+    assert given[0] == given[1]
+    assert any(0 < abs(b) & 0x7FFFFFFF < 1 << 23 for b in given[0][0])
+
+
 def test_bad_monitors_are_named(model: HookedTransformer) -> None:
-    probe = probe_at(model, HOOKS[0])
+    probe = random_probe(model, HOOKS[0])
     with pytest.raises(ValueError, match="two are called"):
         model.generate([1], monitors=[Monitor(probe), Monitor(probe)])
     with pytest.raises(ValueError, match=r"rows \[3\] of 1"):
         model.generate([1], monitors=[Monitor(probe, rows=[3])])
-    narrow = probe_at(model, HOOKS[0])
+    narrow = random_probe(model, HOOKS[0])
     narrow.coef_ = narrow.coef_[:, 1:]
     with pytest.raises(ProbeFileError, match="reads"):
         model.generate([1], monitors=[Monitor(narrow)])
-    foreign = probe_at(model, HOOKS[0])
+    foreign = random_probe(model, HOOKS[0])
     foreign.metadata_ = {"model_fingerprint": "0" * 64}
     with pytest.raises(ProbeFileError, match="train it again"):
         model.generate([1], monitors=[Monitor(foreign)])
-    lost = probe_at(model, HOOKS[0])
+    lost = random_probe(model, HOOKS[0])
     lost.hook_names = ("blocks.77.hook_resid_post",)
     with pytest.raises(ProbeFileError, match="no hook"):
         model.generate([1], monitors=[Monitor(lost)])
@@ -257,10 +291,21 @@ def test_nan_keeps_the_text_so_far(model: HookedTransformer) -> None:
         if hook.generation.index == 2:
             tensor[:] = math.nan
 
-    monitor = Monitor(probe_at(model, HOOKS[1]))
+    monitor = Monitor(random_probe(model, HOOKS[1]))
     with (
         model.hooks([(HOOKS[1], poison)]),
         pytest.raises(ValueError, match="NaN or infinity") as raised,
     ):
         model.generate([1, 2], max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
     assert raised.value.generated.n_new == [2]  # type: ignore[attr-defined]
+
+
+def test_on_score_that_raises_keeps_the_text_so_far(model: HookedTransformer) -> None:
+    def fail(row: int, position: int, token: int, score: float) -> None:
+        if position == 4:
+            raise RuntimeError("no")
+
+    monitor = Monitor(random_probe(model, HOOKS[0]), on_score=fail)
+    with pytest.raises(RuntimeError, match="no") as raised:
+        model.generate([1, 2], max_new_tokens=N, min_new_tokens=N, monitors=[monitor])
+    assert raised.value.generated.n_new == [3]  # type: ignore[attr-defined]

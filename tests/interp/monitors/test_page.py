@@ -32,10 +32,7 @@ def probe_folder(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_the_documents_example_runs(
-    probe_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(probe_folder.parent)
+def test_the_documents_example_runs(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) == 2
@@ -54,11 +51,12 @@ def test_watch(
 ) -> None:
     run = command_runner(capsys, monkeypatch)
     fixed = ("watch", smollm2_path, "--probe", probe_folder, "--max-new-tokens", "4")
-    code, out, _ = run(*fixed, "-p", "Paris is", "--json")
+    code, out, _ = run(*fixed, "--probe", "refusal", "-p", "Paris is", "--json")
     assert code == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["position"] for line in lines] == list(range(1, 6))
     assert set(lines[0]) == {"row", "position", "token_id", "scores", "alarm"}
+    assert set(lines[0]["scores"]) == {"probe", "refusal"}
     (tmp_path / "prompts.txt").write_text("Paris is\nRome was\n")
     written = ("--html", tmp_path / "page.html", "--trail", tmp_path / "trail.jsonl")
     prompts = ("--prompts", tmp_path / "prompts.txt", "--threshold", "-1e6")

@@ -14,7 +14,7 @@ from bitlens.interp.probes.figures import (
     resampled,
     threshold_at,
 )
-from bitlens.interp.probes.protocol.alarms import alarm_figures
+from bitlens.interp.probes.protocol.alarms import afterwards, alarm_figures
 from bitlens.interp.probes.protocol.choice import KINDS, Material, ProbeConfig, choose
 from bitlens.interp.probes.protocol.cross_validation import cross_validate, leave_one_out
 from bitlens.interp.probes.protocol.judging import judge
@@ -165,6 +165,11 @@ def test_alarms_count_conversations_and_tokens() -> None:
     assert found["tokens_until_alarm"] == [1.5, 2.0, 2.5]
     (only,) = found["benign"]["growth"]  # one benign conversation is as long as 16 tokens
     assert (only["tokens"], only["count"], only["of"]) == (16, 0, 1)
+    assert found["harmful"]["tokens_leaked"] == {"share": 0.4, "quartiles": [0.5, 1.0, 1.5]}
+    missed = alarm_figures(running, np.array([0.0, 1.0, 1.0, 1.0]), 1.0)
+    assert missed["harmful"]["tokens_leaked"]["share"] == pytest.approx(22 / 25)
+    whole = afterwards(running, np.array([0.0, 0.0, 1.0, 1.0]), 1.0)
+    assert (whole["benign"]["count"], whole["harmful"]["count"]) == (0, 2)
 
 
 def test_too_little_to_fold_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""Files only: `bitlens.interp.probes.Probe.load` finds them here."""
