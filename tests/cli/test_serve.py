@@ -30,7 +30,9 @@ def test_others_need_a_key(options: list[str], message: str) -> None:
 def test_a_file_without_keys(tmp_path: Path, smollm2_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("\n \n")
-    found = CliRunner().invoke(make_app(["serve"]), ["serve", str(smollm2_path), "--api-key-file", str(keys)])
+    found = CliRunner().invoke(
+        make_app(["serve"]), ["serve", str(smollm2_path), "--api-key-file", str(keys)]
+    )
     assert "holds no key" in str(found.exception)
 
 
