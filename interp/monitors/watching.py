@@ -55,7 +55,7 @@ class Watching:
         self._above: set[tuple[int, int]] = set()
         self._is_told = any(monitor.on_score is not None for monitor in monitors)
         self._given: list[_Given] = []
-        self._rows = list[int]()
+        self._rows, self._real = list[int](), torch.zeros(0, dtype=torch.bool, device="cpu")
         self._rows_N = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._kept: dict[str, list[list[torch.Tensor]]] = {
             m.probe.hook_name: [[] for _ in prompts] for m in monitors if m.dictionary is not None
@@ -90,14 +90,11 @@ class Watching:
         return {monitor.name: out[i] for i, monitor in enumerate(self.monitors)}
 
     def _owners(self, seen: WatchedPass) -> torch.Tensor:
-        """The sequence of each real token; the same tensor as long as the rows stay."""
-        is_whole_step = seen.real.shape[1] == 1 and bool(seen.real.all())
-        if not is_whole_step:
-            counts_b = seen.real.sum(1)
-            return torch.tensor(seen.rows, device="cpu").repeat_interleave(counts_b)
-        if seen.rows != self._rows:
-            self._rows = list(seen.rows)
-            self._rows_N = torch.tensor(seen.rows, dtype=torch.int64, device="cpu")
+        """The sequence of each real token; the same tensor as long as `real` is."""
+        if seen.real is not self._real or seen.rows != self._rows:
+            self._real, self._rows = seen.real, list(seen.rows)
+            rows_b = torch.tensor(seen.rows, dtype=torch.int64, device="cpu")
+            self._rows_N = rows_b.repeat_interleave(seen.real.sum(1))
         return self._rows_N
 
     def _judge(

@@ -101,9 +101,14 @@ class Decoding:
             self._leave(wanted, cache)
             last = [self._last(row) for row in self._rows]
             tokens_bP, mask = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None], None
-            real = [row in wanted for row in self._rows]
-            real_bP = torch.tensor(real, dtype=torch.bool, device="cpu")[:, None]
+            real_bP = self._real([row in wanted for row in self._rows], real_bP)
             column = n_columns + self.n_passes - 1
+
+    def _real(self, real: list[bool], before_bP: torch.Tensor) -> torch.Tensor:
+        """bool [b, 1]; the same tensor as long as nothing changes, which tells monitors so."""
+        if before_bP.shape == (len(real), 1) and before_bP[:, 0].tolist() == real:
+            return before_bP
+        return torch.tensor(real, dtype=torch.bool, device="cpu")[:, None]
 
     def release(self) -> None:
         """Hands out the text that is left of rows that no alarm ended."""
