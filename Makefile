@@ -118,8 +118,10 @@ release: wheels ## besides, wheels of 3.11 to 3.13 for manylinux x86_64 and aarc
 	$(PY) -m cibuildwheel --platform linux --archs x86_64,aarch64 --output-dir dist/untested
 	$(PY) -m build -q --sdist
 
-first-hour: ## from a clean environment to each user's first result, with the seconds of each step
-	PYTHON=$(PY) docs/first_hour.sh
+# Torch is lent: the seconds are bitlens', not those of a download.
+first-hour: $(VENV)/install.stamp ## from a clean environment to each user's first result, with the seconds of each step
+	PYTHON=$(abspath $(PY)) SITE="$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		docs/first_hour.sh
 
 # CONTRIBUTING.md says what each of these shows.
 nightly: $(VENV)/test.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some

@@ -75,8 +75,9 @@ def test(wheel: Path) -> None:
             ).stdout.strip()
             for p in (sys.executable, str(python))
         )
-        (Path(theirs) / "borrowed.pth").write_text(mine + "\n")
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+        # After the install, to which a borrowed bitlens of this version would be this one.
+        (Path(theirs) / "borrowed.pth").write_text(mine + "\n")
         alone = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         ran = subprocess.run(
             [python, "-c", CHECK],
