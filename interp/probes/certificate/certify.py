@@ -58,8 +58,8 @@ class _Tally:
         self.utilisation = max(self.utilisation, found.utilisation)
         self.premises = found.premises
         away = np.abs(found.scores_a - found.scores_b)
-        stops = np.cumsum(lengths)
-        for i, start, stop in zip(held, stops - lengths, stops, strict=True):
+        stops = np.cumsum(np.asarray(lengths))
+        for i, start, stop in zip(held, stops - np.asarray(lengths), stops, strict=True):
             self.scores[i] = torch.from_numpy(found.scores_a[start:stop]).float()
             self.distances[i] = float(away[start:stop].max())
 
