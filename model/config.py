@@ -62,7 +62,7 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """What an operation of attention is told beside its operands.
+    """The settings that an operation of attention is given beside its operands.
 
     Attributes:
         scale: Factor on q . k.

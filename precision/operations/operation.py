@@ -66,7 +66,7 @@ class WrongFormula:
 
 @dataclass(frozen=True)
 class Native:
-    """What bitlens's kernels promise of an operation, beyond the formats of a policy.
+    """The promises of bitlens's kernels for an operation, beyond the formats of a policy.
 
     Attributes:
         order: The order of its sums.
@@ -87,7 +87,7 @@ class Native:
 
 @dataclass(frozen=True)
 class Eager:
-    """What transformers' eager Llama does on the way to an operation's output.
+    """The steps of transformers' eager Llama on the way to an operation's output.
 
     Attributes:
         casts: What it rounds in between.

@@ -1,4 +1,4 @@
-"""How the inputs of one operation are drawn, in the formats of a contract."""
+"""Draws the inputs of one operation, in the formats of a contract."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _as_drawn(recipes: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How one operation's inputs are drawn.
+    """The way one operation's inputs are drawn.
 
     Attributes:
         inputs: Called as inputs(draw, formats, kind, max_size); returns recipes by argument.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ....precision.bounds.growth import gamma, product_growth
+from ....precision.arithmetic.growth import gamma, product_growth
 from ....precision.contracts import bitlens_contract
 from ....precision.head import contract_growth
 from ...dictionaries import Features

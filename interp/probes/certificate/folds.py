@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ....precision.bounds.growth import gamma
+from ....precision.arithmetic.growth import gamma
 from ..aggregate import Aggregate
 
 Array = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""How the inputs of attention and soft caps are drawn; H heads, G key/value heads."""
+"""Draws the inputs of attention and soft caps; H heads, G key/value heads."""
 
 from __future__ import annotations
 

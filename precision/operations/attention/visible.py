@@ -1,4 +1,4 @@
-"""Which keys a query sees."""
+"""The keys that a query sees."""
 
 from __future__ import annotations
 

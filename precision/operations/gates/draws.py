@@ -1,4 +1,4 @@
-"""How gates are drawn."""
+"""Draws the inputs of gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the inputs of norms are drawn."""
+"""Draws the inputs of norms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the factors of a matrix product are drawn; m rows, k inner length, n columns."""
+"""Draws the factors of a matrix product; m rows, k inner length, n columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rotations are drawn: their vectors, positions and frequencies, or tables."""
+"""Draws rotations: their vectors, positions and frequencies, or tables."""
 
 from __future__ import annotations
 

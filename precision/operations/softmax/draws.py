@@ -1,4 +1,4 @@
-"""How logits are drawn."""
+"""Draws logits."""
 
 from __future__ import annotations
 
