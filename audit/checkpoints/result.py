@@ -93,7 +93,7 @@ class CheckpointComparison:
 
     @property
     def headline(self) -> str:
-        """Says what differs, in a few words, such as "1 of 21 tensors differs"; "" where nothing does.
+        """Says what differs in a few words, such as "1 of 21 tensors differs"; "" if nothing does.
 
         Rounded tensors are named where nothing else is there to be said.
         """
