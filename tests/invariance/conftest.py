@@ -17,6 +17,12 @@ def model(request: pytest.FixtureRequest) -> HookedTransformer:
     return small(*request.param)
 
 
+@pytest.fixture(params=with_dtypes(SUBJECTS, as_pairs=True, in_turn=True))
+def model_in_turn(request: pytest.FixtureRequest) -> HookedTransformer:
+    """The same, each in one dtype; nightly in all. For tests that take seconds."""
+    return small(*request.param)
+
+
 @pytest.fixture(scope="module", params=REAL_MODEL_DTYPES)
 def smollm2(request: pytest.FixtureRequest, smollm2_path: Path) -> HookedTransformer:
     """SmolLM2 in each dtype, native."""

@@ -41,21 +41,31 @@ def dtypes_of(subject: str) -> tuple[str, ...]:
     return tuple(dtype for dtype in DTYPES if not (capped and dtype == "hf_bf16"))
 
 
-def with_dtypes(subjects: Iterable[str], *, as_pairs: bool = False) -> list[Any]:
+def with_dtypes(
+    subjects: Iterable[str], *, as_pairs: bool = False, in_turn: bool = False
+) -> list[Any]:
     """Parameters (subject, dtype) of a test, or pairs of them as one.
 
     bf16_weights runs the kernels of fp32 on weights of bf16, which are their own test: its table is
-    nightly.
+    nightly. So are all but one dtype of a subject with `in_turn`: then every subject and every
+    dtype is there, but not every pair.
     """
     return [
         pytest.param(
             *([(subject, dtype)] if as_pairs else [subject, dtype]),
             id=f"{subject}-{dtype}",
-            marks=[pytest.mark.nightly] if dtype == "bf16_weights" else [],
+            marks=[pytest.mark.nightly]
+            if dtype == "bf16_weights" or (in_turn and dtype != _turn_of(i, subject))
+            else [],
         )
-        for subject in subjects
+        for i, subject in enumerate(subjects)
         for dtype in dtypes_of(subject)
     ]
+
+
+def _turn_of(i: int, subject: str) -> str:
+    dtypes = [dtype for dtype in dtypes_of(subject) if dtype != "bf16_weights"]
+    return dtypes[i % len(dtypes)]
 
 
 # Sums over d_model and d_mlp take several leaves, the last one short; contexts reach past several

@@ -27,12 +27,12 @@ def every_length(views: Views, n_tokens: int, lengths: range | tuple[int, ...]) 
         assert calls == -(-n_tokens // length)
 
 
-def test_chunks_of_every_length_fused(model: HookedTransformer) -> None:
-    every_length(Views(model, names=[]), 130, range(1, 65))
+def test_chunks_of_every_length_fused(model_in_turn: HookedTransformer) -> None:
+    every_length(Views(model_in_turn, names=[]), 130, range(1, 65))
 
 
-def test_chunks_with_every_hook(model: HookedTransformer) -> None:
-    every_length(Views(model), 66, (1, 2, 3, 7, 16, 31, 32, 33, 63, 64))
+def test_chunks_with_every_hook(model_in_turn: HookedTransformer) -> None:
+    every_length(Views(model_in_turn), 66, (1, 2, 3, 7, 16, 31, 32, 33, 63, 64))
 
 
 @pytest.mark.nightly
@@ -40,9 +40,9 @@ def test_chunks_of_every_length_with_every_hook(model: HookedTransformer) -> Non
     every_length(Views(model), 130, range(1, 65))
 
 
-def test_random_cuts_fused(model: HookedTransformer) -> None:
-    views = Views(model, names=[])
-    tokens_P = draw_tokens(model, 1024)
+def test_random_cuts_fused(model_in_turn: HookedTransformer) -> None:
+    views = Views(model_in_turn, names=[])
+    tokens_P = draw_tokens(model_in_turn, 1024)
     expected = views.alone(tokens_P)
     for seed, n_cuts in enumerate((1, 5, 30)):
         check_cut(views, tokens_P, expected, random_cuts(1024, n_cuts, seed))
@@ -54,9 +54,9 @@ def test_random_cuts_with_every_hook(model: HookedTransformer) -> None:
     check_cut(views, tokens_P, views.alone(tokens_P), [1, 64, 255, 257, 290])
 
 
-def test_decode_one_by_one(model: HookedTransformer) -> None:
-    views = Views(model, names=[])
-    tokens_P = draw_tokens(model, 530)  # past two leaves of 256 keys
+def test_decode_one_by_one(model_in_turn: HookedTransformer) -> None:
+    views = Views(model_in_turn, names=[])
+    tokens_P = draw_tokens(model_in_turn, 530)  # past two leaves of 256 keys
     calls = check_cut(views, tokens_P, views.alone(tokens_P), range(1, 530))
     assert calls == 530
 
