@@ -1,4 +1,4 @@
-"""Draws logits."""
+"""Draws logits and targets."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) 
     rows, classes = x.shape
     ignored = draw(st.sampled_from([None, None, 0, -1]))
     none = -100 if ignored is None else ignored
-    target = st.sampled_from([0, classes - 1, none]) | st.integers(0, classes - 1)
-    targets = draw(st.lists(target, min_size=rows, max_size=rows))
+    ends = st.just(0) | st.just(classes - 1) | st.just(none)
+    targets = draw(st.lists(ends | st.integers(0, classes - 1), min_size=rows, max_size=rows))
+    each = draw(st.booleans())
     options: dict[str, Any] = {} if ignored is None else {"ignored": ignored}
     if draw(st.booleans()):
         options["smoothing"] = draw(st.sampled_from([0.1, 0.0, 1.0, 0.01]))
-    if all(t == none for t in targets) or draw(st.booleans()):
+    if each or all(t == none for t in targets):
         options["reduction"] = "none"
     options["targets"] = Recipe((rows,), "int64", Listed(tuple(map(float, targets))))
     return {"x": x, **options}
