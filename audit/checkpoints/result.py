@@ -1,4 +1,4 @@
-"""What a comparison of two checkpoints finds, as data."""
+"""The findings of a comparison of two checkpoints, as data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TensorDifference:
 
     @property
     def words(self) -> str:
-        """What is other about it."""
+        """Its difference without its name."""
         if self.relation == "rounded":
             return f"rounded to {self.format}"
         if self.relation != "differs":
@@ -93,7 +93,7 @@ class CheckpointComparison:
 
     @property
     def headline(self) -> str:
-        """What differs, in a few words, such as "1 of 21 tensors differs"; "" where nothing does.
+        """The differences in a few words, such as "1 of 21 tensors differs"; "" where there are none.
 
         Rounded tensors are named where nothing else is there to be said.
         """

@@ -34,7 +34,7 @@ def tone(result: AuditResult) -> str:
 
 
 def verdict(result: AuditResult) -> str:
-    """What was found, where, and how much of it."""
+    """Says what was found, where, and how much of it."""
     if result.same_model or result.checkpoints is None:
         return _contracts(result)
     found = result.checkpoints
@@ -74,7 +74,7 @@ def _contracts(result: AuditResult) -> str:
 
 
 def contract_sentence(result: AuditResult) -> str:
-    """What B's contract is, such as "bf16 storage, fp32 sums, one rounding at each output"."""
+    """Says what B's contract is, such as "bf16 storage, fp32 sums, one rounding at each output"."""
     contracts = list(dict.fromkeys(op.contract for op in result.judged))
     if not contracts:
         return "no operation has a contract that judges it"

@@ -1,4 +1,4 @@
-"""What a postmortem counts, as shares."""
+"""The shares that a postmortem counts."""
 
 from __future__ import annotations
 
