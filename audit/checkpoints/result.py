@@ -93,7 +93,7 @@ class CheckpointComparison:
 
     @property
     def headline(self) -> str:
-        """The differences in a few words, such as "1 of 21 tensors differs"; "" where there are none.
+        """The differences in a few words, such as "1 of 21 tensors differs"; "" for none.
 
         Rounded tensors are named where nothing else is there to be said.
         """
