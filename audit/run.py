@@ -227,7 +227,7 @@ def _compare_checkpoints(a: ModelPath, b: ModelPath, tell: Progress) -> Checkpoi
 
 def _digests(a: ModelPath, b: ModelPath) -> dict[str, str]:
     """The models' fingerprints, as far as somebody can say what their weights are."""
-    found = {}
+    found: dict[str, str] = {}
     for name, path in (("model A", a), ("model B", b)):
         weights = path.checkpoint
         if weights is None and isinstance(path.model, HookedTransformer):
