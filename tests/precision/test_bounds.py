@@ -32,10 +32,12 @@ FEWER = settings(max_examples=settings().max_examples // 3)
 def _utilisation(actual: Tensor, truth: Reference, bound: Tensor) -> float:
     """The largest share of the bound that is certainly used: the reference's own error aside.
 
-    0 / 0 and rows of attention that see no key have no real value, so nothing bounds them.
+    0 / 0 and rows of attention that see no key have no real value, so nothing bounds them. The loss
+    of an ignored row is 0 with a bound of 0: any error there is infinitely much of it.
     """
     error = ((actual.double() - truth.value).abs() - truth.error).clamp(min=0.0)
-    used = torch.where(bound.isinf() | truth.value.isnan(), 0.0, error / bound)
+    free = bound.isinf() | truth.value.isnan() | ((bound == 0) & (error == 0))
+    used = torch.where(free, 0.0, error / bound)
     assert not bool(used.isnan().any())
     return float(used.max())
 
