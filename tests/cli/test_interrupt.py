@@ -44,19 +44,23 @@ def _interrupted(command: list[str], until: str = "loaded") -> tuple[int, float,
     )
     assert process.stderr is not None
     said: list[str] = []
-    threading.Timer(300, process.kill).start()
-    for line in process.stderr:
-        said.append(line)
-        if until in line:
-            break
-    start = _cpu_seconds(process.pid)
-    while _cpu_seconds(process.pid) < start + 0.3:  # into the work
-        assert process.poll() is None, "".join(said)
-        time.sleep(0.02)
-    before = _cpu_seconds(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, status, used = os.wait4(process.pid, 0)
-    after = used.ru_utime + used.ru_stime
+    too_long = threading.Timer(300, process.kill)
+    too_long.start()
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if until in line:
+                break
+        start = _cpu_seconds(process.pid)
+        while _cpu_seconds(process.pid) < start + 0.3:  # into the work
+            assert process.poll() is None, "".join(said)
+            time.sleep(0.02)
+        before = _cpu_seconds(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, status, used = os.wait4(process.pid, 0)
+        after = used.ru_utime + used.ru_stime
+    finally:
+        too_long.cancel()
     return os.waitstatus_to_exitcode(status), after - before, "".join(said)
 
 
