@@ -186,7 +186,7 @@ def test_a_probe_comes_back_from_its_file(
     assert same_bits(
         back.decision_function(data.x, data.mask), probe.decision_function(data.x, data.mask)
     )
-    with pytest.raises(FileNotFoundError, match=r"probe\.json"):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
         Probe.load(f"{tmp_path}/none")
     other = MassMeanProbe if probe.kind != "mass_mean" else LogisticProbe
     with pytest.raises(ProbeFileError, match=f"holds a {probe.kind} probe"):
