@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ... import _core
@@ -15,7 +16,7 @@ from .probe_file import ProbeFileError
 def origin_of(model: HookedTransformer) -> dict[str, Any]:
     """Returns the metadata by which a file knows its model again."""
     return {
-        "model_name": model.name,
+        "model_name": Path(model.name).name,
         "model_fingerprint": model.fingerprint(),
         "policy": model.ops.policy.name,
         "numerics_version": _core.numerics_version,
@@ -63,7 +64,7 @@ def _foreign(metadata: Mapping[str, Any], model: HookedTransformer) -> str | Non
     name = metadata.get("model_name", "a model")
     fingerprint = metadata.get("model_fingerprint")
     if fingerprint is None:
-        if metadata.get("model_name", model.name) == model.name:
+        if metadata.get("model_name", model.name) in (model.name, Path(model.name).name):
             return None
         return f"the probe was trained on {name}, not on {model.name}"
     if fingerprint == model.fingerprint():

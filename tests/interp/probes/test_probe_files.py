@@ -61,6 +61,18 @@ def test_a_file_says_where_its_probe_comes_from(saved: Path, model: HookedTransf
     assert golden_scores(probe, model, ids) == told["golden"]["scores"]["fp32"]
 
 
+def test_a_file_keeps_no_path_of_the_machine_it_was_made_on(
+    saved: Path, model: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Probe.load(saved, model)
+    monkeypatch.setattr(model, "name", "/home/somebody/models/tiny.gguf")
+    probe.save(saved, model)
+    text = (saved / CONFIG).read_text()
+    assert json.loads(text)["metadata"]["model_name"] == "tiny.gguf"
+    assert "somebody" not in text
+    assert Probe.load(saved, model).kind == "logistic"
+
+
 def test_files_from_before_these_fields_are_read(saved: Path, model: HookedTransformer) -> None:
     def plain(found: dict[str, Any]) -> None:
         del found["format"], found["normalisation"], found["metadata"]["golden"]
