@@ -315,7 +315,8 @@ class ForwardPass:
                 f"tokens: {batch.n_keys} positions, beyond the context of {self.config.n_ctx}"
             )
         tokens_T = batch.strip(tokens_BP)
-        check_ids(tokens_T, self.config.d_vocab)
+        # One torch call: while decoding, the rest is cheaper in Python.
+        check_ids(tokens_T.tolist(), self.config.d_vocab)
         if kv_cache is None:
             kv_cache = KVCache(
                 self.config,
@@ -354,7 +355,7 @@ class ForwardPass:
         """The embedding, where the residual stream begins."""
         if run.wants("hook_tokens"):
             tokens_T = run.hook("hook_tokens", tokens_T.clone())
-            check_ids(tokens_T, self.config.d_vocab)
+            check_ids(tokens_T.tolist(), self.config.d_vocab)
         return run.hook("hook_embed", self.embed(tokens_T, run))
 
     def _residual(self, resid: torch.Tensor, run: Run, start: int, stop: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from ... import _core
 from ..batch import RaggedBatch
 from ..config import ModelConfig
-from .page_pool import PAGE, PagePool
+from .page_pool import PAGE, PagePool, pages_of
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class LayerCache:
 
     def gather(self, b: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first n keys and values of sequence b, [n, G, h] each."""
-        pages = self.page_table[b, : -(-n // PAGE)].long().to(self.k_pages.device)
+        pages = self.page_table[b, : pages_of(n)].long().to(self.k_pages.device)
         k = self.k_pages[pages].permute(0, 3, 1, 2).flatten(0, 1)[:n]
         v = self.v_pages[pages].permute(0, 2, 1, 3).flatten(0, 1)[:n]
         return k, v
@@ -161,7 +161,7 @@ class KVCache:
                 f"kv_cache: holds {self.lengths} tokens, the batch continues {batch.past}"
             )
         missing = [
-            max(0, -(-total // PAGE) - len(sequence.pages))
+            max(0, pages_of(total) - len(sequence.pages))
             for sequence, total in zip(self.sequences, batch.totals, strict=True)
         ]
         shared = [sequence for sequence in self.sequences if self._is_shared(sequence)]

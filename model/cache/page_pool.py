@@ -168,6 +168,11 @@ class PagePool:
         self._arrays = None
 
 
+def pages_of(n_tokens: int) -> int:
+    """Returns the pages that so many tokens take."""
+    return -(-n_tokens // PAGE)
+
+
 def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     """Returns the bytes of one page, keys and values of all layers."""
     return 2 * config.n_layers * config.n_key_value_heads * PAGE * config.d_head * dtype.itemsize

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from ..._core import numerics_version
 from ..config import ModelConfig
 from .kv_cache import CachedSequence, KVCache
-from .page_pool import PAGE, PagePool, page_bytes
+from .page_pool import PAGE, PagePool, page_bytes, pages_of
 from .prefix_index import Digest, Match, Node, PrefixIndex, blocks_of, token_bytes
 from .prefix_key import PrefixKey
 
@@ -152,15 +153,17 @@ class PrefixCache:
             )
         if ttl is not None and ttl < 0:
             raise ValueError(f"ttl = {ttl}: expected seconds, or None")
-        dtype = model.ops.policy.activation
-        self._page_bytes = page_bytes(model.config, dtype) + NODE_BYTES
+        self._page_bytes = kept_page_bytes(model)
         if max_bytes < self._page_bytes:
             raise ValueError(
                 f"max_bytes = {max_bytes}: one page of {PAGE} tokens takes {self._page_bytes}"
             )
         self.model = model
         self.pool = PagePool(
-            model.config, dtype, model.ops.device, capacity=max_bytes // self._page_bytes
+            model.config,
+            model.ops.policy.activation,
+            model.ops.device,
+            capacity=max_bytes // self._page_bytes,
         )
         self.pool.reclaim = self._evict
         self._lock = self.pool.lock
@@ -240,7 +243,7 @@ class PrefixCache:
                 return HeldPrompt(CachedSequence(), 0, None)
             found = self._find(key, token_bytes(ids))
             n = max(0, min(found.n_tokens, most))
-            nodes = found.nodes[: -(-n // PAGE)]
+            nodes = found.nodes[: pages_of(n)]
             pages = [node.page for node in nodes]
             self.pool.retain(pages)
             self._touch(nodes)
@@ -329,24 +332,22 @@ class PrefixCache:
 
     def _evict(self, n: int) -> None:
         """Gives up the n pages that were not used for longest and are not in use."""
-        for node in list(self._nodes):
-            if n == 0:
-                return
-            if not self._is_in_use(node):
-                self._give_up(node)
-                self._evictions += 1
-                n -= 1
+        for node in islice(self._unused(), n):
+            self._give_up(node)
+            self._evictions += 1
 
     def _expire(self) -> None:
         if self._ttl is None:
             return
         last = self._time() - self._ttl
-        for node in list(self._nodes):
-            if node.used >= last:
-                return
-            if not self._is_in_use(node):
-                self._give_up(node)
-                self._evictions += 1
+        for node in takewhile(lambda node: node.used < last, self._unused()):
+            self._give_up(node)
+            self._evictions += 1
+
+    def _unused(self) -> Iterator[Node]:
+        """The pages that are not in use, the oldest first; what is given up on the way makes room
+        for what came before it."""
+        return (node for node in list(self._nodes) if not self._is_in_use(node))
 
     def _give_up(self, node: Node) -> None:
         del self._nodes[node]
@@ -356,6 +357,11 @@ class PrefixCache:
     def _time(self) -> float:
         self._now = max(self._now, self._clock())
         return self._now
+
+
+def kept_page_bytes(model: CacheableModel) -> int:
+    """Returns what one page takes of a cache's bytes, with its entry in the index."""
+    return page_bytes(model.config, model.ops.policy.activation) + NODE_BYTES
 
 
 def _is_known(leaf: Node | None) -> bool:

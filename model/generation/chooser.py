@@ -129,20 +129,6 @@ def make_chooser(
     )
 
 
-def check_token_ids(params: SamplingParams, d_vocab: int) -> None:
-    """Raises ValueError for an id in a request's parameters that is not in the vocabulary."""
-    named = {
-        "logit_bias": params.logit_bias,
-        "allowed_token_ids": params.allowed_token_ids or (),
-    }
-    for name, ids in named.items():
-        for token_id in ids:
-            if not 0 <= token_id < d_vocab:
-                raise ValueError(
-                    f"{name}: id {token_id} is not in the vocabulary, 0 to {d_vocab - 1}"
-                )
-
-
 def choose(
     choosers: Sequences[Chooser], sequences: Sequences[Sequence], logits_BV: torch.Tensor
 ) -> list[int]:

@@ -16,8 +16,9 @@ from ..parallel import Group, agreement
 from ..sampling import SamplingParams
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
-from .chooser import check_token_ids, make_chooser
+from .chooser import make_chooser
 from .decoding import Decoder, Decoding, joined
+from .limits import check_counts, check_length, check_token_ids
 from .monitors import GenerationMonitor, GenerationWatch
 from .output import GenerateOutput, output_of
 from .sequence import Sequence, Stream, emitter
@@ -108,11 +109,11 @@ def generate(
         "seed": seed,
     }
     _agree(model.group, sampling, no_repeat_ngram_size, max_new_tokens, min_new_tokens, n, stop)
-    _check_counts(top_k, n, max_new_tokens, min_new_tokens, no_repeat_ngram_size)
+    check_counts(top_k, n, max_new_tokens, min_new_tokens, no_repeat_ngram_size)
     params = SamplingParams(**sampling)
     check_token_ids(params, model.config.d_vocab)
     prompts = prompt_rows(prompt, model.tokenizer, attention_mask, prepend_bos, template_variables)
-    _check_length(prompts, max_new_tokens, model.config.n_ctx)
+    check_length(max(map(len, prompts), default=0), max_new_tokens, model.config.n_ctx)
     stops = read_stops(stop, model.tokenizer)
     if stops.strings:
         require_tokenizer(model.tokenizer)
@@ -175,26 +176,3 @@ def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits
     named = [item for item in items if not callable(item)]
     with agreement(group, "generate", "the arguments") as statement:
         statement.say("the arguments", dict(sampling), ngram, *numbers, named)
-
-
-def _check_length(prompts: list[list[int]], max_new_tokens: int, n_ctx: int) -> None:
-    longest = max(map(len, prompts), default=0)
-    if longest + max_new_tokens > n_ctx:
-        raise ValueError(
-            f"max_new_tokens = {max_new_tokens} after a prompt of {longest} exceeds the context "
-            f"of {n_ctx}"
-        )
-
-
-def _check_counts(
-    top_k: int | None, n: int, max_new_tokens: int, min_new_tokens: int, ngram: int
-) -> None:
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k = {top_k}: expected at least 1")
-    if ngram < 0:
-        raise ValueError(f"no_repeat_ngram_size = {ngram}: expected 0 or more")
-    if n < 1 or max_new_tokens < 1 or not 0 <= min_new_tokens <= max_new_tokens:
-        raise ValueError(
-            f"n = {n}, max_new_tokens = {max_new_tokens}, min_new_tokens = {min_new_tokens}: "
-            "expected n >= 1, max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens"
-        )

@@ -125,7 +125,7 @@ class ModelWeights(TextInterface):
         if isinstance(tokens, str):
             tokens = self.to_single_token(tokens)
         ids = torch.as_tensor(tokens, device=self.ops.device)
-        check_ids(ids.flatten(), self.config.d_vocab)
+        check_ids(ids.flatten().tolist(), self.config.d_vocab)
         rows_Td = self.ops.embed(ids.flatten(), self.unembed.weight, 1.0)
         if fold_ln:
             rows_Td = rows_Td * self.ln_final.weight

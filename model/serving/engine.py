@@ -17,8 +17,8 @@ from typing import Self
 import torch
 
 from ..cache.kv_cache import KVCache
-from ..cache.page_pool import PAGE, page_bytes
-from ..cache.prefix_cache import NODE_BYTES, CacheableModel, CacheStats, PrefixCache
+from ..cache.page_pool import PAGE, pages_of
+from ..cache.prefix_cache import CacheableModel, CacheStats, PrefixCache, kept_page_bytes
 from ..generation.chooser import NOT_NUMBERS, choose
 from ..hooks.captures import Captures
 from .clock import SharedClock
@@ -256,7 +256,7 @@ class Engine:
             observed_from, salt = 0 if row.names else None, row.request.salt
             if queues.running:
                 known = 0 if row.names else self.cache.match(row.tokens, salt=salt)
-                needed = -(-(row.n_tokens + 1) // PAGE) - known // PAGE + 1
+                needed = pages_of(row.n_tokens + 1) - known // PAGE + 1
                 promised = sum(_n_missing(each) for each in queues.running)
                 if not self.cache.pool.can_take(promised + needed):
                     return
@@ -350,10 +350,11 @@ class Engine:
             self.cache.keep(row.held, row.sequence.prompt)
         self._queues.waiting.extendleft(reversed(others))
 
-    def _leave(self, row: Row) -> None:
-        """Gives a row's pages to the cache."""
+    def _leave(self, row: Row, *, keeps: bool = True) -> None:
+        """Gives a row's pages to the cache, which `keeps` what is in them."""
         if row.held is not None:
-            self.cache.keep(row.held, row.tokens)
+            if keeps:
+                self.cache.keep(row.held, row.tokens)
             self.cache.release(row.held)
         row.held, self._batch = None, None
 
@@ -366,11 +367,7 @@ class Engine:
                 rows.remove(row)
         if row.held is not None and row.n_cached is not None:
             row.n_written = min(row.length, len(row.sequence.prompt)) - row.n_cached
-        if error is None:
-            self._leave(row)
-        elif row.held is not None:
-            self.cache.release(row.held)
-            row.held, self._batch = None, None
+        self._leave(row, keeps=error is None)
         rest = row.chooser.finish(row.sequence)
         row.handle.push(row.sample, None, rest if row.chooser.follows_text else None)
         row.handle.finish(row.sample, row.completion(reason), error)
@@ -379,8 +376,8 @@ class Engine:
 def default_cache_bytes(model: CacheableModel, max_running: int) -> int:
     """Returns the bytes of `max_running` sequences of the whole context, at most a quarter of the
     machine's memory."""
-    bytes_of_page = page_bytes(model.config, model.ops.policy.activation) + NODE_BYTES
-    wanted = max_running * (-(-model.config.n_ctx // PAGE) + 1) * bytes_of_page
+    bytes_of_page = kept_page_bytes(model)
+    wanted = max_running * (pages_of(model.config.n_ctx) + 1) * bytes_of_page
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(min(wanted, memory // 4), 2 * bytes_of_page)
 
@@ -389,4 +386,4 @@ def _n_missing(row: Row, upto: int | None = None) -> int:
     """Pages that a row's first `upto` tokens, or all it has and the next, need beside its own."""
     assert row.held is not None
     total = row.n_tokens + 1 if upto is None else upto
-    return max(0, -(-total // PAGE) - len(row.held.sequence.pages))
+    return max(0, pages_of(total) - len(row.held.sequence.pages))

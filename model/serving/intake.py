@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Protocol
 
-from ..cache.page_pool import PAGE
+from ..cache.page_pool import pages_of
 from ..cache.prefix_cache import CacheableModel
 from ..generation import sequence as generation
-from ..generation.chooser import check_token_ids, make_chooser
+from ..generation.chooser import make_chooser
 from ..generation.decoding import Decoder
+from ..generation.limits import check_counts, check_length, check_token_ids
 from ..generation.stops import read_stops
 from ..hooks.registry import select_names
 from ..parallel import agreement
-from ..text.prompts import prompt_rows, require_tokenizer
+from ..text.prompts import check_ids, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
 from .handle import Handle, Stepping
 from .request import Request
@@ -82,23 +83,14 @@ class Intake:
         ]
 
     def _check(self, request: Request, prompt: Sequence[int]) -> None:
-        least, most, n = request.min_new_tokens, request.max_new_tokens, request.n
-        if n < 1 or most < 1 or not 0 <= least <= most or request.no_repeat_ngram_size < 0:
-            raise ValueError(
-                f"n = {n}, max_new_tokens = {most}, min_new_tokens = {least}, "
-                f"no_repeat_ngram_size = {request.no_repeat_ngram_size}: expected n >= 1, "
-                "max_new_tokens >= 1, 0 <= min_new_tokens <= max_new_tokens, and 0 or more"
-            )
-        low, high, d_vocab = min(prompt), max(prompt), self._model.config.d_vocab
-        if low < 0 or high >= d_vocab:
-            raise ValueError(f"prompt: ids {low} to {high}, beyond a vocabulary of {d_vocab}")
-        longest, n_ctx = len(prompt) + most, self._model.config.n_ctx
-        if longest > n_ctx:
-            raise ValueError(
-                f"max_new_tokens = {most} after a prompt of {len(prompt)} exceeds the context of "
-                f"{n_ctx}"
-            )
-        needed, capacity = -(-longest // PAGE), self._capacity
+        config, most = self._model.config, request.max_new_tokens
+        check_counts(
+            request.top_k, request.n, most, request.min_new_tokens, request.no_repeat_ngram_size
+        )
+        check_ids(prompt, config.d_vocab, "prompt")
+        check_length(len(prompt), most, config.n_ctx)
+        longest = len(prompt) + most
+        needed, capacity = pages_of(longest), self._capacity
         # A page more, for the copy of a partly filled one.
         if capacity is not None and needed + 1 > capacity:
             raise ValueError(

@@ -67,8 +67,6 @@ class Request:
 
     def sampling(self) -> SamplingParams:
         """Returns the sampler's parameters; raises ValueError naming the one that is wrong."""
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k = {self.top_k}: expected at least 1")
         names = {each.name for each in fields(self)} & {
             each.name for each in fields(SamplingParams)
         }

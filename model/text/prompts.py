@@ -101,13 +101,12 @@ def _warn_of_padding(tokens: torch.Tensor, pad_id: int) -> None:
         )
 
 
-def check_ids(tokens_T: torch.Tensor, d_vocab: int) -> None:
-    """Raises ValueError for an id that is not in the vocabulary."""
-    ids = tokens_T.tolist()  # one torch call: while decoding, the rest is cheaper in Python
-    low, high = min(ids), max(ids)
+def check_ids(ids: Sequence[int], d_vocab: int, name: str = "tokens") -> None:
+    """Raises ValueError, with the argument's name, for an id that is not in the vocabulary."""
+    low, high = min(ids, default=0), max(ids, default=0)
     if low < 0 or high >= d_vocab:
         raise ValueError(
-            f"tokens: id {low if low < 0 else high} is not in the vocabulary, 0 to {d_vocab - 1}"
+            f"{name}: id {low if low < 0 else high} is not in the vocabulary, 0 to {d_vocab - 1}"
         )
 
 
