@@ -17,7 +17,7 @@ from .console import out, print_json, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, NativeDtypeOption, Threads
-from .probe_progress import probe_progress
+from .progress import progress_bars
 
 
 class Kind(StrEnum):
@@ -113,7 +113,7 @@ def train(
         aggregates=aggregates,
         strengths=strengths,
     )
-    with probe_progress() as advance:
+    with progress_bars() as advance:
         found = train_probe(
             loaded,
             labelled,
@@ -150,7 +150,7 @@ def evaluate(
     labelled = open_dataset(data)
     loaded = load_model(model, dtype, threads=threads)
     found = Probe.load(probe, loaded, strict=strict)
-    with probe_progress() as advance:
+    with progress_bars() as advance:
         report = evaluate_probe(loaded, found, labelled, output=output, progress=advance)
     _print(report, output, as_json)
 

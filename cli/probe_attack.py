@@ -15,7 +15,7 @@ from .console import out, print_json
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, NativeDtypeOption, Threads
-from .probe_progress import probe_progress
+from .progress import progress_bars
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +67,7 @@ def attack(
         labelled = labelled.take(range(min(limit, len(labelled))))
     loaded = load_model(model, dtype, threads=threads)
     found = Probe.load(probe, loaded, strict=strict)
-    with probe_progress() as advance:
+    with progress_bars() as advance:
         report = attack_probe(loaded, found, labelled, config, progress=advance)
     if as_json:
         print_json(**report)

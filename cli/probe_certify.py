@@ -13,7 +13,7 @@ from .console import VIOLATED, out, print_json
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, Threads
-from .probe_progress import probe_progress
+from .progress import progress_bars
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def certify(
         if recorded is None
         else RecordedScores.load(recorded, found, labelled)
     )
-    with probe_progress() as advance:
+    with progress_bars() as advance:
         report = certify_probe(reference, other, found, labelled, record=record, progress=advance)
     if store and not isinstance(other, RecordedScores):
         store_certificate(found, reference, other, report)

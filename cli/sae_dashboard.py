@@ -12,8 +12,8 @@ from .explore import Against
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption, Threads
+from .progress import progress_bars
 from .sae_eval import Context, Documents, Split, Strict, Text
-from .sae_progress import progress_bars
 
 
 def register(app: typer.Typer) -> None:

@@ -18,7 +18,7 @@ from .console import show
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption
-from .sae_progress import progress_bars
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from ..interp.evaluation import Comparison, EvalResult

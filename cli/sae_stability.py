@@ -16,8 +16,8 @@ from .console import VIOLATED, show
 from .loading import load_model
 from .model_argument import Model
 from .options import Json, Threads
+from .progress import progress_bars
 from .sae_eval import Context, Documents, Split, Strict, Text
-from .sae_progress import progress_bars
 
 if TYPE_CHECKING:
     from ..interp.stability import StabilityResult
