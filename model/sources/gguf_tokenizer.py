@@ -14,7 +14,8 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from ..text.tokenizer import Tokenizer, library_errors
+from ..text.library_errors import library_errors
+from ..text.tokenizer import Tokenizer
 from ..weights.checkpoint import CheckpointError
 from .sentencepiece_bpe import CONTROL, USER_DEFINED, WAY_OUT, sentencepiece_bpe
 

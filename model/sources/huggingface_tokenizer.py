@@ -9,7 +9,8 @@ from typing import Any
 
 import tokenizers
 
-from ..text.tokenizer import Tokenizer, library_errors
+from ..text.library_errors import library_errors
+from ..text.tokenizer import Tokenizer
 from ..weights.checkpoint import CheckpointError
 from .json_file import read_object, read_object_if_there, read_text
 from .tokenizer_json import read_tokenizer

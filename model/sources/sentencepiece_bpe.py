@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers
 
-from ..text.tokenizer import library_errors
+from ..text.library_errors import library_errors
 from ..weights.checkpoint import CheckpointError
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"

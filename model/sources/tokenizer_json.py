@@ -12,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from ..text.tokenizer import library_errors
+from ..text.library_errors import library_errors
 from ..weights.checkpoint import CheckpointError
 from .json_file import parse_object, read_text
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .chat_template import ChatTemplateError, Message
+from .library_errors import library_errors, tokenizer_failed
 
 if TYPE_CHECKING:
     import tokenizers
@@ -44,11 +45,12 @@ class ConversationEncoder:
         """Returns the ids of a rendered conversation.
 
         Raises:
+            ValueError: a tokenizer that fails.
             ChatTemplateError: a role that spells an added token, or a template that alters a text
                 that spells one, so that nobody can tell who wrote it.
         """
         text = render(messages, variables)
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        encoding = _encoded(self.backend, text)
         found = _added(encoding, self._texts)
         if not found:
             warnings.warn(
@@ -91,7 +93,7 @@ class ConversationEncoder:
         end = 0
         for start, stop in [*tokens, (len(text), len(text))]:
             if start > end:
-                ids += self._plain.encode(text[end:start], add_special_tokens=False).ids
+                ids += _encoded(self._plain, text[end:start]).ids
             if stop > start:
                 ids.append(id_at[start, stop])
             end = stop
@@ -117,10 +119,11 @@ class ConversationEncoder:
         state["added_tokens"] = []
         # What it would add to whole texts names added tokens, and is not asked for.
         state["post_processor"] = None
-        return tokenizers.Tokenizer.from_str(json.dumps(state))
+        with library_errors(tokenizer_failed):
+            return tokenizers.Tokenizer.from_str(json.dumps(state))
 
     def _n_added(self, text: str) -> int:
-        return len(_added(self.backend.encode(text, add_special_tokens=False), self._texts))
+        return len(_added(_encoded(self.backend, text), self._texts))
 
     def _may_spell(self, text: str) -> bool:
         """Whether a text holds an added token, or a part that its neighbours may complete."""
@@ -130,6 +133,11 @@ class ConversationEncoder:
             or any(text.startswith(token[-n:]) for n in range(1, len(token)))
             for token in self._texts.values()
         )
+
+
+def _encoded(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    with library_errors(tokenizer_failed):
+        return backend.encode(text, add_special_tokens=False)
 
 
 def _added(encoding: tokenizers.Encoding, texts: Mapping[int, str]) -> list[Span]:
@@ -172,8 +180,8 @@ def _marks(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _locate(text: str, marked: str, texts: Mapping[str, str]) -> list[Span] | None:
-    """Where a rendered conversation holds what marks stand for in another one; None where the two
-    do not agree on all else."""
+    """The spans of a rendered conversation that hold what marks stand for in another one; None if
+    the two do not agree on all else."""
     spans: list[Span] = []
     pieces = re.split("(" + "|".join(map(re.escape, texts)) + ")", marked)
     if not text.startswith(pieces[0]):
@@ -190,7 +198,7 @@ def _locate(text: str, marked: str, texts: Mapping[str, str]) -> list[Span] | No
 
 
 def _forms(text: str) -> Iterable[str]:
-    """What templates make of a text: itself, stripped, or inside a JSON string."""
+    """The forms that templates give a text: itself, stripped, or inside a JSON string."""
     yield text
     yield text.strip()
     yield json.dumps(text, ensure_ascii=False)[1:-1]

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from .chat_template import ChatTemplate, ChatTemplateError, Message
+from .library_errors import library_errors, tokenizer_failed
 from .roles import ConversationEncoder
 
 if TYPE_CHECKING:
     import tokenizers
 
 _MAX_ID = (1 << 32) - 1
-
-
-@contextmanager
-def library_errors(error_of: Callable[[str], Exception]) -> Iterator[None]:
-    """Raises `error_of(problem)` for whatever the `tokenizers` library raises.
-
-    It raises bare Exception, and where it panics a class that is no Exception at all, which would
-    pass every handler of a program that embeds a model.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise error_of(str(error)) from error
 
 
 class Tokenizer:
@@ -107,7 +92,7 @@ class Tokenizer:
         Raises:
             ValueError: `add_bos` for a model without such a token; a tokenizer that fails.
         """
-        with library_errors(lambda problem: ValueError(f"the tokenizer failed: {problem}")):
+        with library_errors(tokenizer_failed):
             ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if not add_bos:
             return ids
@@ -123,7 +108,7 @@ class Tokenizer:
         """
         for token_id in ids:
             _check_id(token_id)
-        with library_errors(lambda problem: ValueError(f"the tokenizer failed: {problem}")):
+        with library_errors(tokenizer_failed):
             return self._backend.decode(list(ids), skip_special_tokens=skip_special)
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:

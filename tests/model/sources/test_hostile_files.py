@@ -94,6 +94,10 @@ def test_tokenizers_that_fail_on_a_text_raise_value_errors(
     tokenizer = read(folder)
     with pytest.raises(ValueError, match="the tokenizer failed"):
         tokenizer.encode("a" * 40 + "b!")
+    said = [{"role": "user", "content": "a" * 40 + "b!"}]
+    talking = Tokenizer(tokenizer._backend, chat_template="{{ messages[0].content }}")
+    with pytest.raises(ValueError, match="the tokenizer failed"):
+        talking.encode_chat(said)
 
 
 def test_decoders_that_panic_raise_value_errors(folder: Path) -> None:
