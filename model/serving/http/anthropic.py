@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..request import Completion, Request
 from .errors import ApiError
-from .fields import Body, event, salt_of, service_of, streamed
+from .fields import Body, event, extras, n_tokens, salt_of, service_of, streamed
 from .service import Answer, Service
 
 router = APIRouter()
@@ -119,20 +119,14 @@ async def messages(request: HttpRequest, body: MessagesBody) -> Any:
         "content": [block],
         **_end(completion),
         "usage": _usage(completion),
-        **_extras(completion, body),
+        **extras(completion, body),
     }
 
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(request: HttpRequest, body: Conversation) -> dict[str, int]:
     """The tokens of a conversation, its template's included."""
-    tokenizer = service_of(request, body).engine.model.tokenizer
-    if tokenizer is None:
-        raise ApiError(400, "messages: this model has no tokenizer", "messages")
-    try:
-        return {"input_tokens": len(tokenizer.encode_chat(body.turns()))}
-    except ValueError as error:
-        raise ApiError(400, str(error), "messages") from error
+    return {"input_tokens": n_tokens(service_of(request, body), body.turns())}
 
 
 def _streamed(answer: Answer, service: Service, body: MessagesBody) -> StreamingResponse:
@@ -156,7 +150,7 @@ def _streamed(answer: Answer, service: Service, body: MessagesBody) -> Streaming
             return
         ended = {
             "type": "message_delta",
-            "delta": {**_end(completion), **_extras(completion, body)},
+            "delta": {**_end(completion), **extras(completion, body)},
             "usage": _usage(completion),
         }
         yield event(ended, "message_delta")
@@ -191,17 +185,6 @@ def _usage(completion: Completion) -> dict[str, int]:
         "cache_read_input_tokens": usage.cached,
         "cache_creation_input_tokens": usage.written,
         "output_tokens": usage.output,
-    }
-
-
-def _extras(completion: Completion, body: MessagesBody) -> dict[str, Any]:
-    if not body.return_token_ids:
-        return {"seed": completion.seed}
-    return {
-        "seed": completion.seed,
-        "prompt_token_ids": completion.prompt_ids,
-        "token_ids": completion.ids,
-        "token_logprobs": [first for first, *_ in completion.logprobs or []],
     }
 
 

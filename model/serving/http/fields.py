@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..request import Completion
 from .errors import ApiError
 from .service import Service
 
@@ -35,14 +36,19 @@ class Body(BaseModel):
     pool_fingerprint: str | None = None
 
 
+def require_model(service: Service, name: str) -> None:
+    """Raises ApiError for another model than the one that is served."""
+    if name != service.name:
+        raise ApiError(404, f"model: {name!r} is not here, {service.name!r} is", "model")
+
+
 def service_of(request: HttpRequest, body: Body) -> Service:
     """Returns the server of a request's model.
 
     Raises ApiError for another model, and for a request meant for another pool.
     """
     service: Service = request.app.state.service
-    if body.model != service.name:
-        raise ApiError(404, f"model: {body.model!r} is not here, {service.name!r} is", "model")
+    require_model(service, body.model)
     if body.pool_fingerprint not in (None, service.fingerprint):
         raise ApiError(
             421,
@@ -57,6 +63,32 @@ def salt_of(request: HttpRequest, given: str | None) -> str:
     """Returns the salt of a request: its own, beside one that each key has."""
     key = getattr(request.state, "key", "")
     return hashlib.sha256(f"{key}\0{given or ''}".encode()).hexdigest()
+
+
+def n_tokens(service: Service, messages: Sequence[Mapping[str, Any]]) -> int:
+    """Returns the tokens of a conversation, its template's included.
+
+    Raises ApiError for a model without a tokenizer, and for what its template refuses.
+    """
+    tokenizer = service.engine.model.tokenizer
+    if tokenizer is None:
+        raise ApiError(400, "messages: this model has no tokenizer", "messages")
+    try:
+        return len(tokenizer.encode_chat(messages))
+    except ValueError as error:
+        raise ApiError(400, str(error), "messages") from error
+
+
+def extras(completion: Completion, body: Body) -> dict[str, Any]:
+    """Returns the fields of an answer that neither dialect has."""
+    if not body.return_token_ids:
+        return {"seed": completion.seed}
+    return {
+        "seed": completion.seed,
+        "prompt_token_ids": completion.prompt_ids,
+        "token_ids": completion.ids,
+        "token_logprobs": [first for first, *_ in completion.logprobs or []],
+    }
 
 
 def event(data: Mapping[str, Any] | str, name: str | None = None) -> str:

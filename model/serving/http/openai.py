@@ -16,7 +16,7 @@ from ...text.tokenizer import Tokenizer
 from ..handle import Piece
 from ..request import Completion, Request
 from .errors import ApiError
-from .fields import Body, event, salt_of, service_of, streamed
+from .fields import Body, event, extras, n_tokens, require_model, salt_of, service_of, streamed
 from .service import Answer, Service
 
 router = APIRouter()
@@ -97,16 +97,18 @@ class ChatBody(Sampled):
 async def models(request: HttpRequest) -> dict[str, Any]:
     """The one model."""
     service: Service = request.app.state.service
-    model = {"id": service.name, "object": "model", "created": 0, "owned_by": "bitlens"}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_model(service)]}
 
 
 @router.get("/v1/models/{name:path}")
 async def model(request: HttpRequest, name: str) -> dict[str, Any]:
     """The one model, if it has this name."""
     service: Service = request.app.state.service
-    if name != service.name:
-        raise ApiError(404, f"model: {name!r} is not here, {service.name!r} is", "model")
+    require_model(service, name)
+    return _model(service)
+
+
+def _model(service: Service) -> dict[str, Any]:
     return {"id": service.name, "object": "model", "created": 0, "owned_by": "bitlens"}
 
 
@@ -145,14 +147,7 @@ async def chat_completions(request: HttpRequest, body: ChatBody) -> Any:
 
 def _room(service: Service, messages: Sequence[Any]) -> int:
     """Tokens that an answer may have where the client does not say."""
-    model = service.engine.model
-    if model.tokenizer is None:
-        raise ApiError(400, "messages: this model has no tokenizer", "messages")
-    try:
-        n = len(model.tokenizer.encode_chat(messages))
-    except ValueError as error:
-        raise ApiError(400, str(error), "messages") from error
-    return max(1, model.config.n_ctx - n)
+    return max(1, service.engine.model.config.n_ctx - n_tokens(service, messages))
 
 
 class _Shape:
@@ -171,7 +166,7 @@ class _Shape:
         }
 
     def whole(self, found: Sequence[Completion]) -> dict[str, Any]:
-        choices = [self._choice(i, each) for i, each in enumerate(found)]
+        choices = [self._choice(i, each, self._said(each)) for i, each in enumerate(found)]
         return {**self.head, "object": self.kind, "choices": choices, "usage": usage(found)}
 
     def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,36 +181,21 @@ class _Shape:
         return {"index": piece.sample, **said, **more}
 
     def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return self._choice(index, completion, {"delta": {}} if self.chat else {"text": ""})
+
+    def _choice(self, index: int, completion: Completion, said: dict[str, Any]) -> dict[str, Any]:
         return {
             "index": index,
             **said,
             "logprobs": self._logprobs(completion),
             "finish_reason": _reason(completion),
-            **self._extras(completion),
+            **extras(completion, self.body),
         }
 
-    def _choice(self, index: int, completion: Completion) -> dict[str, Any]:
-        message = {"role": "assistant", "content": completion.text}
-        said = {"message": message} if self.chat else {"text": completion.text}
-        return {
-            "index": index,
-            **said,
-            "logprobs": self._logprobs(completion),
-            "finish_reason": _reason(completion),
-            **self._extras(completion),
-        }
-
-    def _extras(self, completion: Completion) -> dict[str, Any]:
-        if not self.body.return_token_ids:
-            return {"seed": completion.seed}
-        logprobs = [first for first, *_ in completion.logprobs or []]
-        return {
-            "seed": completion.seed,
-            "prompt_token_ids": completion.prompt_ids,
-            "token_ids": completion.ids,
-            "token_logprobs": logprobs,
-        }
+    def _said(self, completion: Completion) -> dict[str, Any]:
+        if self.chat:
+            return {"message": {"role": "assistant", "content": completion.text}}
+        return {"text": completion.text}
 
     def _logprobs(self, completion: Completion) -> dict[str, Any] | None:
         asked = getattr(self.body, "logprobs", None)
