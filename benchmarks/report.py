@@ -84,6 +84,12 @@ class Row:
         return {**dataclasses.asdict(self), "verdict": self.verdict}
 
 
+def spread_row(values: list[float], **fields: Any) -> Row:
+    """Returns a row of the values' median and quartiles."""
+    middle = spread(values)
+    return Row(value=middle.median, low=middle.low, high=middle.high, **fields)
+
+
 def ratio_row(
     result: Race,
     numerator: tuple[str, str],
@@ -93,16 +99,8 @@ def ratio_row(
     """A row of the rounds' ratios; each side is (entry, metric)."""
     pairs = zip(result.values(*numerator), result.values(*denominator), strict=True)
     ratios = [above / below for above, below in pairs]
-    middle = spread(ratios)
     details = {"ratios": ratios, "samples": result.samples, **fields.pop("details", {})}
-    return Row(
-        value=middle.median,
-        low=middle.low,
-        high=middle.high,
-        disturbed=result.disturbed,
-        details=details,
-        **fields,
-    )
+    return spread_row(ratios, disturbed=result.disturbed, details=details, **fields)
 
 
 def save(suite: str, rows: Sequence[Row], *, quick: bool) -> None:

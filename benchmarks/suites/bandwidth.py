@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..race import Entry, Workers, race, spread
-from ..report import Row
+from ..race import Entry, Workers, race
+from ..report import Row, spread_row
 from . import Options, command, threads_text
 
 
@@ -16,13 +16,10 @@ def rows(options: Options) -> Iterator[Row]:
             size = {"mebibytes": options.size(512, 64)}
             result = race({"memory": Entry(reader, "read", size)}, options.rounds)
             rates = [rate / 1e9 for rate in result.values("memory", "bytes_per_second")]
-            middle = spread(rates)
-            yield Row(
+            yield spread_row(
+                rates,
                 suite="bandwidth",
                 what=f"prefetched reads, {threads_text(threads)}",
-                value=middle.median,
-                low=middle.low,
-                high=middle.high,
                 unit="GB/s",
                 command=command("bandwidth", threads),
                 disturbed=result.disturbed,

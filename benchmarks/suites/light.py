@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..race import spread
-from ..report import Row, at_most
+from ..report import Row, at_most, spread_row
 from . import Options, command
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -22,13 +21,10 @@ _IMPORTS = {
 
 def rows(options: Options) -> Iterator[Row]:
     for what, statement in _IMPORTS.items():
-        middle = spread([_import_seconds(statement) for _ in range(options.rounds)])
-        yield Row(
+        yield spread_row(
+            [_import_seconds(statement) for _ in range(options.rounds)],
             suite="light",
             what=f"{what}, after import torch",
-            value=middle.median,
-            low=middle.low,
-            high=middle.high,
             unit="s",
             target=at_most(0.3),
             command=command("light"),

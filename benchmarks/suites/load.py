@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from ..race import spread
-from ..report import Row, Target, at_most
+from ..report import Row, Target, at_most, spread_row
 from . import Options, command
 
 
@@ -35,13 +34,10 @@ def _both(
         "peak memory over the weights": ([p["peak"] / p["weights"] for p in probes], "x", memory),
     }
     for what, (values, unit, target) in measures.items():
-        middle = spread(values)
-        yield Row(
+        yield spread_row(
+            values,
             suite="load",
             what=f"{who}: {what}",
-            value=middle.median,
-            low=middle.low,
-            high=middle.high,
             unit=unit,
             ours="" if unit == "s" else f"weights {probes[0]['weights'] / 2**20:.0f} MiB",
             target=target,

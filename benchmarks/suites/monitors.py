@@ -1,11 +1,12 @@
-"""What watching costs: eight probes on three hooks in bf16, and an alarm that is explained."""
+"""The cost of watching: eight probes on three hooks in bf16, and an alarm that is explained."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 
-from ..race import Entry, Race, Workers, race, spread
-from ..report import Row, at_most, ratio_row
+from ..race import Entry, Race, Workers, race
+from ..report import Row, at_most, ratio_row, spread_row
 from . import Options, command
 
 OWN, SHARE, EXPLAINED = 50.0, 0.01, 50.0
@@ -25,13 +26,10 @@ def rows(options: Options) -> Iterator[Row]:
         for n_tokens in (64, 256):
             entry = {"explained": Entry(model, "explained", {"n_tokens": n_tokens})}
             taken = [1e3 * s for s in race(entry, options.rounds).values("explained", "seconds")]
-            middle = spread(taken)
-            yield Row(
+            yield spread_row(
+                taken,
                 suite="monitors",
                 what=f"an explained alarm, {n_tokens} tokens that count, 1 thread",
-                value=middle.median,
-                low=middle.low,
-                high=middle.high,
                 unit="ms",
                 target=at_most(EXPLAINED),
                 command=command("monitors"),
@@ -40,13 +38,11 @@ def rows(options: Options) -> Iterator[Row]:
 
 def _of_batch(result: Race, batch: int) -> Iterator[Row]:
     what = f"8 probes on 3 hooks, batch {batch}, bf16, 1 thread"
-    own = spread([1e6 * s for s in result.values("watched", "own")])
-    yield Row(
+    own = [1e6 * s for s in result.values("watched", "own")]
+    yield spread_row(
+        own,
         suite="monitors",
         what=f"{what}: the monitors' own time a step",
-        value=own.median,
-        low=own.low,
-        high=own.high,
         unit="us",
         target=at_most(OWN),
         command=command("monitors"),
@@ -59,7 +55,7 @@ def _of_batch(result: Race, batch: int) -> Iterator[Row]:
         ("plain", "step"),
         suite="monitors",
         what=f"{what}: the monitors' own time, of a plain step",
-        ours=f"{own.median:.0f} us",
+        ours=f"{statistics.median(own):.0f} us",
         peer=step,
         target=at_most(SHARE),
         command=command("monitors"),
