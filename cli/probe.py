@@ -188,7 +188,7 @@ def _print(report: dict[str, Any], output: Path | None, as_json: bool) -> None:
 
 
 def _while_written(alarms: dict[str, Any]) -> str:
-    """What streaming does at a threshold, beside scoring the whole text afterwards."""
+    """Says what streaming does at a threshold, beside scoring the whole text afterwards."""
     said = []
     if "benign" in alarms:
         rate = alarms["benign"]["alarms_per_million_tokens"]

@@ -87,7 +87,7 @@ def _lone(name: str, a: Checkpoint, b: Checkpoint) -> TensorDifference:
 
 
 def _offsets(name: str, checkpoint: Checkpoint) -> tuple[float, float]:
-    """What is added to a norm's weights, and what the file has added already."""
+    """Returns what is added to a norm's weights, and what the file has added already."""
     owner = name.rpartition(".")[0].rpartition(".")[2]
     if not (owner.startswith("ln") or owner.endswith("_norm")):
         return 0.0, 0.0
@@ -103,7 +103,7 @@ class _Rows:
     folded: float
 
     def values(self) -> torch.Tensor:
-        """What is computed with."""
+        """The values that are computed with."""
         return self.stored + self.offset if self.offset else self.stored
 
     def rounded(self, dtype: torch.dtype) -> torch.Tensor:
@@ -115,7 +115,7 @@ class _Rows:
 
 
 class _Pair:
-    """What the rows of one tensor come to, some at a time."""
+    """Counts over the rows of one tensor, some at a time."""
 
     def __init__(self, name: str, shape: tuple[int, ...], stored_as: str | None) -> None:
         self._name, self._shape, self._stored_as = name, shape, stored_as

@@ -1,4 +1,4 @@
-"""What a user meets first: `bitlens.precision`, prompts as text, a divergence in one line."""
+"""A user's first sight: `bitlens.precision`, prompts as text, a divergence in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command says before it works: fast, with near matches, completed by the shell."""
+"""The answers of the command before it works: fast, with near matches, completed by the shell."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ while True:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of a process so far, all its threads: a busy machine makes no difference."""
+    """Returns the time of a process so far, all its threads: a busy machine makes no difference."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _CLOCK
 

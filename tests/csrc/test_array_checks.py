@@ -286,7 +286,7 @@ PUSHED = (f32(3, D), 3, i64(0, 1, 1), f32(3, 2))
 
 
 def scored(*args: Any) -> None:
-    """What a scorer's two functions take, the second's first array in a list."""
+    """Returns what a scorer's two functions take, the second's first array in a list."""
     scorer = _core.TokenScorer(2)
     scorer.add(*args[: len(SCORER)])
     x, *others = args[len(SCORER) :]

@@ -11,7 +11,7 @@ from bitlens.precision.tally import EDGES
 
 
 def contents() -> dict[str, Any]:
-    """What the pytest plugin hands to its page."""
+    """Returns what the pytest plugin hands to its page."""
     return {
         "environment": {"bitlens": "0.0", "isa": "none", "cpu_model": "synthetic"},
         "options": {"profile": "ci", "reference": None, "bound": "enclosure", "faults": True},

@@ -49,7 +49,7 @@ def _vanishing_terms(draw: SeededDraw) -> dict[str, Any]:
 
 
 def _short_sums(draw: SeededDraw) -> dict[str, Any]:
-    """What is left to short sums does not reach across the bits of a second rounding."""
+    """Inputs whose short sums leave too little to reach across the bits of a second rounding."""
     return {"a": draw.normal(16, 16), "b": draw.normal(16, 64)}
 
 

@@ -123,7 +123,7 @@ def _predictions(draw: SeededDraw, **options: Any) -> dict[str, Any]:
 
 
 def _vanishing_losses(draw: SeededDraw) -> dict[str, Any]:
-    """Of the likeliest class, whose logit is 0: the loss is the logarithm of the sum."""
+    """Losses of the likeliest class, whose logit is 0: each is the logarithm of the sum."""
     targets = torch.zeros(512, dtype=torch.int64)
     return {"x": vanishing_scores(draw, 512), "targets": targets, "reduction": "none"}
 

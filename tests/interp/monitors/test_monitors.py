@@ -212,7 +212,7 @@ def test_edits_are_seen(model: HookedTransformer) -> None:
 
 
 def test_rows_that_stay_as_padding_get_no_score(model: HookedTransformer) -> None:
-    """Where hook functions run, a row that has ended stays in the batch."""
+    """A row that has ended stays in the batch where hook functions run."""
     names: list[int] = []
     probe = random_probe(model, HOOKS[0])
     with model.hooks([(HOOKS[1], lambda tensor, hook: names.append(len(tensor)))]):

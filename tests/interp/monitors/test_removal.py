@@ -1,4 +1,4 @@
-"""What an explanation names matters: without the tokens that add most, the model's score falls."""
+"""Tokens that are named matter: without the tokens that add most, the model's score falls."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_no_fault_of_the_probe_goes_unnoticed() -> None:
 
 
 def test_a_margin_covers_as_often_as_it_says() -> None:
-    """Of 300 margins of exponential distances; the share outside that was seen is no bound."""
+    """300 margins of exponential distances; the share outside that was seen is no bound."""
     covered = {"bound": 0, "seen": 0}
     for seed in range(300):
         distances = np.random.default_rng(seed).exponential(size=(2, 50))

@@ -35,7 +35,7 @@ def ids_of(marks: tuple[int, int, int], length: int) -> list[int]:
 
 
 def content(ids: list[int]) -> torch.Tensor:
-    """What stands at the last of these positions: it depends on all of them."""
+    """Returns a number for the last of these positions that depends on all of them."""
     return torch.tensor(float(zlib.crc32(bytes(ids))), dtype=torch.float32)
 
 
@@ -65,7 +65,7 @@ def write(cache: PrefixCache, under: Under, upto: int) -> None:
 
 
 def check(cache: PrefixCache, under: Under) -> None:
-    """What a sequence holds is what was written for its tokens."""
+    """Asserts that a sequence holds what was written for its tokens."""
     n = under.held.sequence.length
     if n == 0:
         return
@@ -78,7 +78,7 @@ def check(cache: PrefixCache, under: Under) -> None:
 
 
 def check_kept(cache: PrefixCache, node: Node) -> None:
-    """What the index says a page holds is what was written for its tokens."""
+    """Asserts that a page of the index holds what was written for its tokens."""
     before, n = b"", len(node.tokens) // 4
     above = node.parent
     while above is not None and above.parent is not None:

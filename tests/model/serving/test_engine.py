@@ -44,7 +44,7 @@ def requests_of(model: HookedTransformer, n: int, seed: int = 0) -> list[Request
 
 
 def generated(model: HookedTransformer, request: Request) -> list[tuple[list[int], Any, str]]:
-    """What `generate` answers, sample by sample."""
+    """Returns `generate`'s answers, sample by sample."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
              "no_repeat_ngram_size", "logprobs", "seed", "n")  # fmt: skip
     found = model.generate(request.prompt, **{name: getattr(request, name) for name in names})

@@ -1,4 +1,4 @@
-"""What an engine refuses, and that the next request is served."""
+"""An engine refuses what makes no sense, and serves the next request."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def conversations(n: int) -> list[list[dict[str, str]]]:
 
 
 def alone(model: HookedTransformer, messages: Any, seed: int) -> tuple[list[int], list[float], str]:
-    """What `generate` answers."""
+    """Returns `generate`'s answer."""
     found = model.generate(
         [messages], max_new_tokens=12, temperature=1.0, top_p=0.9, seed=seed, logprobs=0
     )
