@@ -54,8 +54,11 @@ browser:
 		&& apt-get install -y -qq chromium >/dev/null; } \
 		|| echo "no Chromium here: the tests of pages will fail; apt-get install chromium"
 
+# Files of tests at a time; the tests of one file stay in one process, in their order.
+WORKERS ?= 2
+
 test: $(VENV)/test.stamp build browser ## run the tests
-	$(PY) -m pytest -q --durations=10 $(TESTFLAGS)
+	$(PY) -m pytest -q --durations=30 -n $(WORKERS) --dist loadfile $(TESTFLAGS)
 
 check: $(VENV)/dev.stamp build ## formatting, lint and types
 	ruff format --check .

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from .._core import numerics_version
-from .interop.own_function import require_own_function
 from .ops.interface import Ops
 from .ops.native import NativeOps
 from .ops.native_huggingface import NativeHuggingFaceOps
@@ -118,6 +117,9 @@ def load(
         ops.adopt(checkpoint.config)
         model = HookedTransformer(checkpoint, ops, make_runner)
         if is_transformers_model(source):
+            # Here, as it brings all of bitlens.precision: importing bitlens stays light.
+            from .interop.own_function import require_own_function
+
             require_own_function(source, own_config)
         if isinstance(ops, ShardedOps):
             statement.say("settings", numerics_version, ops.policy, model.config)

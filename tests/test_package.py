@@ -206,30 +206,24 @@ def test_torch_is_pinned_in_the_constraints_only() -> None:
     assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
 
 
-# What an import costs.
+# What an import costs. Its time is a benchmark's; here stands what the time grows with.
 
-_TIMED = """
-import sys, time
-begun = time.perf_counter()
-import torch
+MODULES_OF_AN_IMPORT = 190
+"""How many of our own modules `import bitlens` may load where torch is there."""
+
+_IMPORTED = """
+import sys, torch
 before = set(sys.modules)
-started = time.perf_counter()
 import bitlens
-ratio = (time.perf_counter() - started) / (started - begun)
-print(ratio, *sorted(set(sys.modules) - before))
+print(*sorted(set(sys.modules) - before))
 """
 
 
-def _import_bitlens() -> tuple[float, set[str]]:
-    """Returns the time of `import bitlens` over that of `import torch`, and what it imports."""
-    ratio, *modules = _run(sys.executable, "-c", _TIMED, cwd=ROOT.parent).split()
-    return float(ratio), set(modules)
-
-
-def test_import_is_quick_and_light() -> None:
-    runs = [_import_bitlens() for _ in range(3)]
-    assert min(ratio for ratio, _ in runs) < 0.25
-    assert not {name.split(".")[0] for name in runs[0][1]} & HEAVY
+def test_an_import_loads_little() -> None:
+    modules = _run(sys.executable, "-c", _IMPORTED, cwd=ROOT.parent).split()
+    assert not {name.split(".")[0] for name in modules} & HEAVY
+    ours = [name for name in modules if name.split(".")[0] == "bitlens"]
+    assert 1 < len(ours) <= MODULES_OF_AN_IMPORT, ours
 
 
 _COMMANDS = """

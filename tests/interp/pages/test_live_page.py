@@ -107,7 +107,7 @@ def test_what_is_steered_is_what_python_writes(
 ) -> None:
     """Token for token, beside the same without edits."""
     browser.open(server.url)
-    browser.wait("document.querySelector('.card .example, .card .soft')")
+    browser.wait("document.querySelector('.card:not([aria-busy])')")
     feature = browser.run("parseInt(document.querySelector('.card h2').textContent.slice(8))")
     browser.click(".card .button")
     browser.wait("document.querySelector('.steering .edit')")
