@@ -10,12 +10,13 @@ what is behind the door, `bitlens.precision.pytest_plugin`, is imported by the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from bitlens.audit import Comparison
     from bitlens.precision.pytest_plugin import PrecisionTest
 
 MARKER = (
@@ -129,6 +130,31 @@ def precision(request: pytest.FixtureRequest) -> Iterator[PrecisionTest]:
     yield test
     for record in test.records:
         request.node.user_properties.append((PROPERTY, record))
+
+
+@pytest.fixture
+def compare_runs() -> Callable[..., Comparison]:
+    """Returns `bitlens.audit.compare`, failing the test where the comparison does not pass.
+
+    def test_nothing_got_worse(compare_runs):
+        compare_runs("runs/before", "runs/after", margin=0.01)
+    """
+    from bitlens.audit import compare
+
+    def compared(*runs: Any, **options: Any) -> Comparison:
+        result = compare(*runs, **options)
+        if not result.passed:
+            tasks = result.worse if result.margin is None else result.not_shown_equivalent
+            told = "worse" if result.margin is None else f"not shown within {result.margin:g}"
+            pytest.fail(
+                f"{told}: {', '.join(tasks)}; {result.difference:+.4f} in [{result.low:+.4f}, "
+                f"{result.high:+.4f}], {result.lost} lost and {result.gained} gained of "
+                f"{result.items}",
+                pytrace=False,
+            )
+        return result
+
+    return compared
 
 
 class _Session:

@@ -28,6 +28,7 @@ GROUPS = (
     "verify",
     "bench",
     "audit",
+    "compare",
     "context_cost",
     "postmortem",
     "features",

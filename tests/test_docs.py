@@ -20,6 +20,7 @@ PAGES = (
     "docs/sources.md",
     "docs/prompt_cache.md",
     "docs/engine.md",
+    "docs/evaluation.md",
 )
 
 
@@ -28,8 +29,11 @@ def _python_blocks(document: str) -> list[str]:
 
 
 @pytest.mark.parametrize("document", ["README.md", *PAGES])
-def test_examples_run(document: str, smollm2_path: Path) -> None:
+def test_examples_run(
+    document: str, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In order and in one namespace, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
     blocks = _python_blocks(document)
     assert blocks
     namespace: dict[str, Any] = {}

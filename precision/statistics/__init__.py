@@ -5,8 +5,14 @@ from .clustered import Estimate, clustered_mean, clustered_proportion
 from .conformal import MarginThreshold, calibrate_margin
 from .equivalence import Equivalence, EquivalencePlan
 from .evalues import EProcess, confidence_sequence
+from .exchange import exchange_test
 from .flips import FlipSummary, PairedRuns, mcnemar
 from .kl import kl_divergence
+from .paired import (
+    items_for_paired_difference,
+    items_for_unpaired_difference,
+    power_of_paired_difference,
+)
 from .power import (
     power_of_mean,
     power_of_rate,
@@ -29,9 +35,13 @@ __all__ = [
     "clustered_mean",
     "clustered_proportion",
     "confidence_sequence",
+    "exchange_test",
+    "items_for_paired_difference",
+    "items_for_unpaired_difference",
     "kl_divergence",
     "mcnemar",
     "power_of_mean",
+    "power_of_paired_difference",
     "power_of_rate",
     "prompts_for_mean",
     "prompts_for_rate",
