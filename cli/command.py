@@ -23,6 +23,7 @@ from .console import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED
 
 GROUPS = (
     "generate",
+    "think",
     "info",
     "fetch",
     "verify",

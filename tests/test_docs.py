@@ -21,6 +21,7 @@ PAGES = (
     "docs/prompt_cache.md",
     "docs/engine.md",
     "docs/evaluation.md",
+    "docs/thinking.md",
 )
 
 

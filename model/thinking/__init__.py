@@ -1,0 +1,37 @@
+"""More computation at the time of the answer: budgets of thinking, votes, best of n, and estimators
+of what each buys.
+
+    from bitlens.model.thinking import think, vote
+    thoughts = think(model, "What is 7 + 5?", max_thinking=64, n=8, temperature=1.0, seed=0)
+    print(vote(thoughts.answer))
+"""
+
+from .estimators import best_of_n, maj_at_k, pass_at_k
+from .layout import ThinkingLayout
+from .measure import Curve, Point, Problem, measure
+from .scorers import Scorer, Thought, mean_logprob
+from .selection import best, vote, weighted_vote
+from .tasks import read_number, read_problems, sums
+from .think import Thoughts, think
+
+__all__ = [
+    "Curve",
+    "Point",
+    "Problem",
+    "Scorer",
+    "ThinkingLayout",
+    "Thought",
+    "Thoughts",
+    "best",
+    "best_of_n",
+    "maj_at_k",
+    "mean_logprob",
+    "measure",
+    "pass_at_k",
+    "read_number",
+    "read_problems",
+    "sums",
+    "think",
+    "vote",
+    "weighted_vote",
+]
