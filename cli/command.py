@@ -29,6 +29,7 @@ GROUPS = (
     "verify",
     "bench",
     "audit",
+    "equivalence",
     "compare",
     "context_cost",
     "postmortem",

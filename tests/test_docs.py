@@ -22,6 +22,7 @@ PAGES = (
     "docs/engine.md",
     "docs/evaluation.md",
     "docs/thinking.md",
+    "docs/equivalence.md",
 )
 
 

@@ -1,0 +1,100 @@
+"""The distance of two runs' logits on the same tokens, collected prompt by prompt.
+
+Tensor names: P positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from ...precision.statistics import Estimate, clustered_mean, clustered_proportion
+
+
+@dataclass
+class Distance:
+    """Sums over prompts of what sets a run apart from the reference, which is in fp64.
+
+    Attributes:
+        errors: By prompt, the root mean square of the difference of log-probabilities, over all
+            positions and the whole vocabulary.
+        token_errors: The difference of the next token's log-probability, by position.
+        kl: KL(reference || run) in nats, by position.
+        flips: Whether the best token differs, by position.
+        certified: Positions where the reference's margin exceeds twice the largest difference of
+            a log-probability, so that the best token cannot differ.
+        broken: Certified positions where it does: must be 0.
+        prompts: Of each position.
+    """
+
+    errors: list[float] = field(default_factory=list)
+    token_errors: list[float] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
+    flips: list[bool] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    certified: int = 0
+    broken: int = 0
+
+    @torch.no_grad()
+    def add(
+        self, tokens_P: torch.Tensor, reference_PV: torch.Tensor, logits_PV: torch.Tensor
+    ) -> None:
+        """Adds a prompt. Raises ValueError for shapes that differ."""
+        if reference_PV.shape != logits_PV.shape:
+            raise ValueError(
+                f"logits {tuple(logits_PV.shape)}, the reference has {tuple(reference_PV.shape)}"
+            )
+        true_PV = torch.log_softmax(reference_PV.double(), -1)
+        found_PV = torch.log_softmax(logits_PV.double(), -1)
+        apart_PV = found_PV - true_PV
+        self.errors.append(math.sqrt(float(apart_PV.square().mean())))
+        following = tokens_P[1:, None]
+        self.token_errors += apart_PV[:-1].gather(1, following)[:, 0].tolist()
+        self.kl += (true_PV.exp() * -apart_PV).sum(-1).clamp_min(0).tolist()
+        flips_P = true_PV.argmax(-1) != found_PV.argmax(-1)
+        best_P2 = true_PV.topk(2, dim=-1).values
+        sure_P = best_P2[:, 0] - best_P2[:, 1] > 2 * apart_PV.abs().amax(-1)
+        self.certified += int(sure_P.sum())
+        self.broken += int((sure_P & flips_P).sum())
+        self.flips += flips_P.tolist()
+        self.prompts += [len(self.errors)] * len(flips_P)
+
+    @property
+    def rms(self) -> float:
+        """Returns the root mean square of the next tokens' differences, in nats."""
+        return math.sqrt(math.fsum(e * e for e in self.token_errors) / len(self.token_errors))
+
+    @property
+    def largest(self) -> float:
+        """Returns the largest of them."""
+        return max(map(abs, self.token_errors))
+
+    @property
+    def mean_exp(self) -> float:
+        """Returns the mean of exp |difference|, as NeMo-RL reports it."""
+        return math.fsum(math.exp(min(abs(e), 700)) for e in self.token_errors) / len(
+            self.token_errors
+        )
+
+    def flip_rate(self) -> Estimate:
+        """Returns the share of positions whose best token differs, prompts as clusters."""
+        return clustered_proportion(self.flips, self.prompts)
+
+    def mean_kl(self) -> Estimate:
+        """Returns the mean of KL with its clustered interval."""
+        return clustered_mean(self.kl, self.prompts)
+
+    def high_kl(self) -> float:
+        """Returns the 99% quantile of KL over positions."""
+        ordered = sorted(self.kl)
+        return ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
+
+    def over(self, other: Distance) -> list[float]:
+        """Returns by prompt the logarithm of this run's error over the other's."""
+        tiny = 1e-300
+        return [
+            math.log(max(mine, tiny) / max(theirs, tiny))
+            for mine, theirs in zip(self.errors, other.errors, strict=True)
+        ]

@@ -1,0 +1,257 @@
+"""Is the model the same on another platform? Judged against fp64, beside our own roundings.
+
+Bits differ by right between compilers, so the claim rests on one of four grades. "Equivalent" is
+two one-sided tests, fixed before the run: over prompts, the platform's error over the error of
+bitlens under the policy whose roundings the platform states, both against fp64, lies within a
+factor. A lower error than the policy's own fails as well: a program that rounds less often than it
+says is another program.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ...model.hooks.progress import stage_bars
+from ...model.load import load
+from ...model.sources.resolve import open_checkpoint
+from ...model.transformer import HookedTransformer
+from ...precision.statistics import EquivalencePlan
+from ..paths import path_on_trial, reference_path
+from ..postmortem import shipped_prompts
+from ..run import Plan, audit
+from ..texts import Texts, texts
+from .distance import Distance
+from .grades import Grade
+from .platform import PLATFORMS, Platform
+from .remote import PlatformError, run_remotely
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PlatformRow:
+    """One platform, judged.
+
+    Attributes:
+        grade: How much was shown.
+        depth: What was looked at: "logits", or "operations" where they have addresses.
+        rms, largest, mean_exp: Of the difference of the next token's log-probability from fp64.
+        kl, kl_99: Mean and 99% quantile of KL(fp64 || platform), in nats.
+        flips, flips_low, flips_high: Share of positions with another best token than fp64's, and
+            its interval with prompts as clusters.
+        certified: Share of positions where the best token could not have differed, by the measured
+            distance.
+        ratio: Geometric mean over prompts of its error over that of the policy's own rounding.
+        tost_p: That the ratio lies beyond the margin.
+        first_violation: The first operation outside its contract, or the first quantity derived
+            otherwise; None where there is none or no address.
+        error: What kept it from running.
+    """
+
+    platform: str
+    what: str
+    policy: str
+    grade: Grade
+    depth: str = "logits"
+    rms: float | None = None
+    largest: float | None = None
+    mean_exp: float | None = None
+    kl: float | None = None
+    kl_99: float | None = None
+    flips: float | None = None
+    flips_low: float | None = None
+    flips_high: float | None = None
+    certified: float | None = None
+    ratio: float | None = None
+    tost_p: float | None = None
+    first_violation: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class EquivalenceReport:
+    """All platforms of one model.
+
+    Attributes:
+        margin: The factor that errors may differ by.
+        digest: SHA-256 of the plan of the test, for whoever wants to publish it beforehand.
+    """
+
+    model: str
+    prompts: int
+    tokens: int
+    margin: float
+    alpha: float
+    digest: str
+    rows: tuple[PlatformRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same as JSON-ready data, grades by name."""
+        found = asdict(self)
+        found["rows"] = [row | {"grade": Grade(row["grade"]).name.lower()} for row in found["rows"]]
+        return found
+
+
+def equivalence(
+    model: str,
+    platforms: str | Iterable[str] = "all",
+    *,
+    prompts: Sequence[str] | None = None,
+    n_prompts: int = 16,
+    tokens: int = 128,
+    margin: float = 2.0,
+    alpha: float = 0.05,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EquivalenceReport:
+    """Runs a model on platforms and grades each.
+
+    Args:
+        model: A file, folder or alias, as `bitlens.load` takes it.
+        platforms: Names out of `PLATFORMS`, or "all".
+        prompts: Texts; by default the first `n_prompts` that are shipped. Each is cut to `tokens`
+            tokens or continued to them by the model itself.
+        margin: The factor that a platform's error may differ by from its policy's, fixed before.
+        alpha: Level of the test.
+
+    Each platform runs in a process of its own; one that cannot is a row that says why. Raises
+    ValueError for a platform that is none, a margin of at most 1, and fewer than two prompts.
+    """
+    names = list(PLATFORMS) if platforms == "all" else _names(platforms)
+    if margin <= 1 or not math.isfinite(margin):
+        raise ValueError(f"margin = {margin}: expected a factor above 1")
+    plan = EquivalencePlan("log of error over the policy's own error", math.log(margin), alpha)
+    prompts = shipped_prompts()[:n_prompts] if prompts is None else prompts
+    if len(prompts) < 2:
+        raise ValueError(f"{len(prompts)} prompts: an interval needs two")
+    with stage_bars(progress) as tell, tempfile.TemporaryDirectory(prefix="bitlens-") as folder:
+        checkpoint = open_checkpoint(model)
+        own = load(checkpoint)
+        written = texts(own, prompts, tokens, seed=seed, progress=lambda *n: tell("writing", *n))
+        judge = _Judge(model, written, plan, Path(folder), tell)
+        judge.write_reference(load(checkpoint, dtype="fp64", backend="torch"))
+        rows = tuple(judge.row(name, PLATFORMS[name]) for name in names)
+    return EquivalenceReport(
+        Path(model).name, len(prompts), tokens, margin, alpha, plan.digest, rows
+    )
+
+
+def _names(platforms: str | Iterable[str]) -> list[str]:
+    names = platforms.split(",") if isinstance(platforms, str) else list(platforms)
+    unknown = [name for name in names if name not in PLATFORMS]
+    if unknown or not names:
+        raise ValueError(f"platforms: {', '.join(unknown) or 'none'}: choose of "
+                         f"{', '.join(PLATFORMS)}")  # fmt: skip
+    return names
+
+
+class _Judge:
+    """Judges platforms on one set of texts."""
+
+    def __init__(
+        self, source: str, written: Texts, plan: EquivalencePlan, folder: Path, tell: Progress
+    ) -> None:
+        self._source, self._written, self._plan = source, written, plan
+        self._tokens_NP, self._folder, self._tell = written.tokens_NP, folder, tell
+        self._own: dict[str, Distance] = {}
+        self._bits: dict[str, bool] = {}
+
+    def write_reference(self, reference: HookedTransformer) -> None:
+        """Keeps the fp64 logits on disk, a prompt a file."""
+        for i, logits_PV in enumerate(self._logits(reference, "reference")):
+            save_file({"logits": logits_PV.contiguous()}, self._folder / f"{i}.safetensors")
+
+    def row(self, name: str, platform: Platform) -> PlatformRow:
+        """Runs a platform and grades it."""
+        own = self._own_distance(platform.policy)
+        distance, same = Distance(), platform.same_bits
+        native = self._native(platform.policy) if same else None
+        try:
+            found = run_remotely(self._source, name, platform.environment, self._tokens_NP)
+            for i, logits_PV in enumerate(found):
+                self._add(distance, i, logits_PV)
+                if native is not None:
+                    same = same and torch.equal(next(native), logits_PV)
+                self._tell(name, i + 1, len(self._tokens_NP))
+        except (PlatformError, ValueError) as error:
+            return PlatformRow(
+                name, platform.what, platform.policy, Grade.NOT_RUN, error=str(error)
+            )
+        violation = None if platform.path is None or same else self._first_violation(platform)
+        return self._graded(name, platform, distance, own, same, violation)
+
+    def _graded(
+        self, name: str, platform: Platform, distance: Distance, own: Distance, same: bool,
+        violation: str | None,
+    ) -> PlatformRow:  # fmt: skip
+        logs = distance.over(own)
+        test = self._plan.test(logs, range(len(logs)))
+        kept = platform.path is not None and violation is None
+        grade = (
+            Grade.SAME_BITS if same
+            else Grade.WITHIN_CONTRACT if kept
+            else Grade.EQUIVALENT if test.equivalent and violation is None
+            else Grade.NOT_SHOWN
+        )  # fmt: skip
+        flips, kl = distance.flip_rate(), distance.mean_kl()
+        return PlatformRow(
+            name,
+            platform.what,
+            platform.policy,
+            grade,
+            depth="logits" if platform.path is None else "operations",
+            rms=distance.rms,
+            largest=distance.largest,
+            mean_exp=distance.mean_exp,
+            kl=kl.mean,
+            kl_99=distance.high_kl(),
+            flips=flips.mean,
+            flips_low=flips.interval.low,
+            flips_high=flips.interval.high,
+            certified=distance.certified / len(distance.flips),
+            ratio=math.exp(math.fsum(logs) / len(logs)),
+            tost_p=test.p_value,
+            first_violation=violation,
+        )
+
+    def _own_distance(self, policy: str) -> Distance:
+        if policy not in self._own:
+            distance = self._own[policy] = Distance()
+            for i, logits_PV in enumerate(self._native(policy)):
+                self._add(distance, i, logits_PV)
+        return self._own[policy]
+
+    def _native(self, policy: str) -> Iterator[torch.Tensor]:
+        return self._logits(load(self._source, dtype=policy), f"bitlens {policy}")
+
+    def _logits(self, model: HookedTransformer, stage: str) -> Iterator[torch.Tensor]:
+        for i, tokens_P in enumerate(self._tokens_NP):
+            yield model(tokens_P[None])[0]
+            self._tell(stage, i + 1, len(self._tokens_NP))
+
+    def _add(self, distance: Distance, i: int, logits_PV: torch.Tensor) -> None:
+        reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"]
+        distance.add(self._tokens_NP[i], reference_PV, logits_PV)
+
+    def _first_violation(self, platform: Platform) -> str | None:
+        """Returns the first address outside its contract, over two prompts of the texts."""
+        assert platform.path is not None
+        a, _ = reference_path(self._source, platform.policy)
+        b = path_on_trial(self._source, platform.path, a)
+        some = Texts(self._tokens_NP[:2, :64], 0)
+        result = audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
+        if result.meaning:
+            return str(result.meaning[0])
+        return result.violated[0].address if result.violated else None
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""

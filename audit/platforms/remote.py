@@ -1,0 +1,81 @@
+"""Logits of a platform that runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+class PlatformError(RuntimeError):
+    """A platform could not be run; the message is its own."""
+
+
+def run_remotely(
+    source: str, platform: str, environment: Mapping[str, str], tokens_NP: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yields logits fp32 [P, V], a prompt each, as the process writes them.
+
+    Each prompt's file is removed once it was read. Raises PlatformError where the process ends by
+    an error, or gives logits of another shape or that are not finite.
+    """
+    with tempfile.TemporaryDirectory(prefix="bitlens-platform-") as name:
+        folder = Path(name)
+        tokens = folder / "tokens.safetensors"
+        save_file({"tokens": tokens_NP.contiguous()}, tokens)
+        job = {"source": source, "platform": platform, "tokens": str(tokens), "folder": name}
+        with (folder / "stderr").open("w+") as told:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bitlens.audit.platforms.worker", json.dumps(job)],
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+                env=_environment(environment),
+            )
+            try:
+                yield from _files(process, folder, platform, tokens_NP.shape)
+                if process.wait() != 0:
+                    raise PlatformError(_last_words(folder / "stderr", process.returncode))
+            finally:
+                process.kill()
+                process.wait()
+
+
+def _files(
+    process: subprocess.Popen[str], folder: Path, platform: str, shape: torch.Size
+) -> Iterator[torch.Tensor]:
+    assert process.stdout is not None
+    for i in range(shape[0]):
+        line = process.stdout.readline()
+        while line and line.strip() != str(i):  # libraries print, too
+            line = process.stdout.readline()
+        if not line:
+            raise PlatformError(_last_words(folder / "stderr", process.wait()))
+        file = folder / f"{i}.safetensors"
+        logits_PV = load_file(file)["logits"]
+        file.unlink()
+        if logits_PV.ndim != 2 or logits_PV.shape[0] != shape[1]:
+            raise PlatformError(f"{platform} gave logits of shape {tuple(logits_PV.shape)}")
+        if not torch.isfinite(logits_PV).all():
+            raise PlatformError(f"{platform} gave logits that are not finite, for prompt {i}")
+        yield logits_PV
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Returns ours with its own; flags of XLA are added to those that are set."""
+    found = {**os.environ, **changes}
+    if "XLA_FLAGS" in changes and os.environ.get("XLA_FLAGS"):
+        found["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {changes['XLA_FLAGS']}"
+    return found
+
+
+def _last_words(path: Path, code: int) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else f"it ended with code {code}"

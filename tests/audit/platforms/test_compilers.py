@@ -1,0 +1,61 @@
+"""Real compilers on a small model with shared heads and biases, each in its own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bitlens
+import numpy as np
+import pytest
+import torch
+from bitlens.audit import equivalence
+from bitlens.audit.platforms import PLATFORMS, Grade
+from bitlens.model.interop.plain_llama import require_plain
+from support.random_models import random_checkpoint
+from support.speaking_llama import write_speaking_llama
+
+PROMPTS = ["the cat sat", "a dog ran", "what is", "hello", "numbers are", "once upon"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_speaking_llama(tmp_path_factory.mktemp("platform"))
+
+
+@pytest.mark.nightly
+def test_every_platform(folder: Path) -> None:
+    names = [name for name in PLATFORMS if name != "avx2" or bitlens.isa() != "generic"]
+    rows = {
+        row.platform: row
+        for row in equivalence(str(folder), names, prompts=PROMPTS, tokens=48).rows
+    }
+    assert not {name: row.error for name, row in rows.items() if row.error}
+    assert rows["generic"].grade is Grade.SAME_BITS
+    assert rows["hf"].grade is rows["hf-bf16"].grade is Grade.WITHIN_CONTRACT
+    for name in ("compile", "jax", "jax-bf16-strict", "onnx", "onnx-plain"):
+        assert rows[name].grade is Grade.EQUIVALENT, rows[name]
+
+
+@pytest.mark.nightly
+def test_grouped_heads_and_biases() -> None:
+    import onnxruntime
+    from bitlens.model.interop.jax_llama import jax_llama
+    from bitlens.model.interop.onnx_llama import onnx_llama
+
+    checkpoint = random_checkpoint("qwen2")
+    model = bitlens.load(checkpoint)
+    tokens = np.arange(3, 23) % model.config.d_vocab
+    true = model(torch.from_numpy(tokens)[None])[0]
+    scale = true.abs().max()
+    session = onnxruntime.InferenceSession(onnx_llama(checkpoint, len(tokens)))
+    for found in (
+        jax_llama(checkpoint, "float32")(tokens),
+        session.run(None, {"tokens": tokens})[0],
+    ):
+        assert (torch.from_numpy(found) - true).abs().max() < 1e-5 * scale
+
+
+def test_what_a_plain_llama_has_not_is_named() -> None:
+    require_plain(random_checkpoint("llama"))
+    with pytest.raises(ValueError, match=r"soft caps.*sandwich norms"):
+        require_plain(random_checkpoint("gemma2"))
