@@ -16,7 +16,7 @@ from .build import ModuleBuilder
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .gradients import check_differentiable, gradient_ops
+from .gradients import check_differentiable, gradient_ops, head_logprob, logprob_of
 from .hooks.captures import Captures
 from .hooks.overrides import OverrideRegistry, op_addresses
 from .hooks.registry import (
@@ -29,7 +29,7 @@ from .hooks.registry import (
     layer_of,
 )
 from .layers import SoftCap
-from .loss import next_token_loss, next_token_losses
+from .loss import next_token_loss, next_token_losses, scored_rows
 from .ops.interface import Ops
 from .parallel import Group, agreement
 from .run import Run, Watch
@@ -52,6 +52,7 @@ class ForwardPass:
 
     Attributes:
         recomputes: Whether backward computes each block again instead of keeping its activations.
+        trains: Whether weights are trained: every pass is recorded, but for torch.no_grad().
         runner: Runs the blocks that nobody watches.
     """
 
@@ -63,7 +64,7 @@ class ForwardPass:
         self.ops = ops
         self.registry = HookRegistry(hook_names(config))
         self.overrides = OverrideRegistry(op_addresses(config))
-        self.recomputes = False
+        self.recomputes = self.trains = False
         builder = ModuleBuilder(checkpoint, ops)
         self.embed = builder.embedding()
         self.blocks = tuple(builder.block(i) for i in range(config.n_layers))
@@ -156,6 +157,32 @@ class ForwardPass:
         result = self._result(resid_Td, tokens_T, run, return_type, loss)
         run.cache.advance(run.batch)
         return result
+
+    def logprobs(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        scored: torch.Tensor | None,
+        temperature: float,
+        prepend_bos: bool | None,
+    ) -> torch.Tensor:
+        """Returns ln p of tokens, fp32 [B, P]."""
+        watched, call = (Captures(), NO_HOOKS), ("logprobs", temperature)
+        with without_autocast(self.ops.device):
+            tokens_T, run = self._start(tokens, attention_mask, None, watched, call, prepend_bos)
+            rows_S = scored_rows(run.batch, scored)
+            resid_Td = self._embedded(tokens_T, run)
+            resid_Td = self._residual(resid_Td, run, 0, self.config.n_layers)
+            ids_S, finals = tokens_T[rows_S + 1], run.wants(*FINAL_NAMES)
+            if finals or any(map(run.is_overridden, ("unembed", "soft_cap"))):
+                logits_SV = self._logits(resid_Td, run)[rows_S]
+                logprob_S = logprob_of(logits_SV, ids_S, temperature)
+            else:
+                x_Td = self.ln_final(resid_Td, run)
+                head = self.unembed.weight, self.config.final_logit_softcap
+                logprob_S = head_logprob(run.ops, x_Td, rows_S, ids_S, *head, temperature)
+            logprob_T = logprob_S.new_zeros(run.batch.n_rows)
+            return run.batch.pad(logprob_T.index_put((rows_S + 1,), logprob_S))
 
     def last(
         self,
@@ -336,8 +363,8 @@ class ForwardPass:
         """What is in place for a pass, and operations that record where that may ask for it."""
         hooks, overrides = self.registry.now(of_call), self.overrides.installed
         ops, backward = self.ops, NO_HOOKS.backward
-        if torch.is_grad_enabled() and (hooks or overrides):
-            backward, ops = hooks.backward, gradient_ops(ops)
+        if torch.is_grad_enabled() and (hooks or overrides or self.trains):
+            backward, ops = hooks.backward, gradient_ops(ops, batch)
         if backward:
             check_differentiable(ops, batch)
         points, taps = self.registry.points, self.runner.taps
@@ -346,7 +373,7 @@ class ForwardPass:
     def _entered(self, resid_BPd: torch.Tensor, run: Run) -> torch.Tensor:
         """The caller's residual stream as rows, recorded from here on if it is in a graph."""
         if in_graph(resid_BPd):
-            run.ops = gradient_ops(run.ops)
+            run.ops = gradient_ops(run.ops, run.batch)
             check_differentiable(run.ops, run.batch)
         resid_BPd = resid_BPd.to(self.ops.device)
         return run.ops.rearrange(resid_BPd, run.batch.strip, run.batch.pad)

@@ -19,6 +19,7 @@ from ..weights.checkpoint import Format, StoredMatrix
 from . import kernels
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
+from .weight_gradients import WeightGradients
 from .weight_pages import WeightPages
 from .whole import WholeMatrices
 
@@ -47,6 +48,8 @@ class NativeOps(WholeMatrices):
         self._storage = storage
         self._pages = WeightPages()
         self.rope_tables = RopeTables()
+        self.trained: WeightGradients | None = None
+        """The sums of weight gradients, where weights are trained."""
 
     def adopt(self, config: ModelConfig) -> None:
         for layer in config.layers:
