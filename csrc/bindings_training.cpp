@@ -1,5 +1,6 @@
 // The part of bitlens._core that trains: log-probabilities of tokens and gradients of weights.
 #include "bindings.h"
+#include "cpu/loss.h"
 #include "cpu/token_logprob.h"
 #include "cpu/weight_gradients.h"
 
@@ -48,10 +49,26 @@ void bind_token_logprob(py::module_& m) {
       NoGil());
 }
 
+void bind_losses(py::module_& m) {
+  m.def(
+      "bounded_exp",
+      [](In x, int64_t count, In y) {
+        bounded_exp(at<double>(x, {count}, "x"), count, at<double>(y, {count}, "y"));
+      },
+      NoGil());
+  m.def(
+      "softplus",
+      [](In x, int64_t count, In y) {
+        softplus(at<double>(x, {count}, "x"), count, at<double>(y, {count}, "y"));
+      },
+      NoGil());
+}
+
 }  // namespace
 
 void bind_training(py::module_& m) {
   bind_token_logprob(m);
+  bind_losses(m);
   m.def(
       "linear_weight_grad",
       [](In dy, int dy_dtype, int64_t n, In x, int x_dtype, int64_t k, In starts, int64_t count,

@@ -28,9 +28,9 @@ from .runners.sharded import ShardedRunner
 from .runners.unfused import UnfusedRunner
 from .sources.resolve import open_checkpoint
 from .sources.transformers_model import is_transformers_model
-from .training.weights import TrainedWeights
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
+from .weights.trained import TrainedWeights
 
 _log = logging.getLogger(__name__)
 

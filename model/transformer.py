@@ -43,9 +43,9 @@ from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
-from .training.weights import TrainedWeights
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
+from .weights.trained import TrainedWeights
 
 
 class HookedTransformer(ModelWeights, ModelCopies):

@@ -1,6 +1,22 @@
 """Training on the kernels that answer: what is trained is, bit for bit, what was sampled."""
 
 from ..gradients import token_logprob
-from .weights import TrainedWeights
+from ..weights.trained import TrainedWeights
+from . import advantages, losses
+from .checkpoint import load_weights
+from .config import TrainConfig
+from .rollout import Rollouts, rollout
+from .train import TrainRun, train
 
-__all__ = ["TrainedWeights", "token_logprob"]
+__all__ = [
+    "Rollouts",
+    "TrainConfig",
+    "TrainRun",
+    "TrainedWeights",
+    "advantages",
+    "load_weights",
+    "losses",
+    "rollout",
+    "token_logprob",
+    "train",
+]

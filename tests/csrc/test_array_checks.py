@@ -167,6 +167,8 @@ CALLS: dict[str, Call] = {
     "sums_of_squares": Call((f32(ROWS, D), ROWS, D, f32(ROWS))),
     "unit_rows": Call((f32(ROWS, D), ROWS, D)),
     "project_rows": Call((f32(ROWS, D), f32(ROWS, D), ROWS, D)),
+    "bounded_exp": Call((f64(D), D, f64(D))),
+    "softplus": Call((f64(D), D, f64(D))),
     "token_logprob": Call((f32(ROWS, D), ROWS, D, i64(0, 1, 2), 1.0, *[f32(ROWS)] * 3)),
     "token_logprob_backward": Call(
         (

@@ -18,8 +18,8 @@ from ..ops.native import NativeOps
 from ..ops.packed import PackedWeight
 from ..ops.policy import Policy
 from ..ops.weight_gradients import GradientSum, WeightGradients
-from ..weights.checkpoint import DENSE_DTYPES, Checkpoint, Format, StoredMatrix
-from ..weights.fingerprint import fingerprint
+from .checkpoint import DENSE_DTYPES, Checkpoint, Format, StoredMatrix
+from .fingerprint import fingerprint
 
 Tensor = torch.Tensor
 
