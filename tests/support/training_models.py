@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import bitlens
+from bitlens.model.load import load
 from bitlens.model.transformer import HookedTransformer
 from bitlens.model.weights.checkpoint import Checkpoint
 from support.random_models import CONFIGS, MemoryReader, byte_tokenizer, random_tensors
@@ -28,7 +28,7 @@ def small_checkpoint(architecture: str = "llama", chat_template: str | None = No
 
 def small_model(architecture: str = "llama", **options: Any) -> HookedTransformer:
     """A model of these that can be trained."""
-    return bitlens.load(small_checkpoint(architecture), **{"trainable": "full", **options})
+    return load(small_checkpoint(architecture), **{"trainable": "full", **options})
 
 
 SUMS = [{"prompt": f"{i}+{j}=", "completion": str(i + j)} for i in range(4) for j in range(5)]
