@@ -30,7 +30,8 @@ from .sources.resolve import open_checkpoint
 from .sources.transformers_model import is_transformers_model
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
-from .weights.trained import TrainedWeights
+from .weights.low_rank import LowRank, low_rank_weights
+from .weights.trained import full_weights
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class _Loaded:
 
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]
-Trainable = Literal["full"]
+Trainable = Literal["full", "lora"] | LowRank
 
 
 def load(
@@ -93,9 +94,10 @@ def load(
             matrix exactly, or "fp32". The bits are the same.
         group: Spreads the weights over the ranks of a torch.distributed group (gloo); each of them
             calls this with the same arguments. The bits are the same (docs/tensor_parallel.md).
-        trainable: "full" keeps fp32 weights that can be trained beside those that kernels read
-            (docs/training.md): under fp32, bf16 and bf16_weights, on native kernels without a
-            group. The bits are the same.
+        trainable: "full" keeps fp32 weights that can be trained beside those that kernels read;
+            "lora", or a `LowRank` with a rank, trains low-rank adapters alone (docs/training.md).
+            Under fp32, bf16 and bf16_weights, on native kernels without a group. Until something
+            is trained the bits are the same.
 
     Raises:
         FileNotFoundError: no such source.
@@ -124,10 +126,17 @@ def load(
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
         ops.adopt(checkpoint.config)
+        if trainable not in (None, "full"):
+            make_runner = UnfusedRunner  # fused blocks know no adapters
         model = HookedTransformer(checkpoint, ops, make_runner)
         if trainable is not None:
             assert isinstance(ops, NativeOps)
-            model.trained = TrainedWeights(checkpoint, ops, model.modules())
+            modules = list(model.modules())
+            if trainable == "full":
+                model.trained = full_weights(checkpoint, ops, modules)
+            else:
+                settings = trainable if isinstance(trainable, LowRank) else LowRank()
+                model.trained = low_rank_weights(checkpoint, ops, modules, settings)
             model.forward_pass.trains = True
         if is_transformers_model(source):
             # Here, as it brings all of bitlens.precision: importing bitlens stays light.
@@ -147,11 +156,11 @@ def load(
 
 
 def _storage_of_trained(
-    trainable: str, dtype: str, backend: str, storage: Storage, group: Group | None
+    trainable: Trainable, dtype: str, backend: str, storage: Storage, group: Group | None
 ) -> Storage:
     """Returns how trained weights are kept. Raises ValueError for what cannot be trained."""
-    if trainable != "full":
-        raise ValueError(f"trainable = {trainable!r}: expected 'full' or None")
+    if trainable not in ("full", "lora") and not isinstance(trainable, LowRank):
+        raise ValueError(f"trainable = {trainable!r}: expected 'full', 'lora', a LowRank or None")
     if backend != "native":
         raise ValueError(
             'trainable: weights of backend="torch" are Parameters already; drop one of the two'
@@ -162,7 +171,7 @@ def _storage_of_trained(
         raise ValueError(
             f"trainable: dtype = {dtype!r} has no gradients; load as {', '.join(GRADIENTS)}"
         )
-    return "fp32" if dtype == "fp32" else storage
+    return "fp32" if dtype == "fp32" and trainable == "full" else storage
 
 
 def _open(

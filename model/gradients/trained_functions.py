@@ -137,3 +137,30 @@ class TrainedEmbedding(Function):
         sums = ctx.sums.weight.begun()
         weight_kernels.add_embed_grad(sums, dresid_Td, tokens_T, ctx.scale, ctx.sums.starts_B1)
         return None, None, None, None, None
+
+
+class Scaled(Function):
+    """x times a number, fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return kernels.scaled(x, factor, torch.float32)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return kernels.scaled(dy, ctx.factor, torch.float32), None
+
+
+class Rounded(Function):
+    """fp32 rounded to another dtype, whose gradient is the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return kernels.cast(x, dtype)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return kernels.cast(dy, torch.float32), None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from ..batch import RaggedBatch
+from ..ops.adapted import AdaptedMatrix
 from ..ops.native import NativeOps
 from ..ops.packed import PackedWeight
 from ..ops.weight_gradients import GradientSum, WeightGradients
@@ -41,11 +42,29 @@ class TrainingOps(GradientOps):
         *,
         out_dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
+        if isinstance(weight, AdaptedMatrix):
+            return self._adapted(x, weight, bias, out_dtype or self.policy.activation)
         found = self._gradients.linear(weight), self._gradients.vector(bias)
         if found == (None, None):
             return super().linear(x, weight, bias, out_dtype=out_dtype)
         out_dtype, sums = out_dtype or self.policy.activation, self._sums(len(x), *found)
         return recorded(functions.TrainedLinear, x, self._anchor, weight, bias, out_dtype, sums)
+
+    def _adapted(
+        self,
+        x: torch.Tensor,
+        weight: AdaptedMatrix,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype,
+    ) -> torch.Tensor:
+        whole_x, low_x = self.fork(x, 2)
+        whole = super().linear(whole_x, weight.base, bias, out_dtype=torch.float32)
+        low = self.linear(low_x, weight.a)
+        change = self.linear(low, weight.b, out_dtype=torch.float32)
+        total = self.add(whole, recorded(functions.Scaled, change, weight.scale))
+        if out_dtype is torch.float32:
+            return total
+        return recorded(functions.Rounded, total, out_dtype)
 
     def norm_weight(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         found = self._gradients.vector(weight)

@@ -1,6 +1,7 @@
 """Training on the kernels that answer: what is trained is, bit for bit, what was sampled."""
 
 from ..gradients import token_logprob
+from ..weights.low_rank import LowRank
 from ..weights.trained import TrainedWeights
 from . import advantages, losses
 from .checkpoint import load_weights
@@ -9,6 +10,7 @@ from .rollout import Rollouts, rollout
 from .train import TrainRun, train
 
 __all__ = [
+    "LowRank",
     "Rollouts",
     "TrainConfig",
     "TrainRun",

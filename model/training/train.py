@@ -18,6 +18,7 @@ from ..load import load
 from ..text.prompts import require_tokenizer
 from ..transformer import HookedTransformer
 from ..weights.atomic import write_json
+from ..weights.low_rank import LowRankWeights
 from ..weights.trained import TrainedWeights
 from .checkpoint import RunCheckpoint
 from .config import TrainConfig
@@ -74,7 +75,7 @@ def train(
     a run that was not: load the model as before and call this with the same arguments.
 
     Args:
-        model: Loaded with `trainable="full"`.
+        model: Loaded with `trainable`.
         data: A JSONL file, or its rows (docs/training.md has the formats).
         output: The folder of this run; made here.
         reward: For methods that sample answers, as TRL's reward functions.
@@ -89,7 +90,7 @@ def train(
         OSError: the disk is full; the last checkpoint is whole.
     """
     if model.trained is None:
-        raise ValueError('train: load the model with trainable="full"')
+        raise ValueError('train: load the model with trainable="full" or "lora"')
     if (reward is None) is config.samples_answers:
         needs = "needs a reward" if config.samples_answers else "takes no reward"
         raise ValueError(f"reward: method {config.method!r} {needs}")
@@ -210,9 +211,8 @@ class _Run:
 
 def _method(model: HookedTransformer, config: TrainConfig, reward: Reward | None) -> Method:
     reference = None
-    if config.needs_reference:  # packed now, from weights that are the first ones still
-        assert model.trained is not None, "checked before"
-        reference = load(model.trained.checkpoint(), dtype=model.ops.policy.name)
+    if config.needs_reference:  # made now, from weights that are the first ones still
+        reference = _copy(model)
     if config.method == "dpo":
         assert reference is not None, "DPO looks at the first policy"
         return Preference(model, reference, config)
@@ -220,6 +220,20 @@ def _method(model: HookedTransformer, config: TrainConfig, reward: Reward | None
         assert reward is not None, "checked before"
         return PolicyGradient(model, reference, config, reward)
     return Supervised(model, config)
+
+
+def _copy(model: HookedTransformer) -> HookedTransformer:
+    """A model of the weights of the moment, which this one's training does not reach."""
+    weights, dtype = model.trained, model.ops.policy.name
+    assert weights is not None, "checked before"
+    if not isinstance(weights, LowRankWeights):
+        return load(weights.checkpoint(), dtype=dtype)
+    copied = load(weights.base, dtype=dtype, trainable=weights.settings)
+    assert copied.trained is not None, "loaded so"
+    for name, x in copied.trained.values.items():
+        x.copy_(weights.values[name])
+    copied.trained.rewrite()
+    return copied
 
 
 def _dataset(

@@ -94,17 +94,14 @@ class _Masters:
 
 
 class TrainedWeights:
-    """Every weight of a model under its name in a checkpoint.
+    """Weights under training, under their names in a checkpoint (`full_weights`).
 
     Attributes:
         values: fp32 masters by name. Who changes one calls `rewrite`.
         n_rewrites: How often that was.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, ops: NativeOps, modules: Iterable[nn.Module]
-    ) -> None:
-        """Reads the checkpoint once more, and puts weights that can change into the modules."""
+    def __init__(self, checkpoint: Checkpoint) -> None:
         self.values: dict[str, Tensor] = {}
         self.n_rewrites = 0
         self._live = Checkpoint(
@@ -113,51 +110,11 @@ class TrainedWeights:
         self._digest: str | None = None
         self._targets: dict[str, TrainedMatrix | TrainedVector] = {}
         self._sums: dict[str, list[GradientSum]] = {}
-        gradients, by_address = WeightGradients(), _by_address(modules)
-        for name in checkpoint.names():
-            address, _, kind = name.rpartition(".")
-            module = by_address[address]
-            if isinstance(module, RMSNorm) or kind == "bias":
-                self._add_vector(name, checkpoint.vector(name), module, ops, gradients)
-            else:
-                self._add_matrix(name, checkpoint.matrix(name), module, gradients)
-        if checkpoint.config.tie_embeddings:
-            tied = self._targets["embed.weight"]
-            assert isinstance(tied, TrainedMatrix)
-            unembed = by_address["unembed"]
-            assert isinstance(unembed, Linear)
-            unembed.weight = tied
-            self._sums["embed.weight"].append(gradients.add_linear(tied))
-        ops.trained = gradients
 
-    def _add_matrix(
-        self, name: str, stored: StoredMatrix, module: nn.Module, gradients: WeightGradients
-    ) -> None:
-        master = stored.dequantize().contiguous().clone()
-        assert isinstance(module, Embedding | Linear)
-        packed: PackedWeight = module.weight
-        matrix = TrainedMatrix(packed.format, packed.n, packed.k, packed.data, master)
-        module.weight = matrix
-        add = gradients.add_table if isinstance(module, Embedding) else gradients.add_linear
-        self.values[name], self._targets[name] = master, matrix
-        self._sums[name] = [add(matrix)]
-
-    def _add_vector(
-        self,
-        name: str,
-        stored: Tensor,
-        module: nn.Module,
-        ops: NativeOps,
-        gradients: WeightGradients,
-    ) -> None:
-        master, is_norm = stored.float().clone(), isinstance(module, RMSNorm)
-        kind = "weight" if is_norm else "bias"
-        read = getattr(module, kind).clone()  # what was read may be the source's own memory
-        setattr(module, kind, read)
-        norm_of = self._live.config if is_norm else None
-        self.values[name] = master
-        self._targets[name] = TrainedVector(master, read, norm_of, ops.policy)
-        self._sums[name] = [gradients.add_vector(read)]
+    def add(self, name: str, target: TrainedMatrix | TrainedVector, *sums: GradientSum) -> None:
+        """Takes up a weight, what kernels read of it, and where its gradients arise."""
+        self.values[name], self._targets[name] = target.master, target
+        self._sums[name] = list(sums)
 
     def gradients(self) -> dict[str, Tensor]:
         """Returns the gradients summed since they were cleared, by name, fp32.
@@ -191,15 +148,67 @@ class TrainedWeights:
     def digest(self) -> str:
         """Returns the fingerprint of the weights as they are, computed when first asked for."""
         if self._digest is None:
-            self._digest = fingerprint(self._live)
+            self._digest = self._fingerprint()
         return self._digest
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self._live)
 
     def checkpoint(self) -> Checkpoint:
         """Returns the weights as they are now and will be, as a checkpoint to load from."""
         return self._live
 
 
-def _by_address(modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
+def full_weights(
+    checkpoint: Checkpoint, ops: NativeOps, modules: Iterable[nn.Module]
+) -> TrainedWeights:
+    """Reads a checkpoint once more, and puts weights that can change into the modules."""
+    weights, gradients = TrainedWeights(checkpoint), WeightGradients()
+    by_address = modules_by_address(modules)
+    for name in checkpoint.names():
+        address, _, kind = name.rpartition(".")
+        module = by_address[address]
+        if isinstance(module, RMSNorm) or kind == "bias":
+            vector = _vector(checkpoint.vector(name), module, checkpoint.config, ops)
+            weights.add(name, vector, gradients.add_vector(vector.read))
+            continue
+        matrix, sums = _matrix(checkpoint.matrix(name), module), []
+        if isinstance(module, Embedding):
+            sums.append(gradients.add_table(matrix))
+            if checkpoint.config.tie_embeddings:
+                unembed = by_address["unembed"]
+                assert isinstance(unembed, Linear)
+                unembed.weight = matrix
+                sums.append(gradients.add_linear(matrix))
+        else:
+            sums.append(gradients.add_linear(matrix))
+        weights.add(name, matrix, *sums)
+    ops.trained = gradients
+    return weights
+
+
+def _matrix(stored: StoredMatrix, module: nn.Module) -> TrainedMatrix:
+    assert isinstance(module, Embedding | Linear)
+    packed: PackedWeight = module.weight
+    master = stored.dequantize().contiguous().clone()
+    matrix = TrainedMatrix(packed.format, packed.n, packed.k, packed.data, master)
+    module.weight = matrix
+    return matrix
+
+
+def _vector(
+    stored: Tensor, module: nn.Module, config: ModelConfig, ops: NativeOps
+) -> TrainedVector:
+    is_norm = isinstance(module, RMSNorm)
+    kind = "weight" if is_norm else "bias"
+    read = getattr(module, kind).clone()  # what was read may be the source's own memory
+    setattr(module, kind, read)
+    master = stored.float().clone()
+    return TrainedVector(master, read, config if is_norm else None, ops.policy)
+
+
+def modules_by_address(modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
+    """Returns the modules that hold weights."""
     found: dict[str, nn.Module] = {}
     for module in modules:
         if isinstance(module, Embedding):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bitlens
 import pytest
 import torch
@@ -20,7 +22,7 @@ def _gap(model: HookedTransformer, found: Rollouts, rows: slice = slice(None)) -
     logprobs = model.logprobs(
         found.tokens[rows], found.attention_mask[rows], scored=sampled, temperature=0.8
     )
-    assert logprobs.requires_grad == (model.trained is not None)
+    assert logprobs.requires_grad == torch.is_grad_enabled()
     return float((logprobs.detach() - found.logprobs[rows])[sampled].abs().max())
 
 
@@ -83,3 +85,16 @@ def test_what_cannot_be_a_rollout_is_refused() -> None:
     hooks = [("hook_embed", lambda x, hook: x * 2)]
     with model.hooks(hooks), pytest.raises(ValueError, match="hooks or overrides"):
         rollout(model, ["a"], seed=1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "bf16_weights"])
+def test_smollm2s_log_probabilities_are_equal_in_every_bit(smollm2_path: Path, dtype: str) -> None:
+    model = bitlens.load(smollm2_path, dtype=dtype, trainable="full")
+    prompts = [f"Chapter {i}. Once upon a time, in a land" for i in range(8)]
+    found = rollout(model, prompts, n=4, max_new_tokens=16, temperature=0.8, seed=1)
+    assert int(found.sampled.sum()) > 200
+    with torch.no_grad():
+        assert _gap(model, found) == 0.0
+    bitlens.set_num_threads(1)
+    assert _gap(model, found, slice(5, 8)) == 0.0

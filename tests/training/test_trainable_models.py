@@ -193,5 +193,5 @@ def test_what_cannot_be_trained_is_refused() -> None:
         bitlens.load(checkpoint, dtype="hf_bf16", trainable="full")
     with pytest.raises(ValueError, match="Parameters already"):
         bitlens.load(checkpoint, backend="torch", trainable="full")
-    with pytest.raises(ValueError, match="expected 'full'"):
+    with pytest.raises(ValueError, match="expected 'full', 'lora'"):
         bitlens.load(checkpoint, trainable="half")  # type: ignore[arg-type]
