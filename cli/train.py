@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="sft, lm, dpo, grpo or rloo (docs/training.md).")],
+    method: Annotated[
+        str, typer.Argument(help="sft, lm, rm, dpo, grpo or rloo (docs/training.md).")
+    ],
     config: Annotated[
         Path,
         typer.Argument(

@@ -16,7 +16,7 @@ from .build import ModuleBuilder
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .gradients import check_differentiable, gradient_ops, head_logprob, logprob_of
+from .gradients import check_differentiable, gradient_ops
 from .hooks.captures import Captures
 from .hooks.overrides import OverrideRegistry, op_addresses
 from .hooks.registry import (
@@ -29,7 +29,7 @@ from .hooks.registry import (
     layer_of,
 )
 from .layers import SoftCap
-from .loss import next_token_loss, next_token_losses, scored_rows
+from .loss import next_token_loss, next_token_losses
 from .ops.interface import Ops
 from .parallel import Group, agreement
 from .run import Run, Watch
@@ -158,31 +158,19 @@ class ForwardPass:
         run.cache.advance(run.batch)
         return result
 
-    def logprobs(
+    def rows(
         self,
         tokens: Tokens,
         attention_mask: torch.Tensor | None,
-        scored: torch.Tensor | None,
-        temperature: float,
-        prepend_bos: bool | None,
-    ) -> torch.Tensor:
-        """Returns ln p of tokens, fp32 [B, P]."""
-        watched, call = (Captures(), NO_HOOKS), ("logprobs", temperature)
-        with without_autocast(self.ops.device):
-            tokens_T, run = self._start(tokens, attention_mask, None, watched, call, prepend_bos)
-            rows_S = scored_rows(run.batch, scored)
-            resid_Td = self._embedded(tokens_T, run)
-            resid_Td = self._residual(resid_Td, run, 0, self.config.n_layers)
-            ids_S, finals = tokens_T[rows_S + 1], run.wants(*FINAL_NAMES)
-            if finals or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-                logits_SV = self._logits(resid_Td, run)[rows_S]
-                logprob_S = logprob_of(logits_SV, ids_S, temperature)
-            else:
-                x_Td = self.ln_final(resid_Td, run)
-                head = self.unembed.weight, self.config.final_logit_softcap
-                logprob_S = head_logprob(run.ops, x_Td, rows_S, ids_S, *head, temperature)
-            logprob_T = logprob_S.new_zeros(run.batch.n_rows)
-            return run.batch.pad(logprob_T.index_put((rows_S + 1,), logprob_S))
+        call: tuple[Any, ...],
+        prepend_bos: bool | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, Run]:
+        """Returns the real tokens, their residual stream [T, d] after the last block, and the pass,
+        on whose other arguments, the `call`, ranks agree."""
+        watched = Captures(), NO_HOOKS
+        tokens_T, run = self._start(tokens, attention_mask, None, watched, call, prepend_bos)
+        resid_Td = self._residual(self._embedded(tokens_T, run), run, 0, self.config.n_layers)
+        return tokens_T, resid_Td, run
 
     def last(
         self,
@@ -192,7 +180,7 @@ class ForwardPass:
         captures: Captures | None,
     ) -> torch.Tensor:
         """Logits [B, V] of each sequence's last token."""
-        return self._last(tokens, attention_mask, kv_cache, captures, self._logits)
+        return self._last(tokens, attention_mask, kv_cache, captures, self.logits)
 
     def last_slice(
         self,
@@ -403,17 +391,18 @@ class ForwardPass:
             resid = run.hook(f"blocks.{layer - 1}.hook_resid_post", resid)
         return resid
 
-    def _logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+    def logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+        """Returns the logits [T, V] of the last block's residual stream."""
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_TV = run.hook("unembed.hook_out", self.unembed(x, run))
         return self._capped(logits_TV, run)
 
     def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         if self.group is None:
-            return self._logits(resid_Td, run)
+            return self.logits(resid_Td, run)
         weight = self.unembed.weight
         if run.wants("unembed.hook_out") or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            return self._logits(resid_Td, run)[:, self.ops.own_columns(weight)]
+            return self.logits(resid_Td, run)[:, self.ops.own_columns(weight)]
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_Tr = self.ops.linear_slice(x, weight, out_dtype=self.ops.policy.logits)
         return self._capped(logits_Tr, run)
@@ -435,7 +424,7 @@ class ForwardPass:
     ) -> Any:
         if return_type is None and not run.wants(*FINAL_NAMES):
             return None
-        logits_TV = self._logits(resid_Td, run)
+        logits_TV = self.logits(resid_Td, run)
         if return_type is None:
             return None
         if return_type == "logits":

@@ -41,6 +41,7 @@ from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
+from .scores import logprobs
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
@@ -327,7 +328,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Raises:
             ValueError: naming the argument that is wrong.
         """
-        return self.forward_pass.logprobs(tokens, attention_mask, scored, temperature, prepend_bos)
+        options = scored, temperature, prepend_bos
+        return logprobs(self.forward_pass, tokens, attention_mask, *options)
 
     # Gradients
 

@@ -6,11 +6,13 @@ from ..weights.trained import TrainedWeights
 from . import advantages, losses
 from .checkpoint import load_weights
 from .config import TrainConfig
+from .reward_model import RewardModel
 from .rollout import Rollouts, rollout
 from .train import TrainRun, train
 
 __all__ = [
     "LowRank",
+    "RewardModel",
     "Rollouts",
     "TrainConfig",
     "TrainRun",

@@ -10,7 +10,7 @@ from typing import Any
 
 from .optimizer import AdamWSettings
 
-METHODS = ("sft", "lm", "dpo", "grpo", "rloo")
+METHODS = ("sft", "lm", "rm", "dpo", "grpo", "rloo")
 SCHEDULES = ("constant", "linear", "cosine")
 PREFERENCES = ("sigmoid", "ipo")
 
@@ -20,8 +20,8 @@ class TrainConfig:
     """A run of training. Checked when made; raises ValueError naming the field.
 
     Attributes:
-        method: "sft" (assistant tokens), "lm" (every token), "dpo" (pairs), "grpo" or "rloo"
-            (sampled answers and a reward).
+        method: "sft" (assistant tokens), "lm" (every token), "rm" (a reward model, of pairs), "dpo"
+            (pairs), "grpo" or "rloo" (sampled answers and a reward).
         steps: Steps of the optimiser.
         batch_size: Examples of a step: texts, pairs, or prompts.
         microbatch_size: Examples that are run at a time; None takes the whole batch. No bit
@@ -36,6 +36,7 @@ class TrainConfig:
         beta: DPO's, and the weight of the KL divergence to the first policy in "grpo".
         preference: DPO's loss, "sigmoid" or "ipo" (of length-normalised log-ratios).
         by_length: Whether DPO divides log-ratios by lengths.
+        centering: Weight of the term that keeps a reward model's rewards about zero.
         samples: Answers to each prompt.
         max_new_tokens, temperature: Of those.
         epsilon: How far a ratio may be from 1 before its gradient stops.
@@ -63,6 +64,7 @@ class TrainConfig:
     beta: float | None = None
     preference: str = "sigmoid"
     by_length: bool = False
+    centering: float = 0.0
     samples: int = 8
     max_new_tokens: int = 64
     temperature: float = 1.0
@@ -89,8 +91,9 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < below:
                 raise ValueError(f"{name} = {value!r}: expected a number from 0 to below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay = {self.weight_decay!r}: expected 0 or more")
+        for name in ("weight_decay", "centering"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: expected 0 or more")
         if self.max_kl is not None and not self.kl_weight:
             raise ValueError("max_kl: is watched by method = 'grpo' with a beta above 0 alone")
 

@@ -3,7 +3,7 @@
 {"prompt": "2+2=", "completion": "4"}                     sft; both may be conversations
 {"messages": [{"role": "user", "content": ...}, ...]}     sft: what the assistant says counts
 {"text": "..."}                                           sft and lm: every token counts
-{"prompt": ..., "chosen": ..., "rejected": ..., "label": 0.9}   dpo; a label is optional
+{"prompt": ..., "chosen": ..., "rejected": ..., "label": 0.9}   dpo, rm; a label is optional
 {"prompt": ..., anything else}                            grpo and rloo; the rest is the reward's
 """
 
@@ -46,11 +46,13 @@ class Pair:
 
     Attributes:
         label: The probability that the chosen one is better.
+        margin: What its reward is to be ahead by.
     """
 
     chosen: Example
     rejected: Example
     label: float
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class ExampleReader:
         return [piece for piece in found if len(piece.ids) > 1]
 
     def pair(self, row: Row) -> Pair:
-        """A row of "dpo"."""
+        """A row of "dpo" or "rm"."""
         prompt, label = row.get("prompt"), row.get("label", 1.0)
         if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label <= 1:
             raise ValueError(f"label = {label!r}: expected the probability that chosen is better")
         chosen, rejected = (self._answer(prompt, row.get(n), n) for n in ("chosen", "rejected"))
         if chosen == rejected:
             raise ValueError("chosen and rejected are the same")
-        return Pair(chosen, rejected, float(label))
+        return Pair(chosen, rejected, float(label), _margin(row))
 
     def question(self, row: Row) -> Question:
         """A row of "grpo" or "rloo"."""
@@ -174,6 +176,13 @@ def read_rows(data: str | Path | Iterable[Row]) -> Sequence[Row]:
     if not rows:
         raise ValueError("data: no rows")
     return rows
+
+
+def _margin(row: Row) -> float:
+    margin = row.get("margin", 0.0)
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not abs(margin) < 1e300:
+        raise ValueError(f"margin = {margin!r}: expected a number")
+    return float(margin)
 
 
 def _text(row: Row, name: str) -> str:

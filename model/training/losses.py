@@ -53,13 +53,26 @@ def reward(
         centering: Weight of the mean square of a pair's sum, which keeps rewards about zero
             (Eisenstein et al. 2023).
     """
+    each_B = reward_each(
+        chosen_B, rejected_B, labels_B=labels_B, margin_B=margin_B, centering=centering
+    )
+    return _mean(each_B, count)
+
+
+def reward_each(
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    labels_B: Tensor | None = None,
+    margin_B: Tensor | None = None,
+    centering: float = 0.0,
+) -> Tensor:
+    """Returns each pair's loss, fp64 [B]; arguments are `reward`'s."""
     c, r = array(chosen_B), array(rejected_B)
     gap = c - r if margin_B is None else (c - r) - array(margin_B)
     each, slope = _preference(gap, _labels(labels_B, gap))
-    n = len(gap) if count is None else count
     each, lean = each + centering * ((c + r) * (c + r)), 2.0 * centering * (c + r)
-    inputs = (chosen_B, (slope + lean) / n), (rejected_B, (lean - slope) / n)
-    return loss_of(total(each) / n, *inputs)
+    return loss_of(each, (chosen_B, slope + lean), (rejected_B, lean - slope))
 
 
 def dpo(
@@ -93,9 +106,7 @@ def dpo(
         labels_B=labels_B,
         lengths_B=lengths_B,
     )
-    n = len(each_B) if count is None else count
-    each = array(each_B)
-    return loss_of(total(each) / n, (each_B, np.full_like(each, 1.0 / n)))
+    return _mean(each_B, count)
 
 
 def dpo_each(
@@ -139,6 +150,12 @@ def dpo_margins(
     rejected = array(rejected_B) - array(reference_rejected_B)
     shares = _shares(lengths_B, chosen)
     return chosen * shares[0] - rejected * shares[1]
+
+
+def _mean(each_B: Tensor, count: int | None) -> Tensor:
+    each = array(each_B)
+    n = each.size if count is None else count
+    return loss_of(total(each) / n, (each_B, np.full_like(each, 1.0 / n)))
 
 
 def _shares(lengths_B: tuple[Tensor, Tensor] | None, like: F64) -> tuple[F64, F64]:

@@ -22,7 +22,7 @@ from .method import Metrics
 from .padded import Policy
 from .rollout import Rollouts, rollout
 
-Reward = Callable[..., Sequence[float]]
+RewardFunction = Callable[..., Sequence[float]]
 """Called as TRL calls one: `reward(prompts=[...], completions=[...], **columns)`, where columns are
 the other fields of the data's rows, each a list; returns a number for each completion."""
 
@@ -35,7 +35,7 @@ class PolicyGradient:
         model: HookedTransformer,
         reference: Policy | None,
         config: TrainConfig,
-        reward: Reward,
+        reward: RewardFunction,
     ) -> None:
         self._model = model
         self._reference = reference

@@ -27,8 +27,9 @@ from .examples import ExampleReader, Row, read_rows
 from .log import TrainingLog
 from .method import Method
 from .optimizer import AdamW, learning_rate
-from .policy_gradient import PolicyGradient, Reward
+from .policy_gradient import PolicyGradient, RewardFunction
 from .preference import Preference
+from .reward_model import Reward
 from .supervised import Supervised
 
 CHECKPOINT, WEIGHTS, RUN = "checkpoint.safetensors", "weights.safetensors", "run.json"
@@ -64,7 +65,7 @@ def train(
     *,
     data: str | Path | Iterable[Row],
     output: str | Path,
-    reward: Reward | None = None,
+    reward: RewardFunction | None = None,
     evaluate: Evaluate | None = None,
     resume: bool = True,
     progress: Progress | None = None,
@@ -209,13 +210,15 @@ class _Run:
         return TrainRun(path, digest, self._log.read(), before, after, stopped)
 
 
-def _method(model: HookedTransformer, config: TrainConfig, reward: Reward | None) -> Method:
+def _method(model: HookedTransformer, config: TrainConfig, reward: RewardFunction | None) -> Method:
     reference = None
     if config.needs_reference:  # made now, from weights that are the first ones still
         reference = _copy(model)
     if config.method == "dpo":
         assert reference is not None, "DPO looks at the first policy"
         return Preference(model, reference, config)
+    if config.method == "rm":
+        return Reward(model, config)
     if config.samples_answers:
         assert reward is not None, "checked before"
         return PolicyGradient(model, reference, config, reward)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ... import _core
 from ..layers import Linear
 from ..ops import kernels
 from ..ops.adapted import AdaptedMatrix
@@ -19,7 +18,7 @@ from ..ops.packed import PackedWeight, pack
 from ..ops.weight_gradients import WeightGradients
 from .checkpoint import Checkpoint, Format, StoredMatrix
 from .fingerprint import fingerprint
-from .trained import TrainedMatrix, TrainedWeights, modules_by_address
+from .trained import TrainedWeights, modules_by_address, trained_panels
 
 Tensor = torch.Tensor
 
@@ -60,10 +59,11 @@ class LowRankWeights(TrainedWeights):
         self._base_digest: str | None = None
 
     def _fingerprint(self) -> str:
-        """Of the weights as loaded while every B is 0; else of them and the adapters."""
+        """Of the weights as loaded while only A is not 0; else of them and what is trained."""
         if self._base_digest is None:
             self._base_digest = fingerprint(self.base)
-        if not any(bool(x.any()) for name, x in self.values.items() if name.endswith(".lora_b")):
+        trained = [x for name, x in self.values.items() if not name.endswith(".lora_a")]
+        if not any(bool(x.any()) for x in trained):
             return self._base_digest
         digest = hashlib.sha256(f"{self._base_digest} {self.settings}".encode())
         for name, x in sorted(self.values.items()):
@@ -118,8 +118,10 @@ def low_rank_weights(
         if not isinstance(module, Linear) or not address.startswith("blocks."):
             continue
         packed: PackedWeight = module.weight
-        a = _panels(_uniform(address, settings.rank, packed.k), ops)
-        b = _panels(torch.zeros(packed.n, settings.rank, dtype=torch.float32, device="cpu"), ops)
+        a = trained_panels(_uniform(address, settings.rank, packed.k), ops.policy)
+        b = trained_panels(
+            torch.zeros(packed.n, settings.rank, dtype=torch.float32, device="cpu"), ops.policy
+        )
         module.weight = AdaptedMatrix(
             packed.format, packed.n, packed.k, packed.data, a, b, settings.alpha / settings.rank
         )
@@ -127,16 +129,6 @@ def low_rank_weights(
         weights.add(f"{address}.lora_b", b, gradients.add_linear(b))
     ops.trained = gradients
     return weights
-
-
-def _panels(master: Tensor, ops: NativeOps) -> TrainedMatrix:
-    format = Format.BF16 if ops.policy.weight is torch.bfloat16 else Format.F32
-    n, k = master.shape
-    size = _core.packed_bytes(format, n, k)
-    data = torch.empty(size, dtype=torch.uint8, device="cpu")
-    matrix = TrainedMatrix(format, n, k, data, master)
-    matrix.rewrite()
-    return matrix
 
 
 def _uniform(name: str, n: int, k: int) -> Tensor:

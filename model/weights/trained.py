@@ -116,6 +116,10 @@ class TrainedWeights:
         self.values[name], self._targets[name] = target.master, target
         self._sums[name] = list(sums)
 
+    def target(self, name: str) -> TrainedMatrix | TrainedVector | None:
+        """Returns what kernels read of a weight; None where there is no such weight."""
+        return self._targets.get(name)
+
     def gradients(self) -> dict[str, Tensor]:
         """Returns the gradients summed since they were cleared, by name, fp32.
 
@@ -185,6 +189,17 @@ def full_weights(
         weights.add(name, matrix, *sums)
     ops.trained = gradients
     return weights
+
+
+def trained_panels(master: Tensor, policy: Policy) -> TrainedMatrix:
+    """Returns a matrix that no module has yet, in the format of the policy's weights."""
+    format = Format.BF16 if policy.weight is torch.bfloat16 else Format.F32
+    n, k = master.shape
+    size = _core.packed_bytes(format, n, k)
+    data = torch.empty(size, dtype=torch.uint8, device="cpu")
+    matrix = TrainedMatrix(format, n, k, data, master)
+    matrix.rewrite()
+    return matrix
 
 
 def _matrix(stored: StoredMatrix, module: nn.Module) -> TrainedMatrix:
