@@ -10,9 +10,11 @@ from __future__ import annotations
 from .ops import GradientOps, check_differentiable
 from .recording import gradient_ops, head_logprob, logprob_of, recording
 from .token_logprob import token_logprob
+from .training_ops import TrainingOps
 
 __all__ = [
     "GradientOps",
+    "TrainingOps",
     "check_differentiable",
     "gradient_ops",
     "head_logprob",

@@ -11,6 +11,7 @@ import bitlens
 import pytest
 import torch
 from bitlens import _core
+from bitlens.model.cache import PrefixCache
 from bitlens.model.gradients import weight_kernels
 from bitlens.model.hooks.registry import same_bits
 from bitlens.model.ops import kernels
@@ -195,3 +196,50 @@ def test_what_cannot_be_trained_is_refused() -> None:
         bitlens.load(checkpoint, backend="torch", trainable="full")
     with pytest.raises(ValueError, match="expected 'full', 'lora'"):
         bitlens.load(checkpoint, trainable="half")  # type: ignore[arg-type]
+
+
+def test_hooks_that_edit_a_norm_leave_its_weight_a_gradient() -> None:
+    """An edited norm runs in parts, and what comes before a detached edit has no gradient."""
+    checkpoint = random_checkpoint("qwen3", **LONG)
+    names = ("blocks.1.ln1.hook_scale", "blocks.1.attn.q_norm.hook_normalized")
+    hooks = [(name, lambda x, hook: x * 1.25) for name in names]
+    model = bitlens.load(checkpoint, trainable="full")
+    double = bitlens.load(checkpoint, dtype="fp64", backend="torch")
+    for each in (model, double):
+        with each.hooks(hooks):
+            _weigh(each.logprobs(**_batch())).backward()
+    assert model.trained is not None
+    found, modules = model.trained.gradients(), dict(double.named_modules())
+    for name in ("blocks.1.ln1", "blocks.1.attn.q_norm", "blocks.0.mlp.up", "blocks.2.attn.k"):
+        truth = modules[name].weight.grad
+        assert (found[f"{name}.weight"].double() - truth).norm() <= 300 * U * truth.norm(), name
+    model.trained.clear_gradients()
+    with model.hooks([("blocks.1.hook_resid_pre", lambda x, hook: x.detach())]):
+        _weigh(model.logprobs(**_batch())).backward()
+    found = model.trained.gradients()
+    assert "blocks.1.attn.q.weight" in found
+    assert "blocks.0.attn.q.weight" not in found
+
+
+def test_no_page_outlives_a_policy() -> None:
+    model = random_model("llama", trainable="full")
+    assert model.trained is not None
+    cache = PrefixCache(model, 1 << 22)
+    ids = list(range(1, 101))
+
+    def logits() -> tuple[torch.Tensor, int]:
+        with torch.no_grad(), cache.prompt(ids) as prompt:
+            rest = torch.tensor(ids[prompt.n_cached :])
+            return model(rest, kv_cache=prompt.kv_cache)[0, -1], prompt.n_cached
+
+    first, again = logits(), logits()
+    assert (first[1], again[1]) == (0, 99)
+    assert same_bits(first[0], again[0])
+    model.trained.values["embed.weight"].mul_(1.5)
+    model.trained.rewrite()
+    assert cache.match(ids) == 0
+    second, n_cached = logits()
+    assert n_cached == 0
+    with torch.no_grad():
+        assert same_bits(second, model(torch.tensor(ids))[0, -1])
+    assert not same_bits(second, first[0])
