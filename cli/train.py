@@ -35,12 +35,16 @@ def train(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Create the run's folder here.")],
+    export: Annotated[
+        Path | None, typer.Option(help="Write the trained model here, a Hugging Face directory.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Resume the run in the folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model; interrupted, the same command goes on, with the same bits."""
     run = TrainFile(config, method)
     from ..model import load
+    from ..model.training import export as export_model
     from ..model.training import train as train_model
 
     model = load(run.model, dtype=run.dtype, trainable="full")
@@ -54,6 +58,8 @@ def train(
             resume=resume,
             progress=show,
         )
+    if export is not None:
+        export_model(model, export)
     if as_json:
         found = {
             "checkpoint": str(result.checkpoint),

@@ -6,6 +6,7 @@ from ..weights.trained import TrainedWeights
 from . import advantages, losses
 from .checkpoint import load_weights
 from .config import TrainConfig
+from .export import export
 from .reward_model import RewardModel
 from .rollout import Rollouts, rollout
 from .train import TrainRun, train
@@ -18,6 +19,7 @@ __all__ = [
     "TrainRun",
     "TrainedWeights",
     "advantages",
+    "export",
     "load_weights",
     "losses",
     "rollout",

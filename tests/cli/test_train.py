@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bitlens
 import pytest
 from support.command_line import Run, command_runner
 from support.speaking_llama import write_speaking_llama
@@ -52,8 +53,9 @@ def test_from_a_config_to_weights(
     found = json.loads(out)
     assert found["metrics"]["step"] == 2
     assert Path(found["checkpoint"]).exists()
-    code, out, _ = run(method, config, "-o", tmp_path)
+    code, out, _ = run(method, config, "-o", tmp_path, "--export", tmp_path / "model")
     assert code == 0
+    assert bitlens.load(tmp_path / "model").fingerprint() == found["weights_digest"]
     assert "2 steps, loss" in out
     assert ("held_out_loss" in out) == (method == "sft")
 
