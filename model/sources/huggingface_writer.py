@@ -70,7 +70,7 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
         **{flag: getattr(config, field) for field, flag in arch.bias_fields.items()},
         **_layer_fields(config, arch),
     }
-    names = {value: name for name, value in reversed(ACTIVATIONS.items())}
+    names = {value: name for name, value in reversed(list(ACTIVATIONS.items()))}
     fields["hidden_activation" if arch.is_gemma else "hidden_act"] = names[config.act_fn]
     if arch.is_gemma:
         scalar = config.attn_scale**-2
