@@ -564,10 +564,73 @@ def adam(
     v_scale: float,
     eps: float,
     clip: float,
+    decay: float,
     p: Array,
     first: Array,
     second: Array,
 ) -> None: ...
+
+# Training (csrc/cpu/token_logprob.h, weight_gradients.h). Weight gradients are added to `sums`,
+# over sequences from starts[i] to starts[i + 1].
+
+def token_logprob(
+    logits: Array,
+    rows: int,
+    n: int,
+    ids: Array,
+    temperature: float,
+    out: Array,
+    x_max: Array,
+    z: Array,
+) -> None: ...
+def token_logprob_backward(
+    dlogprob: Array,
+    logits: Array,
+    rows: int,
+    n: int,
+    ids: Array,
+    temperature: float,
+    x_max: Array,
+    z: Array,
+    dlogits: Array,
+) -> None: ...
+def linear_weight_grad(
+    dy: Array,
+    dy_dtype: int,
+    n: int,
+    x: Array,
+    x_dtype: int,
+    k: int,
+    starts: Array,
+    count: int,
+    sums: Array,
+) -> None: ...
+def bias_grad(dy: Array, dtype: int, n: int, starts: Array, count: int, sums: Array) -> None: ...
+def norm_weight_grad(
+    dy: Array,
+    dtype: int,
+    d: int,
+    normalized: Array,
+    heads: int,
+    starts: Array,
+    count: int,
+    sums: Array,
+) -> None: ...
+def embed_grad(
+    dresid: Array,
+    d: int,
+    tokens: Array,
+    vocabulary: int,
+    scale: float,
+    starts: Array,
+    count: int,
+    sums: Array,
+) -> None: ...
+
+# fp64, of losses (csrc/cpu/loss.h).
+
+def bounded_exp(x: Array, count: int, y: Array) -> None: ...
+def softplus(x: Array, count: int, y: Array) -> None: ...
 
 # Probes (csrc/cpu/fold.h). Aggregates are 0 mean, 1 last, 2 max, 3 rolling, 4 ema, 5 softmax.
 

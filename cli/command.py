@@ -41,6 +41,7 @@ GROUPS = (
     "probe",
     "watch",
     "serve",
+    "train",
 )
 """Modules beside this one, in the order of `--help`; each registers the command of its name."""
 

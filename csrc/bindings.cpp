@@ -313,4 +313,5 @@ PYBIND11_MODULE(_core, m) {
   bind_dictionary(m);
   bind_probes(m);
   bind_sampling(m);
+  bind_training(m);
 }

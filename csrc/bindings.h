@@ -56,5 +56,6 @@ void bind_backward(py::module_& m);    // bindings_backward.cpp
 void bind_dictionary(py::module_& m);  // bindings_dictionary.cpp
 void bind_probes(py::module_& m);      // bindings_probes.cpp
 void bind_sampling(py::module_& m);    // bindings_sampling.cpp
+void bind_training(py::module_& m);    // bindings_training.cpp
 
 }  // namespace bitlens

@@ -109,9 +109,9 @@ void bind_dictionary(py::module_& m) {
   m.def(
       "adam",
       [](const Array& g, int64_t count, float beta1, float one_minus_beta1, float beta2,
-         float one_minus_beta2, float step, float v_scale, float eps, float clip, const Array& p,
-         const Array& first, const Array& second) {
-        adam({beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip},
+         float one_minus_beta2, float step, float v_scale, float eps, float clip, float decay,
+         const Array& p, const Array& first, const Array& second) {
+        adam({beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip, decay},
              at<float>(g, {count}, "g"), count, at<float>(p, {count}, "p"),
              at<float>(first, {count}, "first"), at<float>(second, {count}, "second"));
       },

@@ -6,8 +6,10 @@ import torch
 
 from .attention import Attention
 from .block import MLP, Block
+from .config import ModelConfig
 from .layers import Embedding, Linear, RMSNorm
 from .ops.interface import Ops
+from .ops.policy import Policy
 from .weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 
 
@@ -29,18 +31,7 @@ class ModuleBuilder:
 
     def norm(self, address: str) -> RMSNorm:
         """The norm whose weight is `address`.weight, with `norm_offset` folded in."""
-        name, policy = f"{address}.weight", self.ops.policy
-        weight, folded = self._stored_vector(name), self.config.folded_norm_offset
-        # Without an offset w stays as it is: under torch.set_flush_denormal, w + 0 would lose a
-        # subnormal w.
-        if folded and policy.weight is torch.bfloat16:
-            weight = weight - folded  # 1 + w rounded to bf16 would lose most of w
-            offset = folded
-        else:
-            offset = self.config.norm_offset
-        weight = weight.to(policy.weight).to(policy.compute)
-        if offset:
-            weight = weight.to(torch.promote_types(policy.compute, torch.float32)) + offset
+        weight = norm_weight(self._stored_vector(f"{address}.weight"), self.config, self.ops.policy)
         return RMSNorm(address, self.ops, self.ops.vector(weight), self.config.eps)
 
     def embedding(self) -> Embedding:
@@ -106,3 +97,19 @@ class ModuleBuilder:
                 f"{self.checkpoint.name}: tensor {name!r} holds numbers beyond bf16's largest; "
                 'load with dtype="fp32"'
             )
+
+
+def norm_weight(stored: torch.Tensor, config: ModelConfig, policy: Policy) -> torch.Tensor:
+    """Returns what a norm multiplies by, of the weight as its checkpoint stores it."""
+    weight, folded = stored, config.folded_norm_offset
+    # Without an offset w stays as it is: under torch.set_flush_denormal, w + 0 would lose a
+    # subnormal w.
+    if folded and policy.weight is torch.bfloat16:
+        weight = weight - folded  # 1 + w rounded to bf16 would lose most of w
+        offset = folded
+    else:
+        offset = config.norm_offset
+    weight = weight.to(policy.weight).to(policy.compute)
+    if offset:
+        weight = weight.to(torch.promote_types(policy.compute, torch.float32)) + offset
+    return weight

@@ -52,6 +52,7 @@ class ForwardPass:
 
     Attributes:
         recomputes: Whether backward computes each block again instead of keeping its activations.
+        trains: Whether weights are trained: every pass is recorded, but for torch.no_grad().
         runner: Runs the blocks that nobody watches.
     """
 
@@ -63,7 +64,7 @@ class ForwardPass:
         self.ops = ops
         self.registry = HookRegistry(hook_names(config))
         self.overrides = OverrideRegistry(op_addresses(config))
-        self.recomputes = False
+        self.recomputes = self.trains = False
         builder = ModuleBuilder(checkpoint, ops)
         self.embed = builder.embedding()
         self.blocks = tuple(builder.block(i) for i in range(config.n_layers))
@@ -157,6 +158,20 @@ class ForwardPass:
         run.cache.advance(run.batch)
         return result
 
+    def rows(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None,
+        call: tuple[Any, ...],
+        prepend_bos: bool | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, Run]:
+        """Returns the real tokens, their residual stream [T, d] after the last block, and the pass,
+        on whose other arguments, the `call`, ranks agree."""
+        watched = Captures(), NO_HOOKS
+        tokens_T, run = self._start(tokens, attention_mask, None, watched, call, prepend_bos)
+        resid_Td = self._residual(self._embedded(tokens_T, run), run, 0, self.config.n_layers)
+        return tokens_T, resid_Td, run
+
     def last(
         self,
         tokens: Tokens,
@@ -165,7 +180,7 @@ class ForwardPass:
         captures: Captures | None,
     ) -> torch.Tensor:
         """Logits [B, V] of each sequence's last token."""
-        return self._last(tokens, attention_mask, kv_cache, captures, self._logits)
+        return self._last(tokens, attention_mask, kv_cache, captures, self.logits)
 
     def last_slice(
         self,
@@ -336,8 +351,8 @@ class ForwardPass:
         """What is in place for a pass, and operations that record where that may ask for it."""
         hooks, overrides = self.registry.now(of_call), self.overrides.installed
         ops, backward = self.ops, NO_HOOKS.backward
-        if torch.is_grad_enabled() and (hooks or overrides):
-            backward, ops = hooks.backward, gradient_ops(ops)
+        if torch.is_grad_enabled() and (hooks or overrides or self.trains):
+            backward, ops = hooks.backward, gradient_ops(ops, batch)
         if backward:
             check_differentiable(ops, batch)
         points, taps = self.registry.points, self.runner.taps
@@ -346,7 +361,7 @@ class ForwardPass:
     def _entered(self, resid_BPd: torch.Tensor, run: Run) -> torch.Tensor:
         """The caller's residual stream as rows, recorded from here on if it is in a graph."""
         if in_graph(resid_BPd):
-            run.ops = gradient_ops(run.ops)
+            run.ops = gradient_ops(run.ops, run.batch)
             check_differentiable(run.ops, run.batch)
         resid_BPd = resid_BPd.to(self.ops.device)
         return run.ops.rearrange(resid_BPd, run.batch.strip, run.batch.pad)
@@ -376,17 +391,18 @@ class ForwardPass:
             resid = run.hook(f"blocks.{layer - 1}.hook_resid_post", resid)
         return resid
 
-    def _logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+    def logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+        """Returns the logits [T, V] of the last block's residual stream."""
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_TV = run.hook("unembed.hook_out", self.unembed(x, run))
         return self._capped(logits_TV, run)
 
     def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         if self.group is None:
-            return self._logits(resid_Td, run)
+            return self.logits(resid_Td, run)
         weight = self.unembed.weight
         if run.wants("unembed.hook_out") or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            return self._logits(resid_Td, run)[:, self.ops.own_columns(weight)]
+            return self.logits(resid_Td, run)[:, self.ops.own_columns(weight)]
         x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
         logits_Tr = self.ops.linear_slice(x, weight, out_dtype=self.ops.policy.logits)
         return self._capped(logits_Tr, run)
@@ -408,7 +424,7 @@ class ForwardPass:
     ) -> Any:
         if return_type is None and not run.wants(*FINAL_NAMES):
             return None
-        logits_TV = self._logits(resid_Td, run)
+        logits_TV = self.logits(resid_Td, run)
         if return_type is None:
             return None
         if return_type == "logits":

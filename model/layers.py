@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .gradients import recording
+from .ops.adapted import AdaptedMatrix
 from .ops.interface import Ops
 from .run import Run
 
@@ -50,7 +51,15 @@ class Linear(nn.Module):
         )
 
     def matrix(self, n: int) -> torch.Tensor:
-        """W [n, k], n its number of outputs, each weight as it is stored."""
+        """W [n, k], n its number of outputs, each weight as it is stored.
+
+        Raises ValueError for one with an adapter, which is no matrix of its own.
+        """
+        if isinstance(self.weight, AdaptedMatrix):
+            raise ValueError(
+                f"{self.address}: W has a low-rank adapter beside it; read both in "
+                "model.trained.values, or load model.trained.checkpoint(), where they are added"
+            )
         rows = self.ops.embed(torch.arange(n, device=self.ops.device), self.weight, 1.0)
         return rows.to(self.ops.policy.activation)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .._core import numerics_version
+from ..policies import GRADIENTS
 from .ops.interface import Ops
 from .ops.native import NativeOps
 from .ops.native_huggingface import NativeHuggingFaceOps
@@ -29,6 +30,8 @@ from .sources.resolve import open_checkpoint
 from .sources.transformers_model import is_transformers_model
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
+from .weights.low_rank import LowRank, low_rank_weights
+from .weights.trained import full_weights
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class _Loaded:
 
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]
+Trainable = Literal["full", "lora"] | LowRank
 
 
 def load(
@@ -66,6 +70,7 @@ def load(
     rope_scaling: Mapping[str, Any] | None = None,
     storage: Storage = "packed",
     group: Any = None,
+    trainable: Trainable | None = None,
 ) -> HookedTransformer:
     """Loads a model.
 
@@ -89,6 +94,10 @@ def load(
             matrix exactly, or "fp32". The bits are the same.
         group: Spreads the weights over the ranks of a torch.distributed group (gloo); each of them
             calls this with the same arguments. The bits are the same (docs/tensor_parallel.md).
+        trainable: "full" keeps fp32 weights that can be trained beside those that kernels read;
+            "lora", or a `LowRank` with a rank, trains low-rank adapters alone (docs/training.md).
+            Under fp32, bf16 and bf16_weights, on native kernels without a group. Until something
+            is trained the bits are the same.
 
     Raises:
         FileNotFoundError: no such source.
@@ -108,6 +117,8 @@ def load(
         torch.inference_mode(False),  # weights made now serve gradients later
         agreement(ranks, "bitlens.load", "settings", "weights") as statement,
     ):
+        if trainable is not None:
+            storage = _storage_of_trained(trainable, dtype, backend, storage, ranks)
         ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
         own_config = checkpoint.config
@@ -115,7 +126,18 @@ def load(
             config = with_rope_scaling(checkpoint.config, rope_scaling)
             checkpoint = dataclasses.replace(checkpoint, config=config)
         ops.adopt(checkpoint.config)
+        if trainable not in (None, "full"):
+            make_runner = UnfusedRunner  # fused blocks know no adapters
         model = HookedTransformer(checkpoint, ops, make_runner)
+        if trainable is not None:
+            assert isinstance(ops, NativeOps)
+            modules = list(model.modules())
+            if trainable == "full":
+                model.trained = full_weights(checkpoint, ops, modules)
+            else:
+                settings = trainable if isinstance(trainable, LowRank) else LowRank()
+                model.trained = low_rank_weights(checkpoint, ops, modules, settings)
+            model.forward_pass.trains = True
         if is_transformers_model(source):
             # Here, as it brings all of bitlens.precision: importing bitlens stays light.
             from .interop.own_function import require_own_function
@@ -126,11 +148,30 @@ def load(
             statement.say("weights", ops.digest.digest())
     seconds = time.perf_counter() - started
     _log.info("loaded %s under %s (%s) in %.1f s", checkpoint.name, dtype, backend, seconds)
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path) and trainable is None:
         options = {"revision": revision, "dtype": dtype, "backend": backend, "device": str(device)}
         scaling = None if rope_scaling is None else dict(rope_scaling)
         model.origin = _Loaded(source, {**options, "rope_scaling": scaling, "storage": storage})
     return model
+
+
+def _storage_of_trained(
+    trainable: Trainable, dtype: str, backend: str, storage: Storage, group: Group | None
+) -> Storage:
+    """Returns how trained weights are kept. Raises ValueError for what cannot be trained."""
+    if trainable not in ("full", "lora") and not isinstance(trainable, LowRank):
+        raise ValueError(f"trainable = {trainable!r}: expected 'full', 'lora', a LowRank or None")
+    if backend != "native":
+        raise ValueError(
+            'trainable: weights of backend="torch" are Parameters already; drop one of the two'
+        )
+    if group is not None:
+        raise ValueError("trainable: no weight gradients over several ranks; drop the group")
+    if dtype not in GRADIENTS:
+        raise ValueError(
+            f"trainable: dtype = {dtype!r} has no gradients; load as {', '.join(GRADIENTS)}"
+        )
+    return "fp32" if dtype == "fp32" and trainable == "full" else storage
 
 
 def _open(

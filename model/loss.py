@@ -41,3 +41,29 @@ def _predicting_rows(batch: RaggedBatch) -> torch.Tensor:
     if not rows.numel():
         raise ValueError("return_type: a loss needs a sequence of at least 2 tokens")
     return rows
+
+
+def scored_rows(batch: RaggedBatch, scored_BP: torch.Tensor | None) -> torch.Tensor:
+    """Returns the rows that predict the tokens of `scored_BP`, int64, ascending.
+
+    None stands for every token but each sequence's first. Raises ValueError for a mask that is not
+    of the batch, that names padding or a first token, or nothing at all.
+    """
+    if scored_BP is None:
+        scored_T = torch.ones(batch.n_rows, dtype=torch.bool, device=batch.device)
+        scored_T[batch.starts[:-1]] = False
+    else:
+        shape = (batch.size, batch.n_columns)
+        if scored_BP.dtype is not torch.bool or scored_BP.shape != shape:
+            raise ValueError(
+                f"scored: expected bool {list(shape)}, got {scored_BP.dtype} "
+                f"{list(scored_BP.shape)}"
+            )
+        scored_T = batch.strip(scored_BP.to(batch.device))
+        if int(scored_T.sum()) != int(scored_BP.sum()):
+            raise ValueError("scored: names padding")
+        if bool(scored_T[batch.starts[:-1]].any()):
+            raise ValueError("scored: nothing comes before a sequence's first token")
+    if not bool(scored_T.any()):
+        raise ValueError("scored: no token is left; a sequence needs at least 2")
+    return scored_T.nonzero().flatten() - 1

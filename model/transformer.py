@@ -41,10 +41,12 @@ from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
+from .scores import logprobs
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
+from .weights.trained import TrainedWeights
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -61,6 +63,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         name: Where the weights came from.
         group: The ranks this model is spread over, None if it is whole. All of them must make the
             same calls, with the same hooks; one that does not is an error on each.
+        trained: Its weights as they are trained, None unless loaded with `trainable`.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         self.name = checkpoint.name
         self.ops = ops
         self.group: Group | None = ops.group
+        self.trained: TrainedWeights | None = None
         self._n_parameters = checkpoint.n_parameters()
         self._fingerprint = fingerprint(checkpoint) if checkpoint.volatile else None
         self._checkpoint = None if checkpoint.volatile else checkpoint
@@ -100,8 +104,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
         """Returns the SHA-256 of the model's config and widened tensors (`weights/fingerprint.py`).
 
         Backend, policy and ranks do not change it. Computed once, from the files the model was
-        loaded from: about a second for 135 million weights.
+        loaded from: about a second for 135 million weights. Of weights under training it is that of
+        the moment.
         """
+        if self.trained is not None:
+            return self.trained.digest()
         checkpoint = self._checkpoint  # another thread may be here, too
         if checkpoint is not None:
             self._fingerprint, self._checkpoint = fingerprint(checkpoint), None
@@ -297,6 +304,32 @@ class HookedTransformer(ModelWeights, ModelCopies):
         return edit_key(
             self.forward_pass.registry.now().forward, self.forward_pass.overrides.installed
         )
+
+    def logprobs(
+        self,
+        tokens: Tokens,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        scored: torch.Tensor | None = None,
+        temperature: float = 1.0,
+        prepend_bos: bool | None = None,
+    ) -> torch.Tensor:
+        """Returns ln p of each token given those before it, fp32 [B, P] (fp64 under that policy).
+
+        The bits are those that `generate` reports for the tokens it samples at this temperature,
+        before filters. Logits are made some rows at a time, unless their hooks are asked for.
+
+        Args:
+            tokens, attention_mask, prepend_bos: As `forward`.
+            scored: bool [B, P], the tokens that are wanted, of each sequence none before its
+                second; None for all of these. The others have 0.
+            temperature: As `bitlens.model.training.token_logprob`.
+
+        Raises:
+            ValueError: naming the argument that is wrong.
+        """
+        options = scored, temperature, prepend_bos
+        return logprobs(self.forward_pass, tokens, attention_mask, *options)
 
     # Gradients
 

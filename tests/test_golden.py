@@ -13,7 +13,7 @@ from bitlens.interp.probes.fold import ScoreFold
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
 from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
-from golden import dictionaries, gradients
+from golden import dictionaries, gradients, training
 from golden.cases import DTYPES, FILE, FORMATS, Case, checksum, load, samples, specials, words_of
 
 PAGE = 64
@@ -353,6 +353,7 @@ CHECKS: dict[str, Callable[[Case], Outputs]] = {
     "fold": _fold,
     **gradients.CHECKS,
     **dictionaries.CHECKS,
+    **training.CHECKS,
 }
 
 

@@ -5,10 +5,11 @@
 
 namespace bitlens {
 
-// One step of Adam without weight decay: g = g * clip; m = beta1 * m + (1 - beta1) * g; v = beta2 *
-// v + (1 - beta2) * (g * g); p = p - step * (m / (sqrt(v) * v_scale + eps)). Nothing is fused.
+// One step of Adam, its weight decay apart from the gradient: g = g * clip; m = beta1 * m +
+// (1 - beta1) * g; v = beta2 * v + (1 - beta2) * (g * g); p = p * decay - step * (m / (sqrt(v) *
+// v_scale + eps)). Nothing is fused; a decay of 1 is none.
 struct AdamStep {
-  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip;
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip, decay;
 };
 
 // The k largest of a row so far, in no order that means anything.

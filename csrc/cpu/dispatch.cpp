@@ -19,7 +19,8 @@ const Kernels& generic_table() {
                                 generic::attention_kernels(),
                                 generic::sampling_kernels(),
                                 generic::backward_kernels(),
-                                generic::dictionary_kernels()};
+                                generic::dictionary_kernels(),
+                                generic::training_kernels()};
   return table;
 }
 
@@ -32,7 +33,8 @@ const Kernels& avx2_table() {
                                 avx2::attention_kernels(),
                                 avx2::sampling_kernels(),
                                 avx2::backward_kernels(),
-                                avx2::dictionary_kernels()};
+                                avx2::dictionary_kernels(),
+                                avx2::training_kernels()};
   return table;
 }
 
@@ -44,7 +46,8 @@ const Kernels& avx512_table() {
                                 avx512::attention_kernels(),
                                 avx512::sampling_kernels(),
                                 avx512::backward_kernels(),
-                                avx512::dictionary_kernels()};
+                                avx512::dictionary_kernels(),
+                                avx512::training_kernels()};
   return table;
 }
 
@@ -56,7 +59,8 @@ const Kernels& avx512_bf16_table() {
                                 avx512::attention_kernels(),
                                 avx512::sampling_kernels(),
                                 avx512::backward_kernels(),
-                                avx512::dictionary_kernels()};
+                                avx512::dictionary_kernels(),
+                                avx512::training_kernels()};
   return table;
 }
 

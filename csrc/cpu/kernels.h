@@ -8,6 +8,7 @@
 #include "linear_kernels.h"
 #include "row_kernels.h"
 #include "sampling_kernels.h"
+#include "training_kernels.h"
 
 namespace bitlens {
 
@@ -20,6 +21,7 @@ struct Kernels {
   const SamplingKernels& sampling;
   const BackwardKernels& backward;
   const DictionaryKernels& dictionary;
+  const TrainingKernels& training;
 };
 
 // The tables of the instruction set in force: BITLENS_ISA if set, else the widest this CPU has.

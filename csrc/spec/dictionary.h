@@ -70,9 +70,10 @@ BL_FN void project_row(float* g, const float* w, int64_t d) {
   for (int64_t i = 0; i < d; ++i) g[i] = g[i] - along * w[i];
 }
 
-// Numbers of a step of Adam; `clip` is what gradients are multiplied by first.
+// Numbers of a step of Adam; `clip` is what gradients are multiplied by first, `decay` what
+// parameters are: 1 without weight decay.
 struct AdamStep {
-  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip;
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, step, v_scale, eps, clip, decay;
 };
 
 // One element: no operation is fused.
@@ -80,7 +81,7 @@ BL_FN void adam(const AdamStep& op, float g, float* p, float* m, float* v) {
   const float grad = g * op.clip;
   *m = op.beta1 * *m + op.one_minus_beta1 * grad;
   *v = op.beta2 * *v + op.one_minus_beta2 * (grad * grad);
-  *p = *p - op.step * (*m / (sqrtf(*v) * op.v_scale + op.eps));
+  *p = *p * op.decay - op.step * (*m / (sqrtf(*v) * op.v_scale + op.eps));
 }
 
 }  // namespace bitlens::spec

@@ -45,9 +45,15 @@ enum class Op : int {
   kTopK,            // k of n; flag 1: multiples of 1/4, so ties; 2: every third is NaN
   kAbove,           // n; flag 1: every second meets its threshold exactly
   kSparseDecode,    // n entries of a table rows x k, index -1 among them; flag 1: bias
-  kDictionaryStep,  // a row of n: unit_row, project_row, Adam with clip = real
+  kDictionaryStep,  // a row of n: unit_row, project_row, Adam with clip = real; flag 1: decay
   // Losses:
   kCrossEntropy,  // rows x n logits in act, every flag-th target ignored, smoothing real
+  // Training:
+  kTokenLogprob,      // rows x n logits, temperature real: ln p of a token and its gradient
+  kLinearWeightGrad,  // rows of dy [n] and x [k] in act: sequences of rows / 3 and the rest
+  kBiasGrad,          // rows of dy [n] in act, sequences as above
+  kNormWeightGrad,    // rows of dy [n] in act and fp32 normalized [n], `k` a position
+  kEmbedGrad,         // rows of dresid [k] by tokens of n, scaled by real
 };
 
 struct Case {

@@ -14,6 +14,7 @@
 #include "golden_case.h"
 #include "golden_cross_entropy.h"
 #include "golden_dictionary.h"
+#include "golden_training.h"
 
 namespace bitlens::spec_tests {
 
@@ -323,6 +324,7 @@ constexpr int64_t scratch_floats(const Case& c) {
   return (c.op == Op::kFold ? c.rows * (4 + c.window) : 0) + 6 * static_cast<int64_t>(c.k) +
          3 * static_cast<int64_t>(c.n) +
          (c.op == Op::kSparseDecode || c.op == Op::kCrossEntropy ? c.rows : 0) +
+         (c.op >= Op::kTokenLogprob ? 3 * static_cast<int64_t>(c.rows) : 0) +
          (c.position + 1) * (c.op == Op::kAttention ? 2 * c.k + 1 : 0);
 }
 
@@ -421,6 +423,21 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kCrossEntropy:
       evaluate_cross_entropy(c, scratch, &sink);
+      break;
+    case Op::kTokenLogprob:
+      evaluate_token_logprob(c, scratch, &sink);
+      break;
+    case Op::kLinearWeightGrad:
+      evaluate_linear_weight_grad(c, scratch, &sink);
+      break;
+    case Op::kBiasGrad:
+      evaluate_bias_grad(c, scratch, &sink);
+      break;
+    case Op::kNormWeightGrad:
+      evaluate_norm_weight_grad(c, scratch, &sink);
+      break;
+    case Op::kEmbedGrad:
+      evaluate_embed_grad(c, scratch, &sink);
       break;
   }
   return sink.count;

@@ -23,7 +23,8 @@ BL_FN int32_t entry_of(const Case& c, int64_t i) {
 }
 
 BL_FN spec::AdamStep step_of(const Case& c) {
-  return {0.9f, 0.1f, 0.999f, 0.001f, 1e-3f, 1.5f, 1e-8f, static_cast<float>(c.real)};
+  const float decay = c.flag == 1 ? 0.99f : 1.0f;
+  return {0.9f, 0.1f, 0.999f, 0.001f, 1e-3f, 1.5f, 1e-8f, static_cast<float>(c.real), decay};
 }
 
 // Selected values and indices, in turn.

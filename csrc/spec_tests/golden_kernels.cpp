@@ -14,6 +14,7 @@
 #include "../cpu/typical.h"
 #include "golden_kernels_backward.h"
 #include "golden_kernels_dictionary.h"
+#include "golden_kernels_training.h"
 #include "golden_list.h"
 
 namespace bitlens::spec_tests {
@@ -185,6 +186,11 @@ Evaluate kernel_of(const Case& c) {
       {Op::kSoftCapBackward, kernel_soft_cap_backward},
       {Op::kFold, kernel_fold},
       {Op::kCrossEntropy, kernel_cross_entropy},
+      {Op::kTokenLogprob, kernel_token_logprob},
+      {Op::kLinearWeightGrad, kernel_weight_grad},
+      {Op::kBiasGrad, kernel_weight_grad},
+      {Op::kNormWeightGrad, kernel_weight_grad},
+      {Op::kEmbedGrad, kernel_weight_grad},
   };
   if (c.op == Op::kRound) return c.out == Format::kBF16 ? kernel_round : nullptr;
   const auto found = kKernels.find(c.op);

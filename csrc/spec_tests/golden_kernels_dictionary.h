@@ -55,7 +55,7 @@ inline void kernel_dictionary_step(const Case& c, Output* out) {
   out->floats(g.data(), c.n);
   const spec::AdamStep step = step_of(c);
   adam({step.beta1, step.one_minus_beta1, step.beta2, step.one_minus_beta2, step.step, step.v_scale,
-        step.eps, step.clip},
+        step.eps, step.clip, step.decay},
        g.data(), c.n, w.data(), m.data(), v.data());
   out->floats(w.data(), c.n);
   out->floats(m.data(), c.n);

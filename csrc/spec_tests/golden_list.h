@@ -49,6 +49,11 @@ inline const char* name_of(Op op) {
       "sparse_decode",
       "dictionary_step",
       "cross_entropy",
+      "token_logprob",
+      "linear_weight_grad",
+      "bias_grad",
+      "norm_weight_grad",
+      "embed_grad",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -103,6 +108,11 @@ inline int64_t output_words(const Case& c) {
       return rows + 1;
     case Op::kDictionaryStep:
       return 5 * c.n;
+    case Op::kTokenLogprob:
+      return rows * (c.n + 1);
+    case Op::kLinearWeightGrad:
+    case Op::kEmbedGrad:
+      return static_cast<int64_t>(c.n) * c.k;
     default:
       return c.n;
   }
@@ -428,6 +438,7 @@ inline std::vector<Case> golden_list() {
   add_fold(&cases);
   add_dictionaries(&cases);
   add_cross_entropy(&cases);
+  add_training(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
   for (Case& c : cases) {  // the negative control needs the inputs of the case before it
     if (c.op == Op::kLinearOtherLeaf) --c.seed;

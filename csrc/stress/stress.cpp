@@ -18,7 +18,9 @@
 #include "cpu/linear.h"
 #include "cpu/rows.h"
 #include "cpu/threads.h"
+#include "cpu/token_logprob.h"
 #include "cpu/typical.h"
+#include "cpu/weight_gradients.h"
 
 namespace bitlens {
 namespace {
@@ -435,6 +437,28 @@ void run_dictionary(Trace& trace, int64_t m) {
   trace.add(values), trace.add(indices), trace.add(found.indices), trace.add(decoded);
 }
 
+void run_training(Trace& trace, DType dtype) {
+  Random random(41);
+  const int64_t rows = 300, n = 61, d = 37, starts[] = {0, 17, 17, rows};
+  const SequenceStarts sequences = {starts, 3};
+  const std::vector<uint8_t> dy = random.activations(rows * n, dtype),
+                             x = random.activations(rows * d, dtype);
+  const std::vector<float> wide = random.floats(rows * n);
+  std::vector<float> matrix = random.floats(n * d), bias = random.floats(n), norm = bias;
+  linear_weight_grad({dy.data(), dtype, n}, {x.data(), dtype, d}, sequences, matrix.data());
+  bias_grad({dy.data(), dtype, n}, sequences, bias.data());
+  norm_weight_grad({dy.data(), dtype, n}, wide.data(), 1, sequences, norm.data());
+  trace.add(matrix), trace.add(bias), trace.add(norm);
+  std::vector<int64_t> ids(rows);
+  for (int64_t t = 0; t < rows; ++t) ids[t] = random.bits() % 13;
+  std::vector<float> table = random.floats(13 * n), logprob(rows), x_max(rows), z(rows), out = wide;
+  embed_grad(wide.data(), n, ids.data(), 0.5f, sequences, table.data());
+  token_logprob(wide.data(), rows, n, ids.data(), 0.7f, logprob.data(), x_max.data(), z.data());
+  token_logprob_backward(logprob.data(), wide.data(), rows, n, ids.data(), 0.7f, x_max.data(),
+                         z.data(), out.data());
+  trace.add(table), trace.add(logprob), trace.add(out);
+}
+
 Trace run_all(bool slow) {
   Trace trace;
   for (DType dtype : {DType::F32, DType::BF16}) {
@@ -443,6 +467,7 @@ Trace run_all(bool slow) {
         if (!slow || m < 37) run_linear(trace, static_cast<Format>(format), dtype, m);
     run_rows(trace, dtype);
     run_backward(trace, dtype);
+    run_training(trace, dtype);
     run_dictionary(trace, dtype == DType::F32 ? 300 : 1);
     for (int64_t window : {0, 50})
       for (float cap : {0.0f, 0.25f}) run_attention(trace, dtype, cap, window);

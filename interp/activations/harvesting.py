@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ...model.transformer import HookedTransformer
-from .atomic import write_json, write_tensors
+from ...model.weights.atomic import write_json, write_tensors
 from .documents import TextSource
 from .read import hook_widths, norm_limits, outliers, read_rows
 from .sequences import Batch, Packing, batches

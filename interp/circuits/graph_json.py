@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ...model.sources.json_file import parse_object
+from ...model.weights.atomic import write_atomically
 from ...model.weights.checkpoint import CheckpointError
 from ...version import __version__
-from ..activations.atomic import write_atomically
 from .graph_data import GraphData, Kind, Node
 from .graph_schema import EMBEDDING, ERROR, FEATURE, LOGIT, GraphFileError, check_graph
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..activations.atomic import write_json, write_tensors
+from ...model.weights.atomic import write_json, write_tensors
 from . import kernels
 from .config import DictionaryError
 from .features import Features

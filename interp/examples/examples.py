@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...model.text.tokenizer import Tokenizer
-from ..activations.atomic import write_tensors
+from ...model.weights.atomic import write_tensors
 from ..dictionaries import DictionaryError
 
 EXAMPLES = "examples.safetensors"

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from ...model.hooks.registry import HookFunction, HookPoint
 from ...model.transformer import HookedTransformer
+from ...model.weights.atomic import write_tensors
 from ..activations import Packing, TextSource, open_text
-from ..activations.atomic import write_tensors
 from ..activations.documents import Text
 from ..activations.sequences import Batch, batches
 from ..evaluation.evaluated_text import first_tokens

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...model.transformer import HookedTransformer
-from ..activations.atomic import write_atomically
+from ...model.weights.atomic import write_atomically
 from ..dictionaries import Dictionary
 from ..examples import Examples
 from ..lenses import JacobianLens

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...model.sources.json_file import read_object
+from ...model.weights.atomic import write_json, write_tensors
 from ...model.weights.checkpoint import CheckpointError
-from ..activations.atomic import write_json, write_tensors
 from .metadata import checked_metadata
 
 CONFIG = "probe.json"

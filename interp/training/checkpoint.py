@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..activations.atomic import write_tensors
+from ...model.weights.atomic import write_tensors
 from .config import TrainConfig
 
 CHECKPOINT = "checkpoint.safetensors"

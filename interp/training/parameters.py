@@ -98,5 +98,5 @@ def _adam(
     g = g.contiguous()
     _core.adam(
         g, g.numel(), BETA1, 1 - BETA1, BETA2, 1 - BETA2, step, v_scale, EPSILON,
-        clip, p, first, second,
+        clip, 1.0, p, first, second,
     )  # fmt: skip

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ...model.hooks.registry import select_names
+from ...model.training.log import TrainingLog
 from ...model.transformer import HookedTransformer
+from ...model.weights.atomic import write_json
 from ..activations import TextSource, harvest, open_text
-from ..activations.atomic import write_json
 from ..activations.documents import Text
 from ..activations.store import ActivationStore
 from ..dictionaries import Dictionary, load_dictionary
 from ..dictionaries.formats.sae_lens import CONFIG
 from .checkpoint import CHECKPOINT
 from .config import TrainConfig
-from .log import TrainingLog
 from .trainer import Trainer
 
 HARVEST = "harvest"

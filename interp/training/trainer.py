@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import torch
 
+from ...model.training.log import TrainingLog
 from ..activations.store import ActivationStore
 from ..dictionaries import Dictionary, kernels
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .finish import to_dictionary
-from .log import TrainingLog
 from .objectives import Outcome, objective_of, squared_sum
 from .parameters import Parameters
 

@@ -220,7 +220,7 @@ def _add_scores(
     if cap is not None:
         capped = block.visible_only(scores_QHK)
         dscores_QHK = gradient_kernels.soft_cap_backward(dscores_QHK, capped, cap)
-    dproducts = gradient_kernels.scaled(dscores_QHK, block.settings.scale, torch.float32)
+    dproducts = kernels.scaled(dscores_QHK, block.settings.scale, torch.float32)
     dk.add(block, dproducts, q_QHh)
     return block.sums_over_keys(dproducts, k_pages)
 

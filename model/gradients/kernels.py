@@ -12,17 +12,6 @@ from ..config import ActFn
 from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
 
 
-def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tensor:
-    """x * factor, rounded once."""
-    x = x.contiguous()
-    out = empty(x.shape, out_dtype)
-    _core.scaled(
-        x, DTYPE_CODES[x.dtype], x.numel(), factor, out,
-        DTYPE_CODES[out_dtype],
-    )  # fmt: skip
-    return out
-
-
 def normalize_backward(
     dn: torch.Tensor, x: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,10 +45,10 @@ class GradientOps(NativeOps):
     ) -> torch.Tensor:
         if not in_graph(x):
             return super().linear(x, weight, bias, out_dtype=out_dtype)
-        return _recorded(functions.Linear, x, weight, bias, out_dtype or self.policy.activation)
+        return recorded(functions.Linear, x, weight, bias, out_dtype or self.policy.activation)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return _recorded(functions.Add, x, y) if in_graph(x, y) else super().add(x, y)
+        return recorded(functions.Add, x, y) if in_graph(x, y) else super().add(x, y)
 
     def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
         return functions.Fork.apply(x, n) if in_graph(x) else super().fork(x, n)  # type: ignore
@@ -62,27 +62,27 @@ class GradientOps(NativeOps):
         there: Callable[[torch.Tensor], torch.Tensor],
         back: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        return _recorded(functions.Rearrange, x, there, back) if in_graph(x) else there(x)
+        return recorded(functions.Rearrange, x, there, back) if in_graph(x) else there(x)
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
         if not in_graph(x):
             return super().rms_scale(x, eps)
-        return _recorded(functions.RMSScale, _in_fp32(x), eps)
+        return recorded(functions.RMSScale, _in_fp32(x), eps)
 
     def normalize(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         if not in_graph(x, scale):
             return super().normalize(x, scale)
-        return _recorded(functions.Normalize, _in_fp32(x), scale)
+        return recorded(functions.Normalize, _in_fp32(x), scale)
 
     def norm_weight(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if not in_graph(normalized):
             return super().norm_weight(normalized, weight)
-        return _recorded(functions.NormWeight, normalized, weight, self.policy.activation)
+        return recorded(functions.NormWeight, normalized, weight, self.policy.activation)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         if not in_graph(x):
             return super().rms_norm(x, weight, eps)
-        return _recorded(functions.RMSNorm, x, weight, eps, self.policy.activation)
+        return recorded(functions.RMSNorm, x, weight, eps, self.policy.activation)
 
     def rope(
         self,
@@ -94,7 +94,7 @@ class GradientOps(NativeOps):
         if not in_graph(x_THh):
             return super().rope(x_THh, positions_T, theta, scaling)
         table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
-        return _recorded(functions.Rope, x_THh, positions_T, table.cos, table.sin)
+        return recorded(functions.Rope, x_THh, positions_T, table.cos, table.sin)
 
     def write_kv(
         self, layer_cache: LayerCache, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor
@@ -118,7 +118,7 @@ class GradientOps(NativeOps):
             return z_THh
         check_differentiable(self, batch)
         settings = attention.Settings(batch, scale, cap, window)
-        return _recorded(attention.Attention, q_THh, k_TGh, v_TGh, z_THh, settings)
+        return recorded(attention.Attention, q_THh, k_TGh, v_TGh, z_THh, settings)
 
     def attention_scores(
         self,
@@ -140,12 +140,12 @@ class GradientOps(NativeOps):
         assert rows is None, "some rows alone are computed for captures, which carry no gradient"
         check_differentiable(self, batch)
         settings = attention.Settings(batch, scale, cap, window)
-        return _recorded(attention.Scores, q_THh, k_TGh, scores_THK, settings)
+        return recorded(attention.Scores, q_THh, k_TGh, scores_THK, settings)
 
     def attention_pattern(self, scores_THK: torch.Tensor) -> torch.Tensor:
         if not in_graph(scores_THK):
             return super().attention_pattern(scores_THK)
-        return _recorded(attention.Softmax, scores_THK)
+        return recorded(attention.Softmax, scores_THK)
 
     def attention_values(
         self,
@@ -161,38 +161,15 @@ class GradientOps(NativeOps):
             return z_THh
         check_differentiable(self, batch)
         settings = attention.Settings(batch, 1.0, None, window)
-        return _recorded(attention.Values, pattern_THK, v_TGh, z_THh, settings)
+        return recorded(attention.Values, pattern_THK, v_TGh, z_THh, settings)
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         if not in_graph(gate, up):
             return super().gated_act(kind, gate, up)
-        return _recorded(functions.GatedAct, kind, gate, up)
+        return recorded(functions.GatedAct, kind, gate, up)
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
-        return _recorded(functions.SoftCap, x, cap) if in_graph(x) else super().soft_cap(x, cap)
-
-
-def gradient_ops(ops: Ops) -> Ops:
-    """`ops` with derivatives, where they are native and have some; else themselves."""
-    if type(ops) is NativeOps and ops.policy.compute is torch.float32:
-        return GradientOps(ops)
-    return ops
-
-
-def recording(ops: Ops, x: torch.Tensor) -> Ops:
-    """`ops` for use outside a pass, recorded if x is in a graph.
-
-    Raises ValueError where they would cut it.
-    """
-    if not in_graph(x):
-        return ops
-    recorded = gradient_ops(ops)
-    if not recorded.differentiable:
-        raise ValueError(
-            f"an operation's input requires grad; {NO_GRADIENTS}; or detach() it, or use "
-            "torch.no_grad()"
-        )
-    return recorded
+        return recorded(functions.SoftCap, x, cap) if in_graph(x) else super().soft_cap(x, cap)
 
 
 def check_differentiable(ops: Ops, batch: RaggedBatch) -> None:
@@ -206,13 +183,14 @@ def check_differentiable(ops: Ops, batch: RaggedBatch) -> None:
         )
 
 
-def _recorded(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
+def recorded(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
+    """Returns what a function makes of its arguments, as a node of the graph."""
     result: torch.Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
     return result
 
 
 def _in_fp32(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype is torch.float32 else _recorded(functions.Widen, x)
+    return x if x.dtype is torch.float32 else recorded(functions.Widen, x)
 
 
 def _written(layer_cache: LayerCache) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,6 +30,7 @@ class ModelCopies(nn.Module):
     ops: Ops
     group: Group | None
     origin: Origin | None = None
+    trained: Any = None
 
     def fingerprint(self) -> str:
         raise NotImplementedError
@@ -65,6 +66,7 @@ class ModelCopies(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copies hooks and state; packed weights, which nothing changes, are shared."""
+        self._require_frozen("deepcopy")
         if self.group is not None:
             raise TypeError("deepcopy: this model is spread over ranks; load it on each again")
         copied = type(self).__new__(type(self))
@@ -79,6 +81,7 @@ class ModelCopies(nn.Module):
         """
         if self.ops.differentiable:
             return super().__reduce_ex__(protocol)
+        self._require_frozen("pickle")
         if self.group is not None:
             raise TypeError("pickle: this model is spread over ranks; load it on each again")
         if self.origin is None:
@@ -87,6 +90,13 @@ class ModelCopies(nn.Module):
                 "again; save it with transformers' save_pretrained and load that"
             )
         return self.origin.reopen, (self.fingerprint(),)
+
+    def _require_frozen(self, what: str) -> None:
+        if self.trained is not None:
+            raise TypeError(
+                f"{what}: weights under training stay here; load the model again, and put what a "
+                "run has saved into it with bitlens.model.training.load_weights"
+            )
 
 
 def _refuse_state(name: str) -> NoReturn:

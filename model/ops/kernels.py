@@ -88,6 +88,17 @@ def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return out
 
 
+def scaled(x: torch.Tensor, factor: float, out_dtype: torch.dtype) -> torch.Tensor:
+    """x * factor, rounded once."""
+    x = x.contiguous()
+    out = empty(x.shape, out_dtype)
+    _core.scaled(
+        x, DTYPE_CODES[x.dtype], x.numel(), factor, out,
+        DTYPE_CODES[out_dtype],
+    )  # fmt: skip
+    return out
+
+
 def rms_norm(
     x: torch.Tensor,
     weight: torch.Tensor,

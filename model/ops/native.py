@@ -17,8 +17,10 @@ from ..rope.scaling import RopeScaling, require_fixed
 from ..rope.tables import RopeTables
 from ..weights.checkpoint import Format, StoredMatrix
 from . import kernels
+from .adapted import AdaptedMatrix
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
+from .weight_gradients import WeightGradients
 from .weight_pages import WeightPages
 from .whole import WholeMatrices
 
@@ -47,6 +49,8 @@ class NativeOps(WholeMatrices):
         self._storage = storage
         self._pages = WeightPages()
         self.rope_tables = RopeTables()
+        self.trained: WeightGradients | None = None
+        """The sums of weight gradients, where weights are trained."""
 
     def adopt(self, config: ModelConfig) -> None:
         for layer in config.layers:
@@ -81,7 +85,25 @@ class NativeOps(WholeMatrices):
         out_dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
         out_dtype = out_dtype or self.policy.activation
+        if isinstance(weight, AdaptedMatrix):
+            return self._adapted(x, weight, bias, out_dtype)
         return kernels.linear(x, weight.data, weight.format, weight.n, bias, out_dtype)
+
+    def _adapted(
+        self,
+        x: torch.Tensor,
+        weight: AdaptedMatrix,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """round(linear(x, W) + linear(linear(x, A), B) * s), A's output rounded to activations."""
+        whole = self.linear(x, weight.base, bias, out_dtype=torch.float32)
+        low = self.linear(x, weight.a)
+        change = kernels.scaled(
+            self.linear(low, weight.b, out_dtype=torch.float32), weight.scale, torch.float32
+        )
+        total = kernels.add(whole, change)
+        return total if out_dtype is torch.float32 else kernels.cast(total, out_dtype)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return kernels.add(x, y)

@@ -14,6 +14,7 @@ import torch
 from ... import _core
 from ..block import Block
 from ..config import ModelConfig
+from ..gradients import TrainingOps
 from ..hooks.registry import has_key_axis, in_graph, masked_value
 from ..layers import Linear, RMSNorm
 from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
@@ -27,7 +28,8 @@ _TAP_INDEX = {name: index for index, name in enumerate(_core.TAPS)}
 
 
 class FusedRunner:
-    """Ranges of blocks in one call to the core. Blocks in a graph are run one by one."""
+    """Ranges of blocks in one call to the core. Blocks in a graph, or whose weights' gradients are
+    wanted, are run one by one."""
 
     taps = TAPS
 
@@ -54,7 +56,7 @@ class FusedRunner:
         return {name: x for name, x in vars(self).items() if name != "_in_core"}
 
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        if in_graph(resid_Td):
+        if in_graph(resid_Td) or isinstance(run.ops, TrainingOps):
             for block in self._blocks[start:stop]:
                 resid_Td = block(resid_Td, run)
             return resid_Td

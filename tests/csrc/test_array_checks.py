@@ -167,7 +167,22 @@ CALLS: dict[str, Call] = {
     "sums_of_squares": Call((f32(ROWS, D), ROWS, D, f32(ROWS))),
     "unit_rows": Call((f32(ROWS, D), ROWS, D)),
     "project_rows": Call((f32(ROWS, D), f32(ROWS, D), ROWS, D)),
-    "adam": Call((f32(D), D, 0.9, 0.1, 0.99, 0.01, 1e-3, 1.0, 1e-8, 1.0, *[f32(D)] * 3)),
+    "bounded_exp": Call((f64(D), D, f64(D))),
+    "softplus": Call((f64(D), D, f64(D))),
+    "token_logprob": Call((f32(ROWS, D), ROWS, D, i64(0, 1, 2), 1.0, *[f32(ROWS)] * 3)),
+    "token_logprob_backward": Call(
+        (
+            *(f32(ROWS), f32(ROWS, D), ROWS, D, i64(0, 1, 2), 1.0),
+            *(f32(ROWS), f32(ROWS), f32(ROWS, D)),
+        )
+    ),
+    "linear_weight_grad": Call(
+        (f32(ROWS, N), F32, N, f32(ROWS, D), F32, D, i64(0, ROWS), 1, f32(N, D))
+    ),
+    "bias_grad": Call((f32(ROWS, D), F32, D, i64(0, ROWS), 1, f32(D))),
+    "norm_weight_grad": Call((f32(ROWS, D), F32, D, f32(ROWS, D), 1, i64(0, ROWS), 1, f32(D))),
+    "embed_grad": Call((f32(ROWS, D), D, i64(0, 1, 2), N, 0.5, i64(0, ROWS), 1, f32(N, D))),
+    "adam": Call((f32(D), D, 0.9, 0.1, 0.99, 0.01, 1e-3, 1.0, 1e-8, 1.0, 0.9, *[f32(D)] * 3)),
     "fold_scores": Call(
         (
             *(_SOFTMAX, 1, 0.0, f32(3, HEADS), f32(3, HEADS), i64(0, 1, 3), 2, HEADS, 0.0),

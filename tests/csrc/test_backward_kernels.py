@@ -58,7 +58,7 @@ def test_rms_norm_whole_and_in_parts_is_the_spec(isa: str, dtype: torch.dtype, d
     assert _same(parts, torch.from_numpy(through_scale))
     whole = kernels.rms_norm_backward(dy, x, weight, 1e-5)
     assert _same(whole, _round((dn / scale).numpy() + through_scale, dtype))
-    assert _same(whole, kernels.scaled(forward.add(dx, parts), 1.0, dtype))
+    assert _same(whole, forward.scaled(forward.add(dx, parts), 1.0, dtype))
 
 
 @pytest.mark.parametrize("d", WIDTHS)
@@ -159,8 +159,8 @@ def test_softmax_is_the_spec_and_masked_keys_take_no_part(isa: str, n: int) -> N
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scaled_rounds_once(isa: str, dtype: torch.dtype, to: torch.dtype) -> None:
     x = _random(1001, dtype=dtype)
-    assert _same(kernels.scaled(x, 0.3, to), (x.float() * np.float32(0.3)).to(to))
-    assert _same(kernels.scaled(x, 1.0, to), x.to(to))
+    assert _same(forward.scaled(x, 0.3, to), (x.float() * np.float32(0.3)).to(to))
+    assert _same(forward.scaled(x, 1.0, to), x.to(to))
 
 
 def test_threads_and_flush_to_zero_reach_no_bit() -> None:
@@ -173,7 +173,7 @@ def test_threads_and_flush_to_zero_reach_no_bit() -> None:
             [
                 kernels.rms_norm_backward(dy, x, weight, 1e-5),
                 *kernels.gated_act_backward("silu", x, dy, x),
-                kernels.scaled(dy, 1e-9, torch.float32),
+                forward.scaled(dy, 1e-9, torch.float32),
             ]
         )
         want = got if want is None else want

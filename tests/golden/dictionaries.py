@@ -61,7 +61,8 @@ def _step(case: Case) -> Outputs:
     kernels.project_rows_(g, w)
     unit, gradient = w.clone(), g.clone()
     _core.adam(
-        g, case.n, 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, case.real, w, m, v,
+        g, case.n, 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, case.real,
+        0.99 if case.flag == 1 else 1.0, w, m, v,
     )  # fmt: skip
     return unit, gradient, w, m, v
 

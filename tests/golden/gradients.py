@@ -17,7 +17,7 @@ Outputs = tuple[torch.Tensor, ...]
 
 def _scaled(case: Case) -> Outputs:
     x = case.activations(0, case.n)
-    return (kernels.scaled(x, case.real, DTYPES[case.out]),)
+    return (forward.scaled(x, case.real, DTYPES[case.out]),)
 
 
 def _normalize(case: Case) -> Outputs:

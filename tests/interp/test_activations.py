@@ -20,12 +20,12 @@ from bitlens.interp.activations import (
     harvesting,
     open_text,
 )
-from bitlens.interp.activations.atomic import write_tensors
 from bitlens.interp.activations.read import read_rows
 from bitlens.interp.activations.sequences import batches
 from bitlens.interp.activations.store import ActivationStore
 from bitlens.model.hooks.registry import same_bits
 from bitlens.model.transformer import HookedTransformer
+from bitlens.model.weights.atomic import write_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open

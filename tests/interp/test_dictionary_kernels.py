@@ -110,8 +110,8 @@ def test_dots_squares_and_training_steps_have_the_same_bits_everywhere() -> None
         kernels.project_rows_(g, w)
         p, first, second = table.clone(), matrix(40, 577, seed=3), matrix(40, 577, seed=4).square()
         _core.adam(
-            g, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, 0.7, p,
-            first, second,
+            g, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, 0.7, 1.0,
+            p, first, second,
         )  # fmt: skip
         dots = kernels.gathered_dots(x, indices, starts, table)
         rows.append([dots, kernels.sums_of_squares(x), w, g, p, first, second])
@@ -235,7 +235,7 @@ def test_clipping_in_the_step_has_the_bits_of_clipping_before_it() -> None:
         p, m, v = matrix(3, 577, seed=1), matrix(3, 577, seed=2), matrix(3, 577, seed=3).square()
         _core.adam(
             gradient, g.numel(), 0.9, 0.1, 0.999, 0.001, 1e-3, 1.5, 1e-8, factor,
-            p, m, v,
+            1.0, p, m, v,
         )  # fmt: skip
         states.append((p, m, v))
     assert all(same_bits(a, b) for a, b in zip(*states, strict=True))

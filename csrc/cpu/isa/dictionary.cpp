@@ -185,7 +185,7 @@ void adam(const AdamStep& op, const float* g, int64_t count, float* p, float* m,
   const f32x16 beta1 = splat(op.beta1), rest1 = splat(op.one_minus_beta1);
   const f32x16 beta2 = splat(op.beta2), rest2 = splat(op.one_minus_beta2);
   const f32x16 step = splat(op.step), v_scale = splat(op.v_scale), eps = splat(op.eps);
-  const f32x16 clip = splat(op.clip);
+  const f32x16 clip = splat(op.clip), decay = splat(op.decay);
   for_lanes(count, [&](int64_t i, int n) {
     const f32x16 grad = load_n(g + i, n) * clip;
     const f32x16 mean = beta1 * load_n(m + i, n) + rest1 * grad;
@@ -193,7 +193,7 @@ void adam(const AdamStep& op, const float* g, int64_t count, float* p, float* m,
     store_n(m + i, mean, n);
     store_n(v + i, square, n);
     const f32x16 scaled = mean / (sqrt(square) * v_scale + eps);
-    store_n(p + i, load_n(p + i, n) - step * scaled, n);
+    store_n(p + i, load_n(p + i, n) * decay - step * scaled, n);
   });
 }
 

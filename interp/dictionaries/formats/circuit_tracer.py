@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...activations.atomic import write_json, write_tensors
+from ....model.weights.atomic import write_json, write_tensors
 from ..config import DictionaryConfig, DictionaryError
 from .flat_yaml import read_flat_yaml
 from .reading import checked, matrix_shape, read_tensors

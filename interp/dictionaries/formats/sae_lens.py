@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...activations.atomic import write_json, write_tensors
+from ....model.weights.atomic import write_json, write_tensors
 from ..config import NORMALIZATIONS, DictionaryConfig, DictionaryError
 from .folding import fold_input_scale
 from .reading import checked, read_json, read_shapes, read_tensors

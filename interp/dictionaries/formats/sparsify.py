@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ...activations.atomic import write_json, write_tensors
+from ....model.weights.atomic import write_json, write_tensors
 from ..config import DictionaryConfig, DictionaryError
 from .reading import checked, matrix_shape, read_json, read_tensors
 

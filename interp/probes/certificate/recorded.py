@@ -14,8 +14,8 @@ import torch
 from .... import _core
 from ....model.sources.json_file import read_object
 from ....model.transformer import HookedTransformer
+from ....model.weights.atomic import write_json
 from ....model.weights.checkpoint import CheckpointError
-from ...activations.atomic import write_json
 from ..data import Dataset
 from ..probe import Probe
 

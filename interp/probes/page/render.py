@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...activations.atomic import write_atomically, write_json
+from ....model.weights.atomic import write_atomically, write_json
 from . import plots
 
 REPORT, PAGE = "report.json", "report.html"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from ...activations.atomic import write_tensors
+from ....model.weights.atomic import write_tensors
 from ...activations.read import OUTLIER_FACTOR, read_rows, row_norms
 from ...dictionaries import kernels
 from ..objectives import squared_sum

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...activations.atomic import write_json, write_tensors
+from ....model.weights.atomic import write_json, write_tensors
 from ..parameters import Parameters
 from .config import LayersTrainConfig
 

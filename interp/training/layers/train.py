@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ....model.hooks.registry import select_names
+from ....model.training.log import TrainingLog
 from ....model.transformer import HookedTransformer
+from ....model.weights.atomic import write_json
 from ...activations import TextSource, open_text
-from ...activations.atomic import write_json
 from ...activations.documents import Text
 from ...activations.read import hook_widths
 from ...dictionaries import (
@@ -28,7 +29,6 @@ from ...dictionaries import (
 )
 from ...dictionaries.formats.circuit_tracer import CONFIG, CROSS_LAYER
 from ...dictionaries.formats.flat_yaml import read_flat_yaml
-from ..log import TrainingLog
 from .calibration import CALIBRATION
 from .checkpoint import LayersCheckpoint
 from .config import LayersTrainConfig

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from ....model.training.log import TrainingLog
 from ...dictionaries import kernels
-from ..log import TrainingLog
 from ..parameters import Parameters
 from ..trainer import TrainingDiverged, schedule
 from .calibration import Calibration, calibrate

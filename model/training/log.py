@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..activations.atomic import write_atomically
+from ..weights.atomic import write_atomically
 
 
 class TrainingLog:

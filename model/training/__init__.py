@@ -1,0 +1,28 @@
+"""Training on the kernels that answer: what is trained is, bit for bit, what was sampled."""
+
+from ..gradients import token_logprob
+from ..weights.low_rank import LowRank
+from ..weights.trained import TrainedWeights
+from . import advantages, losses
+from .checkpoint import load_weights
+from .config import TrainConfig
+from .export import export
+from .reward_model import RewardModel
+from .rollout import Rollouts, rollout
+from .train import TrainRun, train
+
+__all__ = [
+    "LowRank",
+    "RewardModel",
+    "Rollouts",
+    "TrainConfig",
+    "TrainRun",
+    "TrainedWeights",
+    "advantages",
+    "export",
+    "load_weights",
+    "losses",
+    "rollout",
+    "token_logprob",
+    "train",
+]
