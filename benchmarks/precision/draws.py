@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS, Format, round_to
+from ...precision.operations import OPERATIONS
 from ...precision.strategies import inputs_for, strategy_names
 
 Tensor = torch.Tensor
@@ -33,7 +34,8 @@ def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str
         suppress_health_check=list(HealthCheck),
     )
     for name in names:
-        run = share(hypothesis.given(inputs_for(contract, strategies=[name]))(take))
+        strategy = inputs_for(contract, strategies=[name], needed=OPERATIONS[contract.op].optional)
+        run = share(hypothesis.given(strategy)(take))
         hypothesis.seed(seed)(run)()
     return drawn
 

@@ -6,6 +6,7 @@ Those of the tests, from their files, so that both judge the same code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,7 @@ def _stored(code: Implementation, contract: PrecisionContract) -> Implementation
 
 
 def _on(isa: str, kernel: Implementation) -> Implementation:
+    @functools.wraps(kernel)
     def implementation(**inputs: Any) -> Tensor:
         before = _core.isa()
         _core.set_isa(isa)
@@ -91,10 +93,17 @@ def _on(isa: str, kernel: Implementation) -> Implementation:
     return implementation
 
 
-def _eager_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _eager_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tensor:
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * (wide * scale).to(x.dtype)
+    normalized = (wide * scale).to(x.dtype)
+    return normalized if weight is None else weight * normalized
+
+
+def _eager_layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
 def _eager_attention(**inputs: Any) -> Tensor:
@@ -143,7 +152,7 @@ def _eager_matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 _EAGER: dict[str, Implementation] = {
     "matmul": _eager_matmul,
     "rms_norm": _eager_norm,
-    "layer_norm": lambda x, weight, bias, eps: F.layer_norm(x, x.shape[-1:], weight, bias, eps),
+    "layer_norm": _eager_layer_norm,
     "softmax": lambda x: x.softmax(-1),
     "logsumexp": lambda x: x.float().logsumexp(-1).to(x.dtype),
     "attention": _eager_attention,

@@ -8,6 +8,7 @@ import torch
 
 from ..inputs import Inputs, InputsError
 from .attention import record as attention
+from .elementwise import record as elementwise
 from .gates import record as gates
 from .norms import record as norms
 from .operation import Operation
@@ -19,7 +20,7 @@ __all__ = ["OPERATIONS", "UNITS", "Inputs", "InputsError", "Operation", "validat
 
 Tensor = torch.Tensor
 
-_FAMILIES = (products, norms, softmax, attention, rope, gates)
+_FAMILIES = (products, norms, softmax, attention, rope, gates, elementwise)
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation for family in _FAMILIES for operation in family.OPERATIONS
 }

@@ -17,7 +17,7 @@ from bitlens.precision.reals.definitions import arguments_of
 from bitlens.precision.strategies.inputs import inputs_for
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
-from support.correct_code import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw
+from support.every_operation import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw
 
 Tensor = torch.Tensor
 

@@ -15,12 +15,12 @@ from bitlens.precision.exact import reference
 from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import Verdict, check, enclosure
 from bitlens.precision.reals.definitions import arguments_of
-from bitlens.precision.search import arguments_taken
+from bitlens.precision.search import arguments_needed, arguments_taken
 from bitlens.precision.strategies.inputs import inputs_for
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.bitlens_kernels import KERNELS
-from support.correct_code import CORRECT, FUNCTION_ULP
+from support.every_operation import CORRECT, FUNCTION_ULP
 
 Tensor = torch.Tensor
 
@@ -72,8 +72,9 @@ def test_bitlens_kernels_are_never_accused(
     op: str, policy: str, isa: str, data: st.DataObject
 ) -> None:
     contract = (BITLENS if policy == "fp32" else BITLENS_BF16)[op]
-    taken = arguments_taken(KERNELS[op], op)
-    inputs = _arguments(op, data.draw(inputs_for(contract, max_size=520, arguments=taken)))
+    taken, needed = arguments_taken(KERNELS[op], op), arguments_needed(KERNELS[op])
+    drawn = data.draw(inputs_for(contract, max_size=520, arguments=taken, needed=needed))
+    inputs = _arguments(op, drawn)
     assume(op != "attention" or inputs["causal"])
     assume(op != "rope" or ("cos" not in inputs and int(inputs["positions"].max()) < 4096))
     before = _core.isa()

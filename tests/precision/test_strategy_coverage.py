@@ -64,12 +64,19 @@ def _base(op: str) -> dict[str, Any]:
         "swiglu": {"gate": x, "up": x},
         "soft_cap": {"x": x, "cap": 2.0},
         "cross_entropy": {"x": x, "targets": torch.tensor([0, 3])},
+        "group_norm": {"x": x[:, :, None], "groups": 2, "weight": row, "bias": row},
+        "conv1d": {"x": x[None], "weight": x[None, :, :2], "bias": row[:1]},
+        "embedding": {"ids": torch.tensor([0, 1]), "weight": x},
+        "clamped_swiglu": {"gate": x, "up": x},
+        "add": {"a": x, "b": x},
+        "mul": {"a": x, "b": x},
     }
     return bases.get(op, {"x": x})
 
 
 TENSORS = ("a", "b", "bias", "x", "weight", "q", "k", "v", "gate", "up", "cos", "sin")
-MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate"}
+MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate", "clamped_swiglu": "gate"}
+MAIN |= {"add": "a", "mul": "a", "embedding": "weight"}
 """The operand of each operation that is drawn by kinds: x unless named."""
 
 ELEMENTS: dict[str, float] = {
@@ -121,6 +128,9 @@ SCALARS: dict[str, tuple[float, ...]] = {
     "scale": (0.5, 0.0, -0.5, 1.0),
     "cap": (1.0, 0.01, 1000.0, 0.0, -1.0),
     "smoothing": (0.1, 0.0, 1.0, 0.01, -0.1, 1.5),
+    "limit": (7.0, 0.5, 0.0),
+    "alpha": (1.702, 1.0, 0.0, -1.0),
+    "offset": (1.0, 0.0, -0.3),
     "theta": (10000.0, 1.0, 500000.0, 0.5),
     "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
 }
@@ -133,9 +143,11 @@ def _class_of(value: float) -> str:
     return "small" if value < 1e-7 else "below 0.05" if value < 0.05 else "about 1"
 
 
-def _number_classes(name: str, value: float) -> Seen:
-    if name in ("theta", "attention_factor", "smoothing"):
+def _number_classes(op: str, name: str, value: float) -> Seen:
+    if name in ("theta", "attention_factor", "smoothing", "limit", "alpha", "offset"):
         return lambda inputs: inputs.get(name) == value
+    if name == "scale" and op == "embedding":
+        return lambda inputs: "scale" in inputs and _class_of(inputs["scale"]) == _class_of(value)
     if name == "scale":  # the default, 1 / sqrt(d), is a class of its own
         return lambda inputs: (
             "scale" in inputs
@@ -222,6 +234,24 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
             {"targets": torch.tensor([0, 4])},
         ),
     },
+    "ids": {
+        "the last row": (
+            lambda i: bool((i["ids"] == len(i["weight"]) - 1).any()),
+            {"ids": torch.tensor([1, 1])},
+        ),
+        "one twice": (lambda i: len(i["ids"].unique()) < len(i["ids"]), {}),
+        "no row": (lambda i: bool((i["ids"] < 0).any()), {"ids": torch.tensor([-1, 0])}),
+    },
+    "groups": {
+        "one": (lambda i: i.get("groups", 1) == 1, {"groups": 1}),
+        "several": (lambda i: i.get("groups", 1) > 1, {}),
+    },
+    "stride": {"2": (lambda i: i.get("stride") == 2, {"stride": 2})},
+    "dilation": {"2": (lambda i: i.get("dilation") == 2, {"dilation": 2})},
+    "padding": {
+        "causal": (lambda i: "padding" in i and i["padding"][1] == 0, {"padding": (1, 0)}),
+        "both ends": (lambda i: "padding" in i and min(i["padding"]) > 0, {"padding": 1}),
+    },
     "ignored": {
         "none": (lambda i: "ignored" not in i, {}),
         "a class": (lambda i: i.get("ignored") == 0, {"ignored": 0}),
@@ -241,6 +271,10 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
 }
 
 
+def _without(base: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if key != name}
+
+
 def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
     """(argument, edge class, whether inputs show it, inputs that hold it)."""
     operation, base = OPERATIONS[op], _base(op)
@@ -257,6 +291,8 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
                 )
                 continue
             plain = base[name] if name in base else torch.ones(base["b"].shape[-1]).bfloat16()
+            if name in operation.optional:
+                yield name, "none", lambda i, n=name: n not in i, _without(base, name)
             for label, element in ELEMENTS.items():
                 sample = plain.clone()
                 sample.view(-1)[0] = element
@@ -277,7 +313,12 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
             if name == "cap" and op == "attention":
                 yield name, "none", lambda i: "cap" not in i, base
             for value in SCALARS[name]:
-                yield name, f"about {value}", _number_classes(name, value), {**base, name: value}
+                yield (
+                    name,
+                    f"about {value}",
+                    _number_classes(op, name, value),
+                    {**base, name: value},
+                )
         else:
             for label, (seen, change) in CHOICES[name].items():
                 yield name, label, seen, {**base, **change}

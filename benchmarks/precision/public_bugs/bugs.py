@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from . import attention, functions, norms, products, quantised, rotations
+from . import (
+    attention,
+    convolutions,
+    elementwise,
+    functions,
+    gates,
+    norms,
+    products,
+    quantised,
+    rotations,
+)
 from .bug import PublicBug
 
 BUGS: tuple[PublicBug, ...] = (
@@ -10,6 +20,9 @@ BUGS: tuple[PublicBug, ...] = (
     *attention.BUGS,
     *norms.BUGS,
     *products.BUGS,
+    *convolutions.BUGS,
     *functions.BUGS,
+    *gates.BUGS,
+    *elementwise.BUGS,
     *quantised.BUGS,
 )

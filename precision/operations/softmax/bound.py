@@ -1,4 +1,4 @@
-"""Bounds and conditions of shifted softmax, logsumexp and cross entropy.
+"""Bounds and conditions of shifted softmax, its logarithm, logsumexp and cross entropy.
 
 Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021, written for errors of the exponents:
 whatever moves score j by at most d_j moves p_j by the factor exp(d_j) * sum p exp(d) at most,
@@ -17,6 +17,20 @@ Tensor = torch.Tensor
 def softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
     relative = softmax_error(model, x.double())
     return model.cast("output", y, relative * y + softmax_underflow(model, y))
+
+
+def log_softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
+    """The shifted logit and the logarithm of the sum err by themselves; their difference once."""
+    scores = x.double()
+    peak = scores.amax(-1, keepdim=True)
+    shifted = scores - peak
+    exponents = _exponents(model, shifted, 0.0)
+    sums = _sum_error(model, scores.softmax(-1), exponents).log1p()
+    log = scores.logsumexp(-1, keepdim=True) - peak
+    error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
+    error = error + model.steps(1) * shifted.abs() + model.flushed(scores)
+    error = error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
+    return model.cast("output", y, error)
 
 
 def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
@@ -114,6 +128,14 @@ def softmax_spread(y: Tensor, x: Tensor) -> Tensor:
     scores = x.double().masked_fill(x == -torch.inf, 0.0).abs()
     mean = (y * scores).sum(-1, keepdim=True)
     return y * (scores * (1 - y) + (mean - y * scores).clamp(min=0.0))
+
+
+def log_softmax_spread(y: Tensor, x: Tensor) -> Tensor:
+    """dy_i/dx_j = delta_ij - p_j; a score of -inf stays what it is."""
+    scores = x.double().masked_fill(x == -torch.inf, 0.0).abs()
+    p = x.double().softmax(-1)
+    mean = (p * scores).sum(-1, keepdim=True)
+    return (scores * (1 - p) + (mean - p * scores).clamp(min=0.0)).nan_to_num(0.0)
 
 
 def logsumexp_spread(y: Tensor, x: Tensor) -> Tensor:

@@ -50,5 +50,6 @@ def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) 
 DRAWINGS = {
     "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
     "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
+    "log_softmax": Drawing(_logits, ("stagnating_sums",)),
     "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
 }

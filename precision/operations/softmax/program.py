@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and cross entropy over any `Arithmetic`; T rows, V classes."""
+"""Softmax, its logarithm, logsumexp and cross entropy over any `Arithmetic`; T rows, V classes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ V = TypeVar("V")
 
 
 def softmax(ar: Arithmetic[V], inputs: Inputs) -> V:
-    exponentials, total, _ = _softmax_terms(ar, ar.given(inputs["x"]))
+    exponentials, total, _ = softmax_terms(ar, ar.given(inputs["x"]))
     return ar.cast(ratio(ar, exponentials, total), "output")
 
 
+def log_softmax(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """(x - max) - log of the sum, in that order: x - (max + log) loses what max is larger by."""
+    x = ar.given(inputs["x"])
+    _, total, maximum = softmax_terms(ar, x)
+    return ar.cast(ar.sub(ar.sub(x, maximum), ar.log(total)), "output")
+
+
 def logsumexp(ar: Arithmetic[V], inputs: Inputs) -> V:
-    _, total, maximum = _softmax_terms(ar, ar.given(inputs["x"]))
+    _, total, maximum = softmax_terms(ar, ar.given(inputs["x"]))
     result = ar.add(maximum, ar.log(total))
     return ar.cast(ar.shape(lambda t: t.squeeze(-1), result), "output")
 
@@ -40,7 +47,7 @@ def cross_entropy(ar: Arithmetic[V], inputs: Inputs, even: Even[V] = even_loss) 
     """-sum q log softmax(x), q = 1 - s on the target and s / V on every class (Szegedy et al.
     2016, section 7); per row, 0 where ignored, or the mean of the others."""
     x, smoothing, counted_T = ar.given(inputs["x"]), inputs["smoothing"], inputs["counted"]
-    _, total, maximum = _softmax_terms(ar, x)
+    _, total, maximum = softmax_terms(ar, x)
     log_total = ar.log(total)
 
     def loss_of(values: V) -> V:
@@ -67,7 +74,7 @@ def over_count(ar: Arithmetic[V], total: V, n: int) -> V:
     return ratio(ar, total, ar.constant(float(n)))
 
 
-def _softmax_terms(ar: Arithmetic[V], x: V) -> tuple[V, V, V]:
+def softmax_terms(ar: Arithmetic[V], x: V) -> tuple[V, V, V]:
     """exp(x - max), their sum, max (Blanchard, Higham & Higham 2021)."""
     shifted, maximum = ar.shifted(x)
     exponentials = ar.cast(ar.exp(shifted), "exponentials")

@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and cross entropy over the real numbers."""
+"""Softmax, its logarithm, logsumexp and cross entropy over the real numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def softmax(over: Algebra, x: Tensor) -> Array:
 def softmax_of(over: Algebra, x: Array) -> Array:
     e = over.exp(x - over.peak(x))
     return e / over.sum(e)
+
+
+def log_softmax(over: Algebra, x: Tensor) -> Array:
+    r = over.lift(x)
+    shifted = r - over.peak(r)
+    return shifted - over.log(over.sum(over.exp(shifted)))
 
 
 def logsumexp(over: Algebra, x: Tensor) -> Array:
