@@ -74,7 +74,7 @@ def test_torchs_own_casts_are_declared_by_what_they_do() -> None:
 def test_formats_follow_their_hardware() -> None:
     assert {f.name: f.overflow for f in FORMATS.values()} == {
         **dict.fromkeys(("bf16", "fp16", "fp32", "fp64", "tf32"), "inf"),
-        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), "saturate"),
+        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "fp4_e2m1", "int8", "int16"), "saturate"),
     }
 
 

@@ -68,14 +68,44 @@ def _base(op: str) -> dict[str, Any]:
         "conv1d": {"x": x[None], "weight": x[None, :, :2], "bias": row[:1]},
         "embedding": {"ids": torch.tensor([0, 1]), "weight": x},
         "clamped_swiglu": {"gate": x, "up": x},
+        "quantize": {"x": x, "scale": x.abs()},
+        "dequantize": {"codes": x, "scale": x, "minimum": x},
+        "block_scale": {"x": x, "block": 2},
+        "moe_gate": {"x": x, "k": 2},
+        "rank_sum": {"x": x},
+        "adam_step": {
+            "parameter": x,
+            "gradient": x,
+            "first": x,
+            "second": x.abs(),
+            "step": 1,
+        },
         "add": {"a": x, "b": x},
         "mul": {"a": x, "b": x},
     }
     return bases.get(op, {"x": x})
 
 
-TENSORS = ("a", "b", "bias", "x", "weight", "q", "k", "v", "gate", "up", "cos", "sin")
+TENSORS = (
+    "a",
+    "b",
+    "bias",
+    "x",
+    "weight",
+    "q",
+    "v",
+    "gate",
+    "up",
+    "cos",
+    "sin",
+    "codes",
+    "minimum",
+)
+TENSORS += ("parameter", "gradient", "first", "second")
+TENSORS_OF = {"attention": ("k",), "quantize": ("scale",), "dequantize": ("scale",)}
+"""Names that are numbers in other operations."""
 MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate", "clamped_swiglu": "gate"}
+MAIN |= {"dequantize": "codes", "adam_step": "gradient"}
 MAIN |= {"add": "a", "mul": "a", "embedding": "weight"}
 """The operand of each operation that is drawn by kinds: x unless named."""
 
@@ -131,9 +161,15 @@ SCALARS: dict[str, tuple[float, ...]] = {
     "limit": (7.0, 0.5, 0.0),
     "alpha": (1.702, 1.0, 0.0, -1.0),
     "offset": (1.0, 0.0, -0.3),
+    "factor": (2.5, 1.0, -0.3),
+    "rate": (1e-3, 0.1, 1.0),
+    "beta1": (0.9, 0.0, 0.99),
+    "beta2": (0.999, 0.0, 0.95),
+    "decay": (0.01, 0.0, 0.1),
     "theta": (10000.0, 1.0, 500000.0, 0.5),
     "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
 }
+ADAM_EPS = (1e-8, 1e-15, 0.1, 0.0)
 """Values of every class of numbers: about the default, zero, small, large, negative."""
 
 
@@ -144,7 +180,7 @@ def _class_of(value: float) -> str:
 
 
 def _number_classes(op: str, name: str, value: float) -> Seen:
-    if name in ("theta", "attention_factor", "smoothing", "limit", "alpha", "offset"):
+    if name not in ("eps", "scale", "cap") or op == "adam_step":
         return lambda inputs: inputs.get(name) == value
     if name == "scale" and op == "embedding":
         return lambda inputs: "scale" in inputs and _class_of(inputs["scale"]) == _class_of(value)
@@ -234,6 +270,52 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
             {"targets": torch.tensor([0, 4])},
         ),
     },
+    "k": {
+        "one": (lambda i: i["k"] == 1, {"k": 1}),
+        "all": (lambda i: i["k"] == i["x"].shape[-1], {"k": 4}),
+        "too many": (lambda i: i["k"] > i["x"].shape[-1], {"k": 5}),
+    },
+    "score": {
+        "sigmoid": (lambda i: i.get("score") == "sigmoid", {"score": "sigmoid"}),
+        "softmax": (lambda i: "score" not in i, {}),
+    },
+    "renormalize": {
+        "True": (lambda i: i.get("renormalize") is True, {"renormalize": True}),
+        "False": (lambda i: "renormalize" not in i, {}),
+    },
+    "average": {"True": (lambda i: i.get("average") is True, {"average": True})},
+    "ring": {"a chunk a rank": (lambda i: i.get("ring") == i["x"].shape[-1], {"ring": 4})},
+    "block": {
+        "a row": (lambda i: i["block"] == i["x"].shape[-1], {"block": 4}),
+        "less": (lambda i: i["block"] < i["x"].shape[-1], {"block": 2}),
+    },
+    "limit": {
+        f"{limit}": (lambda i, limit=limit: i["limit"] == limit, {"limit": limit})
+        for limit in (127.0, 448.0, 6.0)
+    },
+    "power": {
+        power: (lambda i, power=power: i.get("power") == power, {"power": power})
+        for power in ("floor", "up")
+    },
+    "zero_point": {"128": (lambda i: i.get("zero_point") == 128, {"zero_point": 128})},
+    "low": {
+        "none": (lambda i: "low" not in i, {}),
+        "of 4 bits": (lambda i: i.get("low") == -8, {"low": -8}),
+        "0": (lambda i: i.get("low") == 0, {"low": 0}),
+    },
+    "high": {"of a byte": (lambda i: i.get("high") == 255, {"high": 255})},
+    "step": {
+        "first": (lambda i: i["step"] == 1, {}),
+        "late": (lambda i: i["step"] == 1000, {"step": 1000}),
+    },
+    "decoupled": {
+        "False": (lambda i: i.get("decoupled") is False, {"decoupled": False}),
+        "True": (lambda i: i.get("decoupled", True), {}),
+    },
+    "result": {
+        name: (lambda i, name=name: i.get("result", "parameter") == name, {"result": name})
+        for name in ("parameter", "first", "second")
+    },
     "ids": {
         "the last row": (
             lambda i: bool((i["ids"] == len(i["weight"]) - 1).any()),
@@ -279,7 +361,7 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
     """(argument, edge class, whether inputs show it, inputs that hold it)."""
     operation, base = OPERATIONS[op], _base(op)
     for name in operation.arguments + operation.optional:
-        if name in TENSORS:
+        if name in TENSORS or name in TENSORS_OF.get(op, ()):
             if name in ("cos", "sin"):
                 without = {k: v for k, v in base.items() if k != "positions"}
                 table = torch.full((2, 2), 0.5).bfloat16()
@@ -300,6 +382,8 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
             single = {k: v[..., :1] if k in TENSORS else v for k, v in base.items()}
             if op == "matmul":
                 single["b"] = base["b"][:1]
+            if op in ("quantize", "dequantize"):
+                single = {k: v[..., :1] for k, v in base.items()}
             if op == "cross_entropy":
                 single["targets"] = base["targets"] * 0
             yield name, "one element", lambda i, n=name: n in i and i[n].shape[-1] == 1, single
@@ -309,10 +393,10 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
                 sample = plain.clone()
                 sample.view(-1, 4)[0] = torch.tensor(values)
                 yield name, label, _rows(name, has), {**base, name: sample}
-        elif name in SCALARS:
+        elif name in SCALARS and (op, name) != ("block_scale", "limit"):
             if name == "cap" and op == "attention":
                 yield name, "none", lambda i: "cap" not in i, base
-            for value in SCALARS[name]:
+            for value in ADAM_EPS if (op, name) == ("adam_step", "eps") else SCALARS[name]:
                 yield (
                     name,
                     f"about {value}",

@@ -6,6 +6,7 @@ functions for the others, and a second way to write them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -61,6 +62,81 @@ def _clamped_swiglu(gate: Tensor, up: Tensor, limit: float, alpha: float, offset
     return (u + offset) * (g * torch.sigmoid(g * alpha))
 
 
+def _quantize(x: Tensor, scale: Tensor, zero_point: int, low: float, high: float) -> Tensor:
+    blocks = x.float().reshape(*scale.shape, -1) / scale.float()[..., None] + zero_point
+    return blocks.clamp(low, high).reshape(x.shape)
+
+
+def _dequantize(codes: Tensor, scale: Tensor, minimum: Tensor | None) -> Tensor:
+    blocks = codes.float().reshape(*scale.shape, -1) * scale.float()[..., None]
+    blocks = blocks if minimum is None else blocks + minimum.float()[..., None]
+    return blocks.reshape(codes.shape)
+
+
+def _block_scale(x: Tensor, block: int, limit: float, power: str | None) -> Tensor:
+    peak = x.float().abs().reshape(*x.shape[:-1], -1, block).amax(-1)
+    if power == "floor":
+        exponent = torch.frexp(peak).exponent - 1 - math.floor(math.log2(limit))
+        return torch.where(peak == 0, 0.0, torch.pow(2.0, exponent.double())).float()
+    scale = peak / limit
+    if power is None:
+        return scale
+    mantissa, exponent = torch.frexp(scale)
+    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
+    return torch.where(scale == 0, 0.0, torch.pow(2.0, exponent.double())).float()
+
+
+def _moe_gate(
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Tensor:
+    """As Hugging Face's routers write it, scattered to all experts."""
+    scores = x.float().softmax(-1) if score == "softmax" else x.float().sigmoid()
+    weights, ids = scores.masked_fill(~chosen, -1.0).topk(k, -1)
+    if renormalize:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return torch.zeros_like(scores).scatter(-1, ids, weights * factor)
+
+
+def _rank_sum(x: Tensor, average: bool, order_of_ranks: Tensor) -> Tensor:
+    total = x.float().sum(-1)
+    return total / x.shape[-1] if average else total
+
+
+def _ring(x: Tensor, average: bool, order_of_ranks: Tensor) -> Tensor:
+    parts = x.float().gather(-1, order_of_ranks.expand(x.shape))
+    total = correct_code.SUMS["chain"](parts)
+    return total / x.shape[-1] if average else total
+
+
+def _torch_adam(**inputs: Any) -> Tensor:
+    """torch.optim's own step; AdamW's where the decay is decoupled."""
+    parameter = inputs["parameter"].float().clone().requires_grad_()
+    parameter.grad = inputs["gradient"].float().clone()
+    kind = torch.optim.AdamW if inputs["decoupled"] else torch.optim.Adam
+    optimizer = kind(
+        [parameter],
+        lr=inputs["rate"],
+        betas=(inputs["beta1"], inputs["beta2"]),
+        eps=inputs["eps"],
+        weight_decay=inputs["decay"],
+    )
+    moments = {
+        "exp_avg": inputs["first"].float().clone(),
+        "exp_avg_sq": inputs["second"].float().clone(),
+    }
+    optimizer.state[parameter] = {"step": torch.tensor(float(inputs["step"] - 1)), **moments}
+    optimizer.step()
+    if inputs["result"] == "parameter":
+        return parameter.detach()
+    return moments["exp_avg" if inputs["result"] == "first" else "exp_avg_sq"]
+
+
 OTHERS: dict[str, dict[str, Implementation]] = {
     "log_softmax": {
         "torch log_softmax": lambda x: F.log_softmax(x.float(), -1),
@@ -79,6 +155,12 @@ OTHERS: dict[str, dict[str, Implementation]] = {
         "torch sigmoid": lambda x: torch.sigmoid(x.float()),
         "by hand": lambda x: 1 / (1 + (-x.float()).exp()),
     },
+    "quantize": {"torch": _quantize},
+    "dequantize": {"torch": _dequantize},
+    "block_scale": {"torch": _block_scale},
+    "moe_gate": {"torch": _moe_gate},
+    "rank_sum": {"torch": _rank_sum, "ring": _ring},
+    "adam_step": {"torch.optim": _torch_adam},
     "tanh": {"torch tanh": lambda x: torch.tanh(x.float())},
 }
 
@@ -117,6 +199,30 @@ def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
     elif op == "clamped_swiglu":
         inputs = {"gate": stored(n) * 4, "up": stored(n) * 4}
         inputs |= {"limit": 10.0, "alpha": 1.0, "offset": 0.0} if seed % 3 == 0 else {}
+    elif op == "quantize":
+        inputs = {"x": stored(6, 2 * n), "scale": stored(6, 2).abs() + 0.25}
+        inputs |= {"low": -8, "high": 7} if seed % 2 else {}
+    elif op == "dequantize":
+        inputs = {"codes": stored(6, 2 * n), "scale": stored(6, 2)}
+        inputs |= {"minimum": stored(6, 2)} if seed % 2 else {}
+    elif op == "block_scale":
+        inputs = {"x": stored(6, 2 * n), "block": n, "limit": (127.0, 6.0)[seed % 2]}
+        inputs |= {"power": ("floor", "up")[seed % 2]} if seed % 3 else {}
+    elif op == "moe_gate":
+        x, k = stored(6, n) * 2, min(4, n)
+        ranked = x.double().sort(dim=-1, descending=True).values
+        if k < n and bool((ranked[:, k - 1] == ranked[:, k]).any()):
+            k = n  # of a tie at the boundary nothing is said
+        inputs = {"x": x, "k": k, "renormalize": seed % 3 > 0}
+        inputs |= {"score": ("softmax", "sigmoid")[seed % 2], "factor": (1.0, 2.5)[seed // 2 % 2]}
+    elif op == "rank_sum":
+        inputs = {"x": stored(6, n), "average": seed % 2 > 0} | ({"ring": n} if seed % 3 else {})
+    elif op == "adam_step":
+        names = ("parameter", "gradient", "first", "second")
+        inputs = {name: stored(6, n) for name in names} | {"step": 1 + seed % 20}
+        inputs["second"] = inputs["second"].abs()
+        inputs |= {"decay": (0.0, 0.1)[seed % 2], "decoupled": seed % 3 > 0, "eps": 1e-6}
+        inputs["result"] = ("parameter", "parameter", "first", "second")[seed // 3 % 4]
     elif op in ("add", "mul"):
         inputs = {"a": stored(6, n), "b": stored(6, n) if seed % 2 else stored(n)}
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     attention,
+    codes,
     convolutions,
     elementwise,
     functions,
@@ -12,6 +13,7 @@ from . import (
     products,
     quantised,
     rotations,
+    training,
 )
 from .bug import PublicBug
 
@@ -25,4 +27,6 @@ BUGS: tuple[PublicBug, ...] = (
     *gates.BUGS,
     *elementwise.BUGS,
     *quantised.BUGS,
+    *codes.BUGS,
+    *training.BUGS,
 )

@@ -27,15 +27,19 @@ def mul_bound(model: RoundingModel, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def sigmoid_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
+    return model.cast("output", y, sigmoid_error(model, x.double()))
+
+
+def sigmoid_error(model: RoundingModel, r: Tensor) -> Tensor:
     """An error d of log exp(-x) moves y by the factor 1 + sigmoid(-x) expm1(d) at most; one of
     log exp(x), in exp(x) / (1 + exp(x)), by 1 + expm1(d). exp(-x) may overflow."""
-    r = x.double()
+    y = r.sigmoid()
     weight = torch.where(r < 0, 1.0, (-r).sigmoid())
     exponential = (model.exponential(r.abs()).expm1() * weight).masked_fill(weight == 0, 0.0)
     relative = (1 + exponential) * (1 + model.steps(4)) - 1
     error = relative.clamp(max=1e300) * y.abs() + 2 * model.underflow + model.flushed(r) / 4
     overflows = -r > math.log(model.compute.largest) - 1
-    return model.cast("output", y, torch.where(overflows, error.maximum(r.exp()), error))
+    return torch.where(overflows, error.maximum(r.exp()), error)
 
 
 def tanh_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:

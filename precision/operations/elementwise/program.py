@@ -21,21 +21,23 @@ def mul(ar: Arithmetic[V], inputs: Inputs) -> V:
 
 
 def sigmoid(ar: Arithmetic[V], inputs: Inputs) -> V:
-    """1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x < 0, which cannot overflow."""
-    x, one = ar.given(inputs["x"]), ar.constant(1.0)
+    return ar.cast(sigmoid_of(ar, ar.given(inputs["x"]), inputs["x"] < 0), "output")
+
+
+def sigmoid_of(ar: Arithmetic[V], x: V, below: torch.Tensor) -> V:
+    """1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is `below` 0, which cannot overflow."""
+    one = ar.constant(1.0)
 
     def without_overflow() -> V:
-        negative = ar.shape(torch.minimum, x, ar.neg(x))
-        small = ar.exp(negative)
+        small = ar.exp(ar.shape(torch.minimum, x, ar.neg(x)))
         denominator = ar.add(one, small)
         low, high = ar.div(small, denominator), ar.div(one, denominator)
-        return ar.shape(lambda a, b: torch.where(inputs["x"] < 0, a, b), low, high)
+        return ar.shape(lambda a, b: torch.where(below, a, b), low, high)
 
-    usual = ar.either(
+    return ar.either(
         lambda: ar.div(one, ar.add(one, ar.exp(ar.neg(x)))),
         without_overflow,
     )
-    return ar.cast(usual, "output")
 
 
 def tanh(ar: Arithmetic[V], inputs: Inputs) -> V:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from ...arithmetic.rounding_model import RoundingModel
+from ..elementwise.bound import sigmoid_error
 
 Tensor = torch.Tensor
 
@@ -151,3 +152,58 @@ def cross_entropy_spread(
     slope = (scores.softmax(-1) - _weights(scores, targets, smoothing, counted)).abs()
     each = (slope * scores.abs()).sum(-1).masked_fill(~counted, 0.0)
     return each if reduction == "none" else each.sum() / int(counted.sum())
+
+
+def moe_gate_bound(
+    model: RoundingModel,
+    y: Tensor,
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Tensor:
+    """A score's error; of a share that of the sum of shares, too, which cannot cancel."""
+    r = x.double()
+    if score == "softmax":
+        p = r.softmax(-1)
+        error = softmax_error(model, r) * p + softmax_underflow(model, p)
+    else:
+        p, error = r.sigmoid(), sigmoid_error(model, r)
+    error = model.cast("scores", p, error) * chosen
+    weights = p * chosen
+    if renormalize:
+        total, lost = weights.sum(-1, keepdim=True), error.sum(-1, keepdim=True)
+        growth = (1 + model.reduction(x.shape[-1], exact_terms=True)) * (1 + model.steps(3)) - 1
+        sums = (lost + growth * (total + lost) + x.shape[-1] * model.underflow) / total
+        inverse = torch.where(sums < 1, 1 / (1 - sums.clamp(max=1.0)), torch.inf)
+        error = (error + weights * sums + model.steps(3) * (weights + error)) / total * inverse
+        weights = weights / total
+        error = error + model.underflow
+    if factor != 1:
+        error = model.cast("weights", weights, error) * abs(factor)
+        error = error + model.steps(2) * (weights * abs(factor) + error) + model.underflow
+    return model.cast("output", y, error.masked_fill(~chosen, 0.0))
+
+
+def moe_gate_spread(
+    y: Tensor,
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Tensor:
+    """By the triangle inequality, as of a softmax over all experts: at most twice the truth."""
+    scores = x.double().abs()
+    own = scores if score == "softmax" else scores * (-x.double()).sigmoid()
+    weights = x.double().softmax(-1) if score == "softmax" else y.abs() / abs(factor or 1.0)
+    mean = (weights * own).sum(-1, keepdim=True)
+    if renormalize:
+        mean = mean.maximum((y.abs() / abs(factor or 1.0) * own).sum(-1, keepdim=True))
+    moved = own + (mean if renormalize or score == "softmax" else 0.0)
+    return (y.abs() * moved).masked_fill(undecided, 0.0)

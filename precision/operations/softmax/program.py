@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, logsumexp and cross entropy over any `Arithmetic`; T rows, V classes."""
+"""Softmax and what is made of it, over any `Arithmetic`; T rows, V classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
+from ..elementwise.program import sigmoid_of
 
 V = TypeVar("V")
 
@@ -67,6 +68,42 @@ def cross_entropy(ar: Arithmetic[V], inputs: Inputs, even: Even[V] = even_loss) 
         return ar.cast(loss, "output")
     mean = over_count(ar, ar.sum(loss), int(counted_T.sum()))
     return ar.cast(ar.shape(lambda t: t[0], mean), "output")
+
+
+def moe_gate(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """The weights of the k best experts of each row, 0 of the others [T, V]; their scores, or
+    their shares of the sum of these, times a factor. Where the k-th best ties with the next one,
+    nothing is said of the row."""
+    x, chosen_TV, undecided_TV = ar.given(inputs["x"]), inputs["chosen"], inputs["undecided"]
+    if inputs["score"] == "softmax":
+        exponentials, total, _ = softmax_terms(ar, x)
+
+        def scores() -> V:
+            return ar.cast(ratio(ar, exponentials, total), "scores")
+    else:
+        exponentials = scored = ar.cast(sigmoid_of(ar, x, inputs["x"] < 0), "scores")
+
+        def scores() -> V:
+            return scored
+
+    if not inputs["renormalize"]:
+        weights = scores()
+    elif inputs["score"] == "sigmoid" or ar.declares("scores"):
+        weights = _shares(ar, scores(), chosen_TV)
+    else:
+        weights = ar.either(
+            lambda: _shares(ar, scores(), chosen_TV),
+            lambda: _shares(ar, exponentials, chosen_TV),
+        )
+    if inputs["factor"] != 1:
+        weights = ar.mul(ar.cast(weights, "weights"), ar.constant(inputs["factor"]))
+    weights = ar.cast(ar.where(chosen_TV, weights, 0.0), "output")
+    return ar.where(~undecided_TV, weights, torch.nan)
+
+
+def _shares(ar: Arithmetic[V], scores: V, chosen: torch.Tensor) -> V:
+    kept = ar.where(chosen, scores, 0.0)
+    return ratio(ar, kept, ar.sum(kept))
 
 
 def over_count(ar: Arithmetic[V], total: V, n: int) -> V:

@@ -1,4 +1,4 @@
-"""Log-softmax and cross entropy as implementations have got them wrong.
+"""Log-softmax, losses and gates of experts as implementations have got them wrong.
 
 Each is a correct program but for one thing.
 """
@@ -26,6 +26,19 @@ def log_sum_added_to_maximum(ar: Arithmetic[Any], inputs: Inputs) -> Any:
     x = ar.given(inputs["x"])
     _, total, maximum = program.softmax_terms(ar, x)
     return ar.cast(ar.sub(x, ar.add(maximum, ar.log(total))), "output")
+
+
+def gates_are_logits(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """Without renormalising, the logits themselves (sgl-project/sglang#35160)."""
+    if inputs["renormalize"]:
+        return program.moe_gate(ar, inputs)
+    logits = ar.where(inputs["chosen"], ar.given(inputs["x"]), 0.0)
+    return ar.where(~inputs["undecided"], ar.cast(logits, "output"), torch.nan)
+
+
+def other_renormalization(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """Shares where scores are asked for, and scores where shares are."""
+    return program.moe_gate(ar, {**inputs, "renormalize": not inputs["renormalize"]})
 
 
 def ignored_in_mean(ar: Arithmetic[Any], inputs: Inputs) -> Any:
