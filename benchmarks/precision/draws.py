@@ -18,6 +18,10 @@ Tensor = torch.Tensor
 Inputs = dict[str, Any]
 
 
+_TAKEN_BY_FEW = {"attention": {"mask", "bias", "sinks", "slopes", "empty"}}
+"""Arguments that bitlens's kernels and eager Llama do not take."""
+
+
 def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str, Any]]:
     """At least `n` inputs in equal parts of every kind, as a search without a target draws them."""
     drawn: list[Mapping[str, Any]] = []
@@ -25,7 +29,9 @@ def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str
     def take(inputs: Mapping[str, Any]) -> None:
         drawn.append(inputs)
 
-    names = strategy_names(contract)
+    operation = OPERATIONS[contract.op]
+    taken = {*operation.arguments, *operation.optional} - _TAKEN_BY_FEW.get(contract.op, set())
+    names = strategy_names(contract, taken)
     share = settings(
         max_examples=-(-n // len(names)),
         phases=[Phase.generate],
@@ -34,7 +40,7 @@ def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str
         suppress_health_check=list(HealthCheck),
     )
     for name in names:
-        strategy = inputs_for(contract, strategies=[name], needed=OPERATIONS[contract.op].optional)
+        strategy = inputs_for(contract, strategies=[name], arguments=taken, needed=taken)
         run = share(hypothesis.given(strategy)(take))
         hypothesis.seed(seed)(run)()
     return drawn

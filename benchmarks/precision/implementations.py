@@ -20,6 +20,7 @@ from ... import _core
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS
 from ...precision.operations import validate_inputs
+from ...precision.reals.definitions import arguments_of
 from .libraries import LIBRARIES
 
 Tensor = torch.Tensor
@@ -71,10 +72,7 @@ def _stored(code: Implementation, contract: PrecisionContract) -> Implementation
     """Computes in fp32 and rounds once."""
 
     def implementation(**inputs: Any) -> Tensor:
-        prepared = validate_inputs(contract.op, inputs)
-        if contract.op == "attention":
-            names = ("q", "k", "v", "scale", "visible", "cap")
-            prepared = {name: prepared[name] for name in names}
+        prepared = arguments_of(contract.op, inputs)
         return code(**prepared).to(FORMATS[contract.storage].dtype)
 
     return implementation
@@ -106,9 +104,18 @@ def _eager_layer_norm(
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
-def _eager_attention(**inputs: Any) -> Tensor:
-    prepared = validate_inputs("attention", inputs)
-    q, k, v = (prepared[name] for name in "qkv")
+def _eager_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None = None,
+    causal: bool | None = None,
+    window: int | None = None,
+    past: int | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    inputs = {"scale": scale, "causal": causal, "window": window, "past": past, "cap": cap}
+    prepared = validate_inputs("attention", {"q": q, "k": k, "v": v, **inputs})
     group = q.shape[-3] // k.shape[-3]
     keys, values = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
     scores: Tensor = q @ keys.mT * prepared["scale"]

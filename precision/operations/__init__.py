@@ -76,7 +76,7 @@ def _plain(operation: Operation, name: str, value: Any) -> Any:
     if value.is_floating_point():
         values = value.to(torch.float64)  # torch has no isfinite for fp8
         allowed = values.isfinite()
-        if operation.masked:
+        if operation.masked or name in operation.infinite:
             allowed |= values == -torch.inf
         if not bool(allowed.all()):
             where = [int(i) for i in (~allowed).nonzero()[0]]

@@ -128,6 +128,7 @@ class Operation:
         fuses: Whether it adds products, which a multiply-add can round once.
         every_step_cast: Whether each of its steps, a constant included, ends in a cast point.
         masked: Whether inputs may be -inf.
+        infinite: Those that may be -inf where the others may not.
         least: No result in fp32 lies between 0 and this.
         check: Called as check(name, inputs) with every argument there: fills in defaults, or raises
             InputsError.
@@ -159,6 +160,7 @@ class Operation:
     fuses: bool = False
     every_step_cast: bool = False
     masked: bool = False
+    infinite: tuple[str, ...] = ()
     least: float = 0.0
     check: Callable[[str, dict[str, Any]], None]
     implied: tuple[str, ...] = ()

@@ -59,7 +59,15 @@ def _base(op: str) -> dict[str, Any]:
         "matmul": {"a": x, "b": x.mT.contiguous()},
         "rms_norm": {"x": x, "weight": row},
         "layer_norm": {"x": x, "weight": row, "bias": row},
-        "attention": {"q": x[None], "k": x[None], "v": x[None], "causal": True},
+        "attention": {
+            "q": x[None],
+            "k": x[None],
+            "v": x[None],
+            "causal": True,
+            "bias": x[:, :2].contiguous(),
+            "sinks": row[:1],
+            "slopes": row[:1],
+        },
         "rope": {"x": x, "positions": torch.arange(2)},
         "swiglu": {"gate": x, "up": x},
         "soft_cap": {"x": x, "cap": 2.0},
@@ -102,7 +110,11 @@ TENSORS = (
     "minimum",
 )
 TENSORS += ("parameter", "gradient", "first", "second")
-TENSORS_OF = {"attention": ("k",), "quantize": ("scale",), "dequantize": ("scale",)}
+TENSORS_OF = {
+    "attention": ("k", "sinks", "slopes"),
+    "quantize": ("scale",),
+    "dequantize": ("scale",),
+}
 """Names that are numbers in other operations."""
 MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate", "clamped_swiglu": "gate"}
 MAIN |= {"dequantize": "codes", "adam_step": "gradient"}
@@ -203,9 +215,9 @@ def _shape(inputs: Inputs) -> tuple[int, int]:
     return inputs["q"].shape[-2], inputs["k"].shape[-2]
 
 
-def _hides_whole_rows(inputs: Inputs) -> bool:
-    visible = validate_inputs("attention", inputs)["visible"]
-    return not bool(visible.any(-1).all()) and bool(visible.any())
+def _hides_whole_rows(inputs: Inputs, empty: str | None = None) -> bool:
+    bare = validate_inputs("attention", inputs)["bare"]
+    return bool(bare.any()) and (empty is not None or not bool(bare.all()))
 
 
 # name -> (what has been seen, a change of the base that the check must take)
@@ -269,6 +281,31 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
             lambda i: bool((i["targets"] >= i["x"].shape[-1]).any()),
             {"targets": torch.tensor([0, 4])},
         ),
+    },
+    "mask": {
+        "none": (lambda i: "mask" not in i, {}),
+        "hides some keys": (
+            lambda i: "mask" in i and 0 < int((i["mask"] != 0).sum()) < i["mask"].numel(),
+            {"mask": torch.tensor([[True, False]])},
+        ),
+        "hides all keys": (
+            lambda i: "mask" in i and not bool(i["mask"].any()),
+            {"mask": torch.tensor([[False]])},
+        ),
+        "of each head": (
+            lambda i: "mask" in i and i["mask"].ndim == 3 and i["mask"].shape[0] > 1,
+            {"mask": torch.ones(1, 1, 2, dtype=torch.bool)},
+        ),
+    },
+    "empty": {
+        "none": (lambda i: "empty" not in i, {}),
+        **{
+            name: (
+                lambda i, name=name: i.get("empty") == name and _hides_whole_rows(i, name),
+                {"empty": name},
+            )
+            for name in ("zero", "mean")
+        },
     },
     "k": {
         "one": (lambda i: i["k"] == 1, {"k": 1}),
@@ -384,6 +421,8 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
                 single["b"] = base["b"][:1]
             if op in ("quantize", "dequantize"):
                 single = {k: v[..., :1] for k, v in base.items()}
+            if op == "attention" and name in ("bias", "sinks", "slopes"):
+                single = {**base, "bias": base["bias"][:1, :1]}
             if op == "cross_entropy":
                 single["targets"] = base["targets"] * 0
             yield name, "one element", lambda i, n=name: n in i and i[n].shape[-1] == 1, single
@@ -447,7 +486,9 @@ def test_an_implementation_without_an_argument_is_not_given_it() -> None:
     assert arguments_taken(plain, "attention") == {"q", "k", "v", "scale"}
     result = search(plain, contract, strategies=["random", "attention_sinks"])
     assert result.violation is None
-    assert result.left_out == ("causal", "window", "past", "cap")
+    taken = {"q", "k", "v", "scale"}
+    assert set(result.left_out) == {*OPERATIONS["attention"].optional} - taken
+    assert {"causal", "cap", "mask", "sinks"} < set(result.left_out)
 
     def tables(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.double().chunk(2, -1)

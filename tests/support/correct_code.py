@@ -166,6 +166,26 @@ def _torch_cross_entropy(
     )
 
 
+def _scores(
+    q: Tensor,
+    keys: Tensor,
+    scale: float,
+    cap: float | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    behind: Tensor | None,
+) -> Tensor:
+    scores = q.float() @ keys.mT * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if bias is not None:
+        scores = scores + bias.float()
+    if slopes is not None:
+        assert behind is not None
+        scores = scores + slopes.float()[:, None, None] * behind.float()
+    return scores
+
+
 def _eager_attention(
     q: Tensor,
     k: Tensor,
@@ -174,14 +194,27 @@ def _eager_attention(
     visible: Tensor | None = None,
     causal: bool = False,
     cap: float | None = None,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+    slopes: Tensor | None = None,
+    behind: Tensor | None = None,
+    bare: Tensor | None = None,
+    empty: str | None = None,
 ) -> Tensor:
+    """Rows of which nothing is visible are all visible where a convention says what they are."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3) for x in (k, v))
-    scores = q.float() @ keys.mT * scale
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
+    scores = _scores(q, keys, scale, cap, bias, slopes, behind)
+    if empty is not None:
+        assert bare is not None
+        scores = scores.masked_fill(bare, 0.0)
     visible = _visible(q, k, causal) if visible is None else visible
-    return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ values
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], -1)
+    mixed = scores.softmax(-1)[..., : k.shape[-2]] @ values
+    return mixed.masked_fill(bare, 0.0) if empty == "zero" and bare is not None else mixed
 
 
 def _torch_attention(
@@ -192,13 +225,25 @@ def _torch_attention(
     visible: Tensor | None = None,
     causal: bool = False,
     cap: float | None = None,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+    empty: str | None = None,
+    **others: Any,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3)[None] for x in (k, v))
     visible = _visible(q, k, causal) if visible is None else visible
-    if cap is not None:  # it has none, and libraries fall back as here
-        return _eager_attention(q, k, v, scale, visible, cap=cap)
-    return F.scaled_dot_product_attention(q.float()[None], keys, values, visible, scale=scale)[0]
+    slopes = others.get("slopes")
+    if cap is not None or sinks is not None or slopes is not None or empty is not None:
+        # It has none of them, and libraries fall back as here.
+        return _eager_attention(
+            q, k, v, scale, visible, False, cap, bias, sinks, empty=empty, **others
+        )
+    mask = visible
+    if bias is not None:
+        mask = bias.float().expand(q.shape[-3], q.shape[-2], k.shape[-2])
+        mask = mask.masked_fill(~visible, -torch.inf)
+    return F.scaled_dot_product_attention(q.float()[None], keys, values, mask, scale=scale)[0]
 
 
 def _visible(q: Tensor, k: Tensor, causal: bool) -> Tensor:

@@ -13,6 +13,7 @@ from . import (
     products,
     quantised,
     rotations,
+    scores,
     training,
 )
 from .bug import PublicBug
@@ -20,6 +21,7 @@ from .bug import PublicBug
 BUGS: tuple[PublicBug, ...] = (
     *rotations.BUGS,
     *attention.BUGS,
+    *scores.BUGS,
     *norms.BUGS,
     *products.BUGS,
     *convolutions.BUGS,

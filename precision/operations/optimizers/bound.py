@@ -102,7 +102,7 @@ def adam_step_spread(
     decoupled: bool,
     result: str,
 ) -> Tensor:
-    """Of the parameter and the first moment it starts from; the second moment's follows from it."""
+    """Sums what the parameter, the gradient and the first moment move the result by."""
     p, g, m, v = (x.double() for x in (parameter, gradient, first, second))
     if not decoupled:
         g = g + decay * p

@@ -71,7 +71,7 @@ def block_scale_bound(
 def quantize_spread(
     y: Tensor, x: Tensor, scale: Tensor, zero_point: int, low: float, high: float
 ) -> Tensor:
-    """Of x, within the range of codes."""
+    """Returns |x / scale| within the range of codes, and 0 beyond."""
     quotient = (x.double() / spread(scale.double(), x.shape[-1])).abs()
     return quotient.masked_fill((y <= low) | (y >= high), 0.0)
 
