@@ -74,8 +74,8 @@ def _whole(draws: float, of_one: float) -> int:
 
 
 def _shared(p_BV: torch.Tensor) -> tuple[float, float]:
-    """Returns, for disjoint pairs of rows, what a shared uniform makes of the test's sum, and the variance
-    that it has without."""
+    """Returns what a uniform shared by disjoint pairs of rows makes of the test's sum, and the
+    variance that it has without."""
     middle_BV, pairs = middles(p_BV), len(p_BV) // 2
     uniforms = (torch.arange(_UNIFORMS, dtype=torch.float64) + 0.5) / _UNIFORMS
     ends_BV = p_BV.cumsum(1)

@@ -1,4 +1,4 @@
-"""Tests against what a sampler is likeliest to get wrong, stronger there than one of all frequencies.
+"""Tests against what a sampler is likeliest to get wrong, stronger there than of all frequencies.
 
 Each takes probabilities p_BV (fp64, rows that sum to 1, 0 where nothing is kept) and gives a
 p-value, or None where nothing could show. B rows, V vocabulary, N
@@ -18,8 +18,8 @@ ENOUGH = 100
 
 
 def temperature_p_value(x_BV: Tensor, p_BV: Tensor, ids_BN: Tensor) -> float | None:
-    """Returns that of the score test of the temperature: the mean logit of the drawn tokens against its
-    expectation, over all rows. The most powerful one against a temperature slightly off."""
+    """Returns that of the score test of the temperature: the mean logit of the drawn tokens against
+    its expectation, over all rows. The most powerful one against a temperature slightly off."""
     if ids_BN.numel() < ENOUGH:
         return None
     mean_B, variance_B = logit_moments(x_BV, p_BV)
@@ -28,8 +28,8 @@ def temperature_p_value(x_BV: Tensor, p_BV: Tensor, ids_BN: Tensor) -> float | N
 
 
 def boundary_p_value(p_BV: Tensor, boundary_B: Tensor, ids_BN: Tensor) -> float | None:
-    """Bounds how likely the last token that each row keeps is drawn so rarely: at most exp(-expected)
-    where it never is. None if no row keeps another one."""
+    """Bounds how likely the last token that each row keeps is drawn so rarely: at most
+    exp(-expected) where it never is. None if no row keeps another one."""
     share_B = boundary_share(p_BV, boundary_B)
     counted = (ids_BN == boundary_B[:, None]) & (share_B > 0)[:, None]
     expected = ids_BN.shape[1] * float(share_B.sum())
@@ -62,7 +62,8 @@ def boundary_share(p_BV: Tensor, boundary_B: Tensor) -> Tensor:
 
 
 def middles(p_BV: Tensor, order_BV: Tensor | None = None) -> Tensor:
-    """Returns where each token lies in its row's cumulative sum, less a half: mean 0 under the row."""
+    """Returns where each token lies in its row's cumulative sum, less a half, so that the mean is 0
+    under the row."""
     p = p_BV if order_BV is None else p_BV.gather(1, order_BV)
     middle = p.cumsum(1) - p / 2 - 0.5
     return middle if order_BV is None else torch.zeros_like(middle).scatter(1, order_BV, middle)

@@ -221,3 +221,17 @@ def test_overflow_of_operands_quantised_on_the_way_in() -> None:
     assert check(torch.tensor([[448.0]]).bfloat16(), inputs, contract).ok
     assert not check(torch.tensor([[600.0]]).bfloat16(), inputs, contract).ok
     assert FP16.overflow == "inf"
+
+
+def test_values_summed_before_they_are_divided_may_overflow() -> None:
+    """As online softmax does: honest code is infinite where the mean of the values is not."""
+    large = torch.finfo(torch.float32).max
+    v = torch.tensor([[[large], [large], [1.0]]])
+    inputs = {"q": torch.zeros(1, 1, 1), "k": torch.zeros(1, 3, 1), "v": v, "causal": False}
+    contract = PrecisionContract("attention")
+    late = torch.tensor([[[inf]]])
+    assert check(late, inputs, contract).ok
+    assert check((v / 3).sum(1, keepdim=True), inputs, contract).ok
+    assert not check(-late, inputs, contract).ok
+    rounded = PrecisionContract("attention", casts=("probabilities", "output"))
+    assert not check(late, inputs, rounded).ok

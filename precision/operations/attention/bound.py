@@ -55,7 +55,10 @@ def attention_bound(
     if "inputs" in model.casts:
         lost = model.lost(model.casts["inputs"])
         error = error + 4 * lost * (1 + values.abs().sum(-2, keepdim=True))
-    error = model.cast("output", y, model.within_range(error, reach + error))
+    size = reach + error
+    if "probabilities" not in model.casts:  # summed before they are divided
+        size = size * (scores - scores.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True)
+    error = model.cast("output", y, model.within_range(error, size))
     return error.masked_fill(bare, 0.0) if empty == "zero" else error
 
 

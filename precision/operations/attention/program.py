@@ -35,16 +35,20 @@ def attention(ar: Arithmetic[V], inputs: Inputs, hidden: float = -math.inf) -> V
 
 
 def _mixed(ar: Arithmetic[V], exponentials: V, total: V, v: V, inputs: Inputs) -> V:
+    def deferred() -> V:
+        """The values summed before they are divided, of which the sum may overflow."""
+        weights = ar.cast(exponentials, "exponentials")
+        return ratio(ar, ar.dot(weights, v, rescaled=True), total)
+
     if ar.declares("exponentials"):
-        mixed = ar.dot(ar.cast(exponentials, "exponentials"), v, rescaled=True)
-        mixed = ratio(ar, mixed, total)
+        mixed = deferred()
     else:
         pattern = ar.cast(ratio(ar, exponentials, total), "probabilities")
         if ar.declares("probabilities"):
             mixed = ar.dot(pattern, v)
         else:
-            # Dividing by the sum may wait until the values are summed: two roundings a product.
-            mixed = ar.dot(pattern, v, updates=2, rescaled=True)
+            # Divided as they are summed: two roundings a product.
+            mixed = ar.either(lambda: ar.dot(pattern, v, updates=2, rescaled=True), deferred)
     return ar.where(~inputs["bare"], mixed, 0.0) if inputs["empty"] == "zero" else mixed
 
 
