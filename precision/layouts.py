@@ -14,6 +14,8 @@ from itertools import pairwise
 
 import torch
 
+__all__ = ["gathered", "packed", "paged", "sequences"]
+
 Tensor = torch.Tensor
 Kernel = Callable[..., Tensor]
 
