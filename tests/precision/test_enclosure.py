@@ -20,7 +20,7 @@ from bitlens.precision.strategies.inputs import inputs_for
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.bitlens_kernels import KERNELS
-from support.every_operation import CORRECT, FUNCTION_ULP
+from support.every_operation import CORRECT, FUNCTION_ULP, each, each_with
 
 Tensor = torch.Tensor
 
@@ -48,8 +48,7 @@ def _check_not_accused(verdict: Verdict, name: str) -> None:
     assert verdict.ok == bool(verdict.claimed), f"{name}: {verdict.reason}"
 
 
-@pytest.mark.parametrize("storage", STORED)
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize(("op", "storage"), each_with(OPERATIONS, STORED, "bf16"))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 4)
 def test_torch_and_numpy_are_never_accused(op: str, storage: str, data: st.DataObject) -> None:
@@ -88,7 +87,7 @@ def test_bitlens_kernels_are_never_accused(
 
 @pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16"])
 @pytest.mark.parametrize("accumulate", ["fp32", "bf16"])
-@pytest.mark.parametrize("op", REDUCING)
+@pytest.mark.parametrize("op", each(REDUCING))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 6)
 def test_promised_orders_and_narrow_sums(
@@ -102,7 +101,7 @@ def test_promised_orders_and_narrow_sums(
 @pytest.mark.parametrize(
     ("compute", "casts"), [("bf16", "all"), ("fp32", "all"), ("fp64", "all"), ("bf16", "none")]
 )
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("op", each(OPERATIONS))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 6)
 def test_every_cast_point_and_compute_format(

@@ -7,14 +7,20 @@ functions for the others, and a second way to write them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
+from _pytest.mark.structures import ParameterSet
+from bitlens.precision.operations import OPERATIONS
 from support import correct_code
 from support.correct_code import FUNCTION_ULP, KINDS, Implementation, Inputs, numbers
 
-__all__ = ["CORRECT", "FUNCTION_ULP", "KINDS", "Implementation", "Inputs", "draw"]
+__all__ = [
+    "CORRECT", "FUNCTION_ULP", "KINDS", "Implementation", "Inputs", "draw", "each", "each_with"
+]  # fmt: skip
 
 Tensor = torch.Tensor
 
@@ -171,6 +177,28 @@ def _log_softmax(x: Tensor) -> Tensor:
 
 
 CORRECT = {**correct_code.CORRECT, **OTHERS}
+
+
+BY_DAY = ("group_norm", "quantize", "adam_step")
+"""Of the operations without a kernel, those that every test sees by day."""
+
+
+def each(ops: Iterable[str]) -> list[ParameterSet]:
+    """The operations, most of those without a kernel of ours by night alone."""
+    return [pytest.param(op, id=op, marks=_nightly(op, op in BY_DAY)) for op in ops]
+
+
+def each_with(ops: Iterable[str], others: Iterable[str], by_day: str) -> list[ParameterSet]:
+    """The operations with a format or the like; those without a kernel of ours with one by day."""
+    return [
+        pytest.param(op, other, id=f"{op}-{other}", marks=_nightly(op, other == by_day))
+        for op in ops
+        for other in others
+    ]
+
+
+def _nightly(op: str, by_day: bool) -> tuple[pytest.MarkDecorator, ...]:
+    return () if by_day or OPERATIONS[op].native is not None else (pytest.mark.nightly,)
 
 
 def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
