@@ -74,7 +74,7 @@ def test_torchs_own_casts_are_declared_by_what_they_do() -> None:
 def test_formats_follow_their_hardware() -> None:
     assert {f.name: f.overflow for f in FORMATS.values()} == {
         **dict.fromkeys(("bf16", "fp16", "fp32", "fp64", "tf32"), "inf"),
-        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), "saturate"),
+        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "fp4_e2m1", "int8", "int16"), "saturate"),
     }
 
 
@@ -221,3 +221,18 @@ def test_overflow_of_operands_quantised_on_the_way_in() -> None:
     assert check(torch.tensor([[448.0]]).bfloat16(), inputs, contract).ok
     assert not check(torch.tensor([[600.0]]).bfloat16(), inputs, contract).ok
     assert FP16.overflow == "inf"
+
+
+def test_values_summed_before_they_are_divided_may_overflow() -> None:
+    """As online softmax does: honest code is infinite where the mean of the values is not."""
+    large = torch.finfo(torch.float32).max
+    v = torch.tensor([[[large], [large], [1.0]]])
+    inputs = {"q": torch.zeros(1, 1, 1), "k": torch.zeros(1, 3, 1), "v": v, "causal": False}
+    contract = PrecisionContract("attention")
+    late = torch.tensor([[[inf]]])
+    verdict = check(late, inputs, contract)
+    assert (verdict.violations, verdict.claimed) == (0, 0)
+    assert not check((v / 3).sum(1, keepdim=True), inputs, contract).violations
+    rounded = PrecisionContract("attention", casts=("probabilities", "output"))
+    assert check(late, inputs, rounded).violations
+    assert check((v / 3).sum(1, keepdim=True), inputs, rounded).ok
