@@ -17,6 +17,7 @@ from ..hooks.registry import select_names
 from ..parallel import agreement
 from ..text.prompts import check_ids, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
+from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
 from .request import Request
 from .row import Row
@@ -24,6 +25,16 @@ from .row import Row
 
 class ServedModel(Decoder, CacheableModel, Protocol):
     """The part of a model that an engine needs."""
+
+
+def prompt_ids(request: Request, tokenizer: Tokenizer | None) -> list[int]:
+    """Returns the tokens of a request's prompt. Raises ValueError unless there is one prompt."""
+    prompts = prompt_rows(
+        request.prompt, tokenizer, None, request.prepend_bos, request.template_variables
+    )
+    if len(prompts) != 1 or not prompts[0]:
+        raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
+    return prompts[0]
 
 
 class Intake:
@@ -46,12 +57,7 @@ class Intake:
         stops = read_stops(request.stop, model.tokenizer)
         if stops.strings:
             require_tokenizer(model.tokenizer)
-        prompts = prompt_rows(
-            request.prompt, model.tokenizer, None, request.prepend_bos, request.template_variables
-        )
-        if len(prompts) != 1 or not prompts[0]:
-            raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
-        (prompt,) = prompts
+        prompt = prompt_ids(request, model.tokenizer)
         check_token_ids(params, model.config.d_vocab)
         self._check(request, prompt)
         with agreement(model.group, "a request", "the request") as statement:

@@ -22,6 +22,10 @@ class EngineFull(RuntimeError):
     """So many requests wait already that the engine takes no other."""
 
 
+class WrongPool(ValueError):
+    """A request came to another pool than the one whose fingerprint it names."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt and how to continue it. The answer is a function of these fields alone.
@@ -35,6 +39,7 @@ class Request:
         stop: Strings, token ids and functions that end an answer, as in `model.generate`.
         salt: Requests share cached prompts with those of the same salt alone.
         deadline: Time of the engine's clock by which the answer ends.
+        pool_fingerprint: Of the pool that the request is for; any other refuses it (WrongPool).
         capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
             nothing of it is taken from the cache.
 
@@ -61,6 +66,7 @@ class Request:
     stop: Stop = field(default=None, kw_only=True)
     salt: str = field(default="", kw_only=True)
     deadline: float | None = field(default=None, kw_only=True)
+    pool_fingerprint: str | None = field(default=None, kw_only=True)
     capture: Sequence[str] | str = field(default=(), kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
     template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)

@@ -37,9 +37,13 @@ def test_a_file_without_keys(tmp_path: Path, smollm2_path: Path) -> None:
 
 def test_sigterm_lets_what_is_under_way_end(smollm2_path: Path) -> None:
     command = [sys.executable, "-m", "bitlens", "serve", str(smollm2_path), "--name", "m"]
+    command += ["--long-context", "10000", "--cache-bytes", str(256 << 20)]
     with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
-        said = re.fullmatch(r"serving m on (http://127\.0\.0\.1:\d+) .*\n", run.stderr.readline())
+        pools = r"\(short: 8,192 tokens, bl_\w{32}, long: 16,384 tokens, bl_\w{32}\)"
+        said = re.fullmatch(
+            rf"serving m on (http://127\.0\.0\.1:\d+) {pools}\n", run.stderr.readline()
+        )
         assert said is not None  # it listens already: who connects waits for an answer
         url = said[1]
         body = {"model": "m", "prompt": "Once", "max_tokens": 40, "stream": True, "temperature": 0}

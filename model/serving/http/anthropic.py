@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..request import Completion, Request
 from .errors import ApiError
-from .fields import Body, event, extras, n_tokens, salt_of, service_of, streamed
+from .fields import Body, conversation_of, event, extras, n_tokens, salt_of, service_of, streamed
 from .service import Answer, Service
 
 router = APIRouter()
@@ -108,14 +108,15 @@ async def messages(request: HttpRequest, body: MessagesBody) -> Any:
         stop=body.stop_sequences,
         logprobs=0 if body.return_token_ids else None,
         salt=salt_of(request, body.cache_salt),
+        pool_fingerprint=body.pool_fingerprint,
     )
-    answer = await service.submit(asked)
+    answer = await service.submit(asked, conversation_of(request, body))
     if body.stream:
         return _streamed(answer, service, body)
     (completion,) = await answer.completions()
     block = {"type": "text", "text": completion.text}
     return {
-        **_head(service),
+        **_head(service, answer),
         "content": [block],
         **_end(completion),
         "usage": _usage(completion),
@@ -131,7 +132,7 @@ async def count_tokens(request: HttpRequest, body: Conversation) -> dict[str, in
 
 def _streamed(answer: Answer, service: Service, body: MessagesBody) -> StreamingResponse:
     async def events() -> AsyncIterator[str]:
-        head = _head(service) | {"content": [], "stop_reason": None, "stop_sequence": None}
+        head = _head(service, answer) | {"content": [], "stop_reason": None, "stop_sequence": None}
         head["usage"] = {"input_tokens": 0, "output_tokens": 0}
         yield event({"type": "message_start", "message": head}, "message_start")
         start = {"type": "content_block_start", "index": 0}
@@ -159,13 +160,13 @@ def _streamed(answer: Answer, service: Service, body: MessagesBody) -> Streaming
     return streamed(events())
 
 
-def _head(service: Service) -> dict[str, Any]:
+def _head(service: Service, answer: Answer) -> dict[str, Any]:
     return {
         "id": "msg_" + uuid.uuid4().hex,
         "type": "message",
         "role": "assistant",
         "model": service.name,
-        "system_fingerprint": service.fingerprint,
+        "system_fingerprint": answer.fingerprint,
     }
 
 

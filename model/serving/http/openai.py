@@ -16,7 +16,18 @@ from ...text.tokenizer import Tokenizer
 from ..handle import Piece
 from ..request import Completion, Request
 from .errors import ApiError
-from .fields import Body, event, extras, n_tokens, require_model, salt_of, service_of, streamed
+from .fields import (
+    Body,
+    conversation_of,
+    event,
+    extras,
+    n_tokens,
+    require_model,
+    room_for,
+    salt_of,
+    service_of,
+    streamed,
+)
 from .service import Answer, Service
 
 router = APIRouter()
@@ -62,6 +73,7 @@ class Sampled(Body):
             "presence_penalty": self.presence_penalty,
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias or {},
+            "pool_fingerprint": self.pool_fingerprint,
         }
 
 
@@ -123,8 +135,9 @@ async def completions(request: HttpRequest, body: CompletionBody) -> Any:
         salt=salt_of(request, body.cache_salt),
         **body.options(),
     )
-    shape = _Shape("cmpl-", "text_completion", service, body, chat=False)
-    return await _answered(await service.submit(asked), shape, body)
+    answer = await service.submit(asked, conversation_of(request, body))
+    shape = _Shape("cmpl-", "text_completion", service, answer, body, chat=False)
+    return await _answered(answer, shape, body)
 
 
 @router.post("/v1/chat/completions", response_model=None)
@@ -136,33 +149,36 @@ async def chat_completions(request: HttpRequest, body: ChatBody) -> Any:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     asked = Request(
         messages,
-        max_new_tokens=wanted or _room(service, messages),
+        max_new_tokens=wanted or room_for(service, request, body, n_tokens(service, messages)),
         logprobs=0 if logprobs is None and body.return_token_ids else logprobs,
         salt=salt_of(request, body.cache_salt),
         **body.options(),
     )
-    shape = _Shape("chatcmpl-", "chat.completion", service, body, chat=True)
-    return await _answered(await service.submit(asked), shape, body)
-
-
-def _room(service: Service, messages: Sequence[Any]) -> int:
-    """Tokens that an answer may have where the client does not say."""
-    return max(1, service.engine.model.config.n_ctx - n_tokens(service, messages))
+    answer = await service.submit(asked, conversation_of(request, body))
+    shape = _Shape("chatcmpl-", "chat.completion", service, answer, body, chat=True)
+    return await _answered(answer, shape, body)
 
 
 class _Shape:
     """How one answer is written down."""
 
     def __init__(
-        self, prefix: str, kind: str, service: Service, body: Sampled, *, chat: bool
+        self,
+        prefix: str,
+        kind: str,
+        service: Service,
+        answer: Answer,
+        body: Sampled,
+        *,
+        chat: bool,
     ) -> None:
         self.kind, self.chat, self.body = kind, chat, body
-        self.tokenizer = service.engine.model.tokenizer
+        self.tokenizer = service.router.model.tokenizer
         self.head = {
             "id": prefix + uuid.uuid4().hex,
             "created": int(time.time()),
             "model": service.name,
-            "system_fingerprint": service.fingerprint,
+            "system_fingerprint": answer.fingerprint,
         }
 
     def whole(self, found: Sequence[Completion]) -> dict[str, Any]:

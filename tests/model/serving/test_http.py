@@ -6,57 +6,18 @@ import itertools
 import json
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import anthropic
 import httpx
 import openai
 import pytest
-import torch
-import uvicorn
-from bitlens.model.serving import Engine
-from bitlens.model.serving.http import Service, create_app
 from bitlens.model.transformer import HookedTransformer
+from support.http_server import TEMPLATE, Server, serving
 from support.random_models import byte_tokenizer, random_model
-
-TEMPLATE = (
-    "{% for m in messages %}<bos>{{ m.role }}\n{{ m.content }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant\n{% endif %}"
-)
-
-
-class Server(NamedTuple):
-    url: str
-    service: Service
-    model: HookedTransformer
-
-    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=30, **options)
-
-
-def serving(model: HookedTransformer, **options: Any) -> Iterator[Server]:
-    """A server on a free port, until the test ends."""
-    torch.set_num_threads(1)
-    timeout, clock = options.pop("timeout", 60.0), options.pop("clock", time.monotonic)
-    service = Service(Engine(model, token_budget=60, clock=clock), "tiny", timeout=timeout)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service, **options), log_level="warning", lifespan="on")
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    while not server.started:
-        time.sleep(0.01)
-    yield Server(url, service, model)
-    server.should_exit = True
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    assert service.engine.cache.pool.n_references == 0
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +28,7 @@ def model() -> HookedTransformer:
 
 @pytest.fixture(scope="module")
 def server(model: HookedTransformer) -> Iterator[Server]:
-    yield from serving(model)
+    yield from serving({"only": model})
 
 
 def conversations(n: int) -> list[list[dict[str, str]]]:
@@ -144,7 +105,7 @@ def test_bits_through_http(server: Server) -> None:
         answers = pool.map(lambda w: w[1](server, asked[w[0]], w[0], bool(w[2])), work)
         for (i, *_), answer in zip(work, answers, strict=True):
             assert answer == want[i]
-    assert server.service.engine.stats().cache.hit_tokens > 0
+    assert server.engine.stats().cache.hit_tokens > 0
 
 
 def test_what_clients_of_openai_read(server: Server) -> None:
@@ -162,7 +123,7 @@ def test_what_clients_of_openai_read(server: Server) -> None:
         assert len(choice.logprobs.tokens) == len(choice.logprobs.top_logprobs) == 6
     again = client.completions.create(model="tiny", prompt="abc abc", max_tokens=6, temperature=0)
     assert again.usage.prompt_tokens_details.cached_tokens == 6  # type: ignore[union-attr]
-    assert again.system_fingerprint == server.service.fingerprint
+    assert again.system_fingerprint == server.engine.fingerprint
     chat = client.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": "a"}], max_tokens=4, logprobs=True,
         top_logprobs=2, stream=True, stream_options={"include_usage": True}, n=2,
@@ -279,9 +240,9 @@ def test_a_client_that_hangs_up_frees_its_pages(server: Server) -> None:
         lines = answer.iter_lines()
         for _ in range(6):
             next(lines)
-        assert server.service.engine.stats().running == 1
+        assert server.engine.stats().running == 1
     for _ in range(400):
-        stats = server.service.engine.stats()
+        stats = server.engine.stats()
         if stats.running == 0 and stats.cache.pages_referenced == 0:
             break
         time.sleep(0.02)
@@ -299,7 +260,7 @@ def test_what_is_public(server: Server) -> None:
 
 
 def test_keys_are_asked_for_and_share_no_prompts(model: HookedTransformer) -> None:
-    for server in serving(model, keys=["first", "second"]):
+    for server in serving({"only": model}, keys=["first", "second"]):
         ask = {"model": "tiny", "prompt": "a" * 90, "max_tokens": 2}
 
         def cached(headers: dict[str, str], ask: Any = ask, server: Server = server) -> Any:
@@ -320,7 +281,7 @@ def test_keys_are_asked_for_and_share_no_prompts(model: HookedTransformer) -> No
 
 def test_answers_that_take_too_long_end(model: HookedTransformer) -> None:
     looks = itertools.count(0.0, 1.0)  # a clock that each look at it moves on by a second
-    for server in serving(model, timeout=90, clock=lambda: next(looks)):
+    for server in serving({"only": model}, timeout=90, clock=lambda: next(looks)):
         body = {**CHAT, "max_tokens": 400, "logit_bias": {"257": -100}}
         answer = server.post("/v1/chat/completions", body).json()
         assert answer["choices"][0]["finish_reason"] == "length"
