@@ -1,0 +1,27 @@
+"""The misrouted requests of a published postmortem, injected into two pools of a real model.
+
+See docs/pools.md.
+"""
+
+from .detection import Detection, Effect, canaries, paired, paired_items, unpaired, unpaired_items
+from .experiment import RoutingReport, run_routing
+from .incident import PUBLISHED, Incident, conversations_until, users_touched
+from .movement import Movement, PositionRange
+
+__all__ = [
+    "PUBLISHED",
+    "Detection",
+    "Effect",
+    "Incident",
+    "Movement",
+    "PositionRange",
+    "RoutingReport",
+    "canaries",
+    "conversations_until",
+    "paired",
+    "paired_items",
+    "run_routing",
+    "unpaired",
+    "unpaired_items",
+    "users_touched",
+]
