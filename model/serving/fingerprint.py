@@ -1,4 +1,4 @@
-"""What decides a pool's bits beside a request, in one name."""
+"""The name of all that decides a pool's bits beside a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many answers must be looked at until misrouting is seen, by formula and by simulation."""
+"""The answers to look at until misrouting is seen, by formula and by simulation."""
 
 from __future__ import annotations
 

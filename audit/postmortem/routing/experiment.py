@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class RoutingReport:
-    """What misrouting does and how it shows.
+    """The finding: what misrouting does, and how it shows.
 
     Attributes:
         short, long: The pools' fingerprints.
@@ -95,7 +95,8 @@ def run_routing(
     }
     needed = {rate: conversations_until(PUBLISHED.users, rate) for rate in rates}
     return RoutingReport(
-        *fingerprints,
+        short=fingerprints[0],
+        long=fingerprints[1],
         injected=INJECTED,
         answered=answered,
         canaries=len(prompts),

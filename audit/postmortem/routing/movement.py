@@ -33,7 +33,7 @@ class PositionRange:
 
 @dataclass(frozen=True)
 class Movement:
-    """How far answers move.
+    """The distance by which answers move.
 
     Attributes:
         tokens: KL, flips, and how often the next token is the most probable one, over all
@@ -57,11 +57,11 @@ def movement(
     """Runs both models on the same texts, int64 [N, P]. Raises ValueError for fewer than two."""
     runs, losses, hits = PairedRuns(), [], 0
     for i, tokens_P in enumerate(tokens_NP):
-        logits = [model(tokens_P)[0, :-1].float() for model in (right, wrong)]
+        a_PV, b_PV = (model(tokens_P)[0, :-1].float() for model in (right, wrong))
         targets_P = tokens_P[1:]
-        runs.add(i, *logits, targets_P)
-        hits += int((logits[0].argmax(-1) == targets_P).sum())
-        losses.append(torch.stack([_loss(each, targets_P) for each in logits]))
+        runs.add(i, a_PV, b_PV, targets_P)
+        hits += int((a_PV.argmax(-1) == targets_P).sum())
+        losses.append(torch.stack([_loss(a_PV, targets_P), _loss(b_PV, targets_P)]))
         if progress is not None:
             progress(i + 1, len(tokens_NP))
     losses_N2P = torch.stack(losses)
