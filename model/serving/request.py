@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..generation.guide import Schema
 from ..generation.sequence import Logprobs
 from ..generation.stops import Stop
 from ..sampling import SamplingParams
@@ -40,6 +41,9 @@ class Request:
         salt: Requests share cached prompts with those of the same salt alone.
         deadline: Time of the engine's clock by which the answer ends.
         pool_fingerprint: Of the pool that the request is for; any other refuses it (WrongPool).
+        schema: JSON schema of the answer; tokens that do not fit are masked before the sampler, and
+            log-probabilities are of what is left (the extra `tools`).
+        grammar: A grammar of the answer in place of a schema, in llguidance's Lark.
         capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
             nothing of it is taken from the cache.
 
@@ -67,6 +71,8 @@ class Request:
     salt: str = field(default="", kw_only=True)
     deadline: float | None = field(default=None, kw_only=True)
     pool_fingerprint: str | None = field(default=None, kw_only=True)
+    schema: Schema | None = field(default=None, kw_only=True)
+    grammar: str | None = field(default=None, kw_only=True)
     capture: Sequence[str] | str = field(default=(), kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
     template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)
