@@ -11,6 +11,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...text.tools import Prepared, Tool, ToolChoice, prepare
 from ..request import Completion, WrongPool
 from .errors import ApiError
 from .service import Service
@@ -79,7 +80,23 @@ def room_for(service: Service, request: HttpRequest, body: Body, n_prompt: int) 
     return max(1, service.router.pool_for(n_prompt + 1, *named).context - n_prompt)
 
 
-def n_tokens(service: Service, messages: Sequence[Mapping[str, Any]]) -> int:
+def prepared(
+    service: Service,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+) -> Prepared:
+    """Returns a conversation as the model's template takes it.
+
+    Raises ApiError for tools that cannot be offered.
+    """
+    try:
+        return prepare(service.router.model.tokenizer, messages, tools, choice)
+    except ValueError as error:
+        raise ApiError(400, str(error), "tools") from error
+
+
+def n_tokens(service: Service, conversation: Prepared) -> int:
     """Returns the tokens of a conversation, its template's included.
 
     Raises ApiError for a model without a tokenizer, and for what its template refuses.
@@ -88,7 +105,7 @@ def n_tokens(service: Service, messages: Sequence[Mapping[str, Any]]) -> int:
     if tokenizer is None:
         raise ApiError(400, "messages: this model has no tokenizer", "messages")
     try:
-        return len(tokenizer.encode_chat(messages))
+        return len(tokenizer.encode_chat(conversation.messages, **conversation.variables))
     except ValueError as error:
         raise ApiError(400, str(error), "messages") from error
 

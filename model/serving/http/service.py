@@ -53,7 +53,7 @@ class Service:
             raise ApiError(429, str(error)) from error
         except WrongPool as error:
             raise ApiError(421, str(error), "pool_fingerprint") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
             raise ApiError(400, str(error)) from error
         return answer
 
@@ -108,14 +108,11 @@ class Answer:
                 # Not awaited: a task that was cancelled awaits nothing.
                 threading.Thread(target=self.handle.cancel, daemon=True).start()
 
-    async def completions(self) -> list[Completion]:
-        """Returns the answers. Raises ApiError for one that an error ended."""
-        async for _ in self.pieces():
-            pass
-        return self.finished()
-
     def finished(self) -> list[Completion]:
-        """Returns the answers of a request that has ended."""
+        """Returns the answers of a request that has ended.
+
+        Raises ApiError for one that an error ended.
+        """
         try:
             return self.handle.results()
         except Exception as error:

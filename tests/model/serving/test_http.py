@@ -165,16 +165,16 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_to
     ("path", "change", "status", "said"),
     [
         ("/v1/chat/completions", {"tools": []}, 400, "tools"),
-        (
-            "/v1/chat/completions",
-            {"response_format": {"type": "json_object"}},
-            400,
-            "response_format",
-        ),
+        ("/v1/chat/completions", {"response_format": {"type": "xml"}}, 400, "response_format"),
         ("/v1/chat/completions", {"store": True}, 400, "store"),
         ("/v1/chat/completions", {"temperature": -1}, 400, "temperature"),
         ("/v1/chat/completions", {"messages": []}, 400, "messages"),
-        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "a"}]}, 400, "role"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]},
+            400,
+            "tool_call_id",
+        ),
         ("/v1/chat/completions", {"max_tokens": 100_000}, 400, "context"),
         ("/v1/chat/completions", {"model": "other"}, 404, "other"),
         ("/v1/chat/completions", {"pool_fingerprint": "bl_0"}, 421, "bl_0"),
