@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,7 +82,7 @@ def serve(
     """
     import uvicorn
 
-    from ..model.serving.http import Service, create_app
+    from ..model.serving.http import Service, create_app, listen
 
     keys = _keys(api_key_file)
     if host not in _LOOPBACK and not keys:
@@ -104,7 +103,7 @@ def serve(
     service = Service(router, name or model, timeout=timeout)
     hosts = [*_LOOPBACK, "[::1]", host, *(allow_host or [])]
     app = create_app(service, keys=keys, hosts=hosts if host != "0.0.0.0" or allow_host else ["*"])
-    listening = socket.create_server((host, port), family=_family(host))
+    listening = listen(host, port)
     bound = listening.getsockname()
     pools = ", ".join(
         f"{pool.name}: {pool.context:,} tokens, {pool.fingerprint}" for pool in router.pools
@@ -144,7 +143,3 @@ def _keys(path: Path | None) -> list[str]:
         return keys
     key = os.environ.get(KEY_VARIABLE)
     return [key] if key else []
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

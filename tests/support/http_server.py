@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ import httpx
 import torch
 import uvicorn
 from bitlens.model.serving import Engine, Pool, Router
-from bitlens.model.serving.http import Service, create_app
+from bitlens.model.serving.http import Service, create_app, listen
 from bitlens.model.transformer import HookedTransformer
 
 TEMPLATE = (
@@ -44,7 +43,7 @@ def serving(models: Mapping[str, HookedTransformer], **options: Any) -> Iterator
     engine = {"token_budget": 60, "clock": options.pop("clock", time.monotonic)}
     router = Router([Pool(name, each, **engine) for name, each in models.items()])
     service = Service(router, "tiny", timeout=timeout)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(create_app(service, **options), log_level="warning", lifespan="on")
     )

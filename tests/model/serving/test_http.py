@@ -15,6 +15,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from bitlens.model.serving.http import listen
 from bitlens.model.transformer import HookedTransformer
 from support.http_server import TEMPLATE, Server, serving
 from support.random_models import byte_tokenizer, random_model
@@ -247,6 +248,19 @@ def test_a_client_that_hangs_up_frees_its_pages(server: Server) -> None:
             break
         time.sleep(0.02)
     assert (stats.running, stats.cache.pages_referenced) == (0, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connections_send_at_once(host: str) -> None:
+    """Or the end of every answer waits for the client to acknowledge its beginning."""
+    try:
+        listening = listen(host, 0)
+    except OSError as error:
+        pytest.skip(f"no {host} on this machine: {error}")
+    with listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_is_public(server: Server) -> None:
