@@ -3,7 +3,7 @@
 See docs/pools.md.
 """
 
-from .detection import Detection, Effect, canaries, paired, paired_items, unpaired, unpaired_items
+from .detection import Detection, Effect, canaries, paired, unpaired
 from .experiment import RoutingReport, run_routing
 from .incident import PUBLISHED, Incident, conversations_until, users_touched
 from .movement import Movement, PositionRange
@@ -19,9 +19,7 @@ __all__ = [
     "canaries",
     "conversations_until",
     "paired",
-    "paired_items",
     "run_routing",
     "unpaired",
-    "unpaired_items",
     "users_touched",
 ]

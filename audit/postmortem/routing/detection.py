@@ -9,13 +9,18 @@ from statistics import NormalDist, median
 
 import numpy as np
 
-from ....precision.statistics import EProcess, prompts_to_see_an_event
+from ....precision.statistics import (
+    EProcess,
+    items_for_paired_difference,
+    items_for_unpaired_difference,
+    prompts_to_see_an_event,
+)
 
 ALPHA = 0.05
 POWER = 0.8
 CANARY_POWER = 0.95
 
-_Z_ALPHA, _Z_POWER = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
+_Z_ALPHA = NormalDist().inv_cdf(1 - ALPHA / 2)
 _MOST_DISCORDANT = 60_000
 
 
@@ -70,38 +75,6 @@ def canaries(rate: float, differs: Sequence[bool], *, runs: int = 2000, seed: in
     return Detection("canaries, bitwise", n, CANARY_POWER, float(seen.any(axis=1).mean()))
 
 
-def paired_items(shift: float, discordance: float) -> int:
-    """Returns the items for McNemar's test, two-sided at 5%, to have power 0.8, to the nearest.
-
-    Connor, "Sample size for testing differences in proportions for the paired-sample design"
-    (Biometrics 43, 1987). `shift` is the difference of both runs' accuracies, `discordance` the
-    share of items that only one of them answers well. Raises ValueError unless
-    0 < shift <= discordance <= 1.
-    """
-    if not 0 < shift <= discordance <= 1:
-        raise ValueError(
-            f"shift = {shift}, discordance = {discordance}: expected 0 < shift <= discordance <= 1"
-        )
-    reach = _Z_ALPHA * math.sqrt(discordance) + _Z_POWER * math.sqrt(discordance - shift**2)
-    return round(reach**2 / shift**2)
-
-
-def unpaired_items(before: float, after: float) -> int:
-    """Returns the items of each of two independent runs for the test of two proportions, two-sided
-    at 5%, to have power 0.8, to the nearest.
-
-    Fleiss, Levin and Paik, "Statistical Methods for Rates and Proportions" (2003), section 4.2,
-    without the correction for continuity. Raises ValueError for accuracies that are equal or
-    outside [0, 1].
-    """
-    if before == after or not (0 <= before <= 1 and 0 <= after <= 1):
-        raise ValueError(f"accuracies {before} and {after}: expected two in [0, 1] that differ")
-    mean = (before + after) / 2
-    reach = _Z_ALPHA * math.sqrt(2 * mean * (1 - mean))
-    reach += _Z_POWER * math.sqrt(before * (1 - before) + after * (1 - after))
-    return round(reach**2 / (before - after) ** 2)
-
-
 def paired(
     rate: float,
     effect: Effect,
@@ -121,7 +94,7 @@ def paired(
     """
     shift = rate * (effect.lost - effect.gained)
     discordance = max(random_flips, rate * (effect.lost + effect.gained))
-    n = paired_items(shift, discordance)
+    n = items_for_paired_difference(shift, discordance, POWER, ALPHA)
     lost, gained = (discordance + shift) / 2, (discordance - shift) / 2
     draws = np.random.default_rng(seed)
     counts = draws.multinomial(n, [lost, gained, 1 - discordance], size=runs)[:, :2]
@@ -134,9 +107,13 @@ def paired(
 
 
 def unpaired(rate: float, effect: Effect, *, runs: int = 2000, seed: int = 0) -> Detection:
-    """Returns what scoring other items before and after needs, of both runs together."""
-    after = effect.accuracy - rate * (effect.lost - effect.gained)
-    n = unpaired_items(effect.accuracy, after)
+    """Returns what scoring other items before and after needs, of both runs together.
+
+    Raises ValueError for an effect that loses no more than it gains.
+    """
+    shift = rate * (effect.lost - effect.gained)
+    after = effect.accuracy - shift
+    n = items_for_unpaired_difference(shift, effect.accuracy, POWER, ALPHA)
     draws = np.random.default_rng(seed)
     p, q = (draws.binomial(n, rate, size=runs) / n for rate in (effect.accuracy, after))
     mean = (p + q) / 2

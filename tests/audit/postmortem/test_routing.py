@@ -18,10 +18,8 @@ from bitlens.audit.postmortem.routing import (
     detection,
     experiment,
     paired,
-    paired_items,
     run_routing,
     unpaired,
-    unpaired_items,
     users_touched,
 )
 from bitlens.audit.postmortem.routing.experiment import PUBLISHED_EFFECT
@@ -56,13 +54,13 @@ def report(model: HookedTransformer) -> RoutingReport:
 
 def test_the_numbers_of_items() -> None:
     """0.8% misrouted at 12.5 points; a quarter of the misrouted items change sides."""
-    assert paired_items(0.001, 0.002) == 15_695
-    assert paired_items(0.001, 0.05) == 392_442
     assert paired(0.008, PUBLISHED_EFFECT, sequential_runs=1).items == 15_695
+    assert paired(0.008, PUBLISHED_EFFECT, 0.05, sequential_runs=1).items == 392_442
     assert canaries(0.008, [True]).items == 373
     assert canaries(0.16, [True]).items == 18
     assert canaries(0.008, [True, False]).items == 748
-    assert unpaired_items(0.5, 0.49) == pytest.approx(2 * 0.25 * 7.8489 / 1e-4, rel=1e-3)
+    both_runs = 2 * (2 * 0.39 * 0.61) * 7.8489 / 0.001**2
+    assert unpaired(0.008, PUBLISHED_EFFECT).items == pytest.approx(both_runs, rel=1e-3)
     assert conversations_until(0.3, 0.008) == pytest.approx(44.4, abs=0.01)
 
 
@@ -87,9 +85,9 @@ def test_the_sequential_test_needs_about_as_many() -> None:
 def test_what_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError):
         canaries(0.008, [False])
-    with pytest.raises(ValueError, match="0 < shift"):
+    with pytest.raises(ValueError, match="effect = 0"):
         paired(0.008, Effect(0.5, 0.1, 0.1))
-    with pytest.raises(ValueError, match="that differ"):
+    with pytest.raises(ValueError, match="effect = 0"):
         unpaired(0.008, Effect(0.5, 0.1, 0.1))
     with pytest.raises(ValueError, match="between 0 and 1"):
         conversations_until(0.3, 0.0)
