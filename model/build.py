@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from .attention import Attention
@@ -16,16 +19,20 @@ from .weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatri
 class ModuleBuilder:
     """Reads one tensor at a time and hands it to the backend, rounded to the policy's weights."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, ops: Ops, packed: Mapping[str, Any] | None = None
+    ) -> None:
+        """`packed`: matrices of the same checkpoint that the backend has already, by name."""
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.ops = ops
+        self._packed = packed or {}
 
     def linear(
         self, address: str, *, bias: bool = False, out_dtype: torch.dtype | None = None
     ) -> Linear:
         """The linear whose tensors are `address`.weight and, with `bias`, `address`.bias."""
-        weight = self.ops.weight(self._matrix(f"{address}.weight"))
+        weight = self._weight(f"{address}.weight")
         offset = self.ops.vector(self._vector(f"{address}.bias")) if bias else None
         return Linear(address, self.ops, weight, offset, out_dtype)
 
@@ -35,7 +42,7 @@ class ModuleBuilder:
         return RMSNorm(address, self.ops, self.ops.vector(weight), self.config.eps)
 
     def embedding(self) -> Embedding:
-        weight = self.ops.weight(self._matrix("embed.weight"))
+        weight = self._weight("embed.weight")
         scale = torch.tensor(
             self.config.embed_scale, dtype=self.ops.policy.compute, device="cpu"
         ).item()
@@ -72,6 +79,10 @@ class ModuleBuilder:
             mlp=MLP(config, index, *mlp),
             ln2_post=self.norm(f"{address}.ln2_post") if sandwich else None,
         )
+
+    def _weight(self, name: str) -> Any:
+        packed = self._packed.get(name)
+        return self.ops.weight(self._matrix(name)) if packed is None else packed
 
     def _matrix(self, name: str) -> StoredMatrix:
         matrix = self.checkpoint.matrix(name)

@@ -5,7 +5,8 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
@@ -39,6 +40,7 @@ from .ops.interface import Ops
 from .ops.meaning import config_quantities
 from .ops.sites import op_site
 from .parallel import Group
+from .rope.parameters import with_rope_scaling
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
 from .scores import logprobs
@@ -67,14 +69,20 @@ class HookedTransformer(ModelWeights, ModelCopies):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, ops: Ops, make_runner: RunnerFactory = UnfusedRunner
+        self,
+        checkpoint: Checkpoint,
+        ops: Ops,
+        make_runner: RunnerFactory = UnfusedRunner,
+        packed: Mapping[str, Any] | None = None,
     ) -> None:
         """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one.
 
-        `make_runner` decides how blocks run that nobody watches.
+        `make_runner` decides how blocks run that nobody watches; `packed` matrices, by name, are
+        taken in place of the checkpoint's.
         """
         super().__init__()
-        self.forward_pass = ForwardPass(checkpoint, ops, make_runner)
+        self.forward_pass = ForwardPass(checkpoint, ops, make_runner, packed)
+        self._make_runner = make_runner
         self.config: ModelConfig = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
         self.name = checkpoint.name
@@ -83,6 +91,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         self.trained: TrainedWeights | None = None
         self._n_parameters = checkpoint.n_parameters()
         self._fingerprint = fingerprint(checkpoint) if checkpoint.volatile else None
+        # What is in memory is its owner's, who may change it or let it go.
         self._checkpoint = None if checkpoint.volatile else checkpoint
         self.embed = self.forward_pass.embed
         self._blocks = self.forward_pass.blocks
@@ -109,11 +118,44 @@ class HookedTransformer(ModelWeights, ModelCopies):
         """
         if self.trained is not None:
             return self.trained.digest()
-        checkpoint = self._checkpoint  # another thread may be here, too
-        if checkpoint is not None:
-            self._fingerprint, self._checkpoint = fingerprint(checkpoint), None
+        if self._fingerprint is None and self._checkpoint is not None:
+            self._fingerprint = fingerprint(self._checkpoint)
         assert self._fingerprint is not None
         return self._fingerprint
+
+    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> HookedTransformer:
+        """Returns this model with other rotary positions, over the same packed matrices.
+
+        It is what `bitlens.load(..., rope_scaling=rope_scaling)` gives, bit for bit, without the
+        memory of a second one. Hooks and overrides stay behind.
+
+        Raises:
+            ConfigError: a `rope_scaling` that cannot be, as `bitlens.load`.
+            ValueError: a model whose matrices are not packed, are spread over ranks, are trained,
+                or were read from memory that may have changed since.
+        """
+        if self.trained is not None:
+            raise ValueError(
+                "with_rope_scaling: these matrices change as the model is trained; load it again "
+                "with rope_scaling"
+            )
+        if self.ops.differentiable or self.group is not None or self._checkpoint is None:
+            raise ValueError(
+                "with_rope_scaling: only packed matrices of a model that was loaded from files, on "
+                "one rank, are shared; load it again with rope_scaling"
+            )
+        config = with_rope_scaling(self.config, rope_scaling)
+        self.ops.adopt(config)
+        packed = {"embed.weight": self.embed.weight} | {
+            f"{each.address}.weight": each.weight
+            for each in self.modules()
+            if isinstance(each, Linear)
+        }
+        checkpoint = dataclasses.replace(self._checkpoint, config=config)
+        model = HookedTransformer(checkpoint, self.ops, self._make_runner, packed)
+        if self.origin is not None:
+            model.origin = self.origin.with_rope_scaling(rope_scaling)
+        return model
 
     def storage(self) -> dict[str, int]:
         """Bytes of the resident matrices by storage format."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, Self
 
 import torch
@@ -19,6 +19,8 @@ class Origin(Protocol):
     """The source of a model: opens it again, with the same weights or not at all."""
 
     def reopen(self, fingerprint: str) -> Any: ...
+
+    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> Origin: ...
 
 
 class ModelCopies(nn.Module):

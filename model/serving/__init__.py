@@ -2,7 +2,10 @@
 
 from .engine import Engine, EngineStats
 from .handle import Handle, Piece
-from .request import Completion, EngineFull, Request, Usage
+from .long_context import long_context
+from .pool import Pool
+from .request import Completion, EngineFull, Request, Usage, WrongPool
+from .router import Route, Router
 
 __all__ = [
     "Completion",
@@ -11,6 +14,11 @@ __all__ = [
     "EngineStats",
     "Handle",
     "Piece",
+    "Pool",
     "Request",
+    "Route",
+    "Router",
     "Usage",
+    "WrongPool",
+    "long_context",
 ]
