@@ -4,7 +4,7 @@ from .engine import Engine, EngineStats
 from .handle import Handle, Piece
 from .long_context import long_context
 from .pool import Pool
-from .request import Completion, EngineFull, Request, Usage, WrongPool
+from .request import Completion, EngineFull, ModelIsWatched, Request, Usage, WrongPool
 from .router import Route, Router
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "EngineFull",
     "EngineStats",
     "Handle",
+    "ModelIsWatched",
     "Piece",
     "Pool",
     "Request",

@@ -27,7 +27,7 @@ from .fingerprint import pool_fingerprint
 from .handle import Handle
 from .intake import Intake, ServedModel
 from .plan import Share, passes, plan
-from .request import EngineFull, FinishReason, Request, WrongPool
+from .request import EngineFull, FinishReason, ModelIsWatched, Request, WrongPool
 from .row import Row
 
 
@@ -174,13 +174,13 @@ class Engine:
     def step(self) -> bool:
         """Runs one step; returns False if there was nothing to do.
 
-        Raises RuntimeError where hooks or overrides are installed: rows of others would pass
+        Raises ModelIsWatched where hooks or overrides are installed: rows of others would pass
         through them.
         """
         with self._lock:
             self._require_open()
             if self.model.is_watched:
-                raise RuntimeError(
+                raise ModelIsWatched(
                     "hooks or overrides are installed, and an engine's passes mix the rows of many "
                     "requests: remove them, or use model.generate"
                 )

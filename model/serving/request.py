@@ -27,6 +27,10 @@ class WrongPool(ValueError):
     """A request came to another pool than the one whose fingerprint it names."""
 
 
+class ModelIsWatched(RuntimeError):
+    """Hooks or overrides are installed, and an engine's passes mix the rows of many requests."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt and how to continue it. The answer is a function of these fields alone.

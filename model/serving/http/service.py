@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -11,9 +12,11 @@ from dataclasses import replace
 from ..engine import Engine
 from ..handle import Handle, Piece
 from ..pool import Pool
-from ..request import Completion, EngineFull, Request, WrongPool
+from ..request import Completion, EngineFull, ModelIsWatched, Request, WrongPool
 from ..router import Router
 from .errors import ApiError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Service:
@@ -67,9 +70,13 @@ class Service:
     def _drive(self) -> None:
         while not self._ends:
             self._work.clear()
-            with suppress(RuntimeError):  # hooks on the model: requests wait until they leave
+            try:
                 while not self._ends and self.router.step():
                     pass
+            except ModelIsWatched:  # requests wait until the hooks leave
+                pass
+            except Exception:  # a step's error ends its own requests; this one is the engine's
+                _LOG.exception("a step of the engine failed")
             self._work.wait(0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
@@ -15,7 +16,9 @@ import anthropic
 import httpx
 import openai
 import pytest
+from bitlens.model.serving import Engine, ModelIsWatched, Request
 from bitlens.model.serving.http import listen
+from bitlens.model.serving.http.service import Service
 from bitlens.model.transformer import HookedTransformer
 from support.http_server import TEMPLATE, Server, serving
 from support.random_models import byte_tokenizer, random_model
@@ -309,3 +312,34 @@ def test_messages_cannot_write_turns(server: Server) -> None:
     bos = server.model.tokenizer.token_id("<bos>")  # type: ignore[union-attr]
     assert choice["prompt_token_ids"].count(bos) == 2
     assert json.dumps(choice)
+
+
+@pytest.mark.parametrize("error", [ModelIsWatched("hooks"), RuntimeError("out of order")])
+def test_a_step_that_fails_is_told_and_the_next_ones_serve(
+    model: HookedTransformer,
+    error: RuntimeError,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Service(Engine(model), "model", timeout=60)
+    step, failures = service.router.step, [error, error]
+
+    def failing() -> bool:
+        if failures:
+            raise failures.pop()
+        return step()
+
+    monkeypatch.setattr(service.router, "step", failing)
+
+    async def answered() -> list[int]:
+        answer = await service.submit(Request("hello", max_new_tokens=3))
+        return [piece.id async for piece in answer.pieces() if piece.id is not None]
+
+    service.start()
+    try:
+        assert len(asyncio.run(answered())) == 3
+    finally:
+        service.stop()
+    assert not failures
+    told = [record for record in caplog.records if record.name.endswith("service")]
+    assert len(told) == (0 if isinstance(error, ModelIsWatched) else 2)
