@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from .attention import Attention
 from .block import MLP, Block
@@ -14,6 +15,17 @@ from .layers import Embedding, Linear, RMSNorm
 from .ops.interface import Ops
 from .ops.policy import Policy
 from .weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
+
+
+def packed_matrices(modules: Iterable[nn.Module]) -> dict[str, Any]:
+    """Returns the matrices of a model's modules by name, as the backend has them."""
+    found: dict[str, Any] = {}
+    for each in modules:
+        if isinstance(each, Embedding):
+            found["embed.weight"] = each.weight
+        elif isinstance(each, Linear):
+            found[f"{each.address}.weight"] = each.weight
+    return found
 
 
 class ModuleBuilder:

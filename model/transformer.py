@@ -5,16 +5,13 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import nn
 
-from ..precision.addresses import Site
-from ..precision.meaning import Quantities
 from . import generation
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
@@ -37,10 +34,7 @@ from .hooks.transformer_lens_config import TransformerLensConfig, transformer_le
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
-from .ops.meaning import config_quantities
-from .ops.sites import op_site
 from .parallel import Group
-from .rope.parameters import with_rope_scaling
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
 from .scores import logprobs
@@ -49,6 +43,10 @@ from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
 from .weights.trained import TrainedWeights
+
+if TYPE_CHECKING:
+    from ..precision.addresses import Site
+    from ..precision.meaning import Quantities
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -122,40 +120,6 @@ class HookedTransformer(ModelWeights, ModelCopies):
             self._fingerprint = fingerprint(self._checkpoint)
         assert self._fingerprint is not None
         return self._fingerprint
-
-    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> HookedTransformer:
-        """Returns this model with other rotary positions, over the same packed matrices.
-
-        It is what `bitlens.load(..., rope_scaling=rope_scaling)` gives, bit for bit, without the
-        memory of a second one. Hooks and overrides stay behind.
-
-        Raises:
-            ConfigError: a `rope_scaling` that cannot be, as `bitlens.load`.
-            ValueError: a model whose matrices are not packed, are spread over ranks, are trained,
-                or were read from memory that may have changed since.
-        """
-        if self.trained is not None:
-            raise ValueError(
-                "with_rope_scaling: these matrices change as the model is trained; load it again "
-                "with rope_scaling"
-            )
-        if self.ops.differentiable or self.group is not None or self._checkpoint is None:
-            raise ValueError(
-                "with_rope_scaling: only packed matrices of a model that was loaded from files, on "
-                "one rank, are shared; load it again with rope_scaling"
-            )
-        config = with_rope_scaling(self.config, rope_scaling)
-        self.ops.adopt(config)
-        packed = {"embed.weight": self.embed.weight} | {
-            f"{each.address}.weight": each.weight
-            for each in self.modules()
-            if isinstance(each, Linear)
-        }
-        checkpoint = dataclasses.replace(self._checkpoint, config=config)
-        model = HookedTransformer(checkpoint, self.ops, self._make_runner, packed)
-        if self.origin is not None:
-            model.origin = self.origin.with_rope_scaling(rope_scaling)
-        return model
 
     def storage(self) -> dict[str, int]:
         """Bytes of the resident matrices by storage format."""
@@ -456,6 +420,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
         By name and address (precision/meaning.py).
         """
+        from .ops.meaning import config_quantities  # with all of bitlens.precision
+
         return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:
@@ -463,5 +429,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
         Raises KeyError with near matches for an address that is none.
         """
+        from .ops.sites import op_site
+
         self.forward_pass.overrides.check(address)
         return op_site(self.ops, self.config, address)

@@ -185,7 +185,7 @@ def _noise(
     """One seed a call, from `seed` and `offset` where they are given, else from the generator; rows
     stand at positions of their own."""
     if seed is None:
-        drawn = torch.randint(2**63 - 1, (1,), generator=generator, dtype=torch.int64)
+        drawn = torch.randint(2**63 - 1, (1,), generator=generator, dtype=torch.int64, device="cpu")
         return Noise(seed=int(drawn))
     start = 0 if offset is None else int(offset)
     return Noise(seed=int(seed), positions=range(start, start + len(rows)))

@@ -32,7 +32,11 @@ def random_sample(probs: Tensor, generators: Mapping[int, torch.Generator]) -> T
     """A token [B] (int64) of each row of probabilities; rows without a generator of their own draw
     from torch's default one."""
     seeds = [
-        int(torch.randint(2**63 - 1, (1,), generator=generators.get(row), dtype=torch.int64))
+        int(
+            torch.randint(
+                2**63 - 1, (1,), generator=generators.get(row), dtype=torch.int64, device="cpu"
+            )
+        )
         for row in range(len(probs))
     ]
     return flashinfer_probs.sampling_from_probs(probs, Noise(seed=seeds)).tokens
