@@ -179,14 +179,20 @@ def _rows(x: Tensor, indices: Tensor | None, check_nan: bool) -> Tensor:
     return x[indices.long().to(x.device)]
 
 
+def fresh_seed(generator: torch.Generator | None) -> int:
+    """Draws a seed from a generator, on whatever device that is, or from torch's default one."""
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.randint(2**63 - 1, (1,), generator=generator, dtype=torch.int64, device=device)
+    return int(drawn)
+
+
 def _noise(
     rows: Tensor, generator: torch.Generator | None, seed: int | None, offset: int | None
 ) -> Noise:
     """One seed a call, from `seed` and `offset` where they are given, else from the generator; rows
     stand at positions of their own."""
     if seed is None:
-        drawn = torch.randint(2**63 - 1, (1,), generator=generator, dtype=torch.int64, device="cpu")
-        return Noise(seed=int(drawn))
+        return Noise(seed=fresh_seed(generator))
     start = 0 if offset is None else int(offset)
     return Noise(seed=int(seed), positions=range(start, start + len(rows)))
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from . import flashinfer_api, flashinfer_probs
+from .flashinfer import fresh_seed
 from .flashinfer_api import Noise
 
 __all__ = ["apply_top_k_top_p", "random_sample"]
@@ -31,12 +32,5 @@ def apply_top_k_top_p(logits: Tensor, k: Tensor | None, p: Tensor | None) -> Ten
 def random_sample(probs: Tensor, generators: Mapping[int, torch.Generator]) -> Tensor:
     """A token [B] (int64) of each row of probabilities; rows without a generator of their own draw
     from torch's default one."""
-    seeds = [
-        int(
-            torch.randint(
-                2**63 - 1, (1,), generator=generators.get(row), dtype=torch.int64, device="cpu"
-            )
-        )
-        for row in range(len(probs))
-    ]
+    seeds = [fresh_seed(generators.get(row)) for row in range(len(probs))]
     return flashinfer_probs.sampling_from_probs(probs, Noise(seed=seeds)).tokens

@@ -137,7 +137,7 @@ class EnclosureArithmetic(ExactArithmetic):
         products = (x.magnitude() + mean.magnitude()) * scale.magnitude()
         if offset is not None:
             products = products + mean.magnitude() * scale.magnitude() + offset.magnitude()
-        products = products.masked_fill(products.isinf(), torch.nan)  # inf - inf
+        products = products.masked_fill(products > self.work.largest, torch.nan)  # inf - inf
         error = products * self.work.unit_roundoff * 1.01 + 2 * self.work.smallest_subnormal
         return Interval(deviation.lo - error, deviation.hi + error)
 

@@ -80,7 +80,8 @@ class ExactArithmetic(Arithmetic[Interval]):
         return self._rounded(interval.square(v))
 
     def sqrt(self, v: Interval) -> Interval:
-        return self._rounded(interval.sqrt(v))
+        """A function like others: vector libraries, torch's on CPUs, do not round it correctly."""
+        return self._function(interval.sqrt(v))
 
     def rsqrt(self, v: Interval) -> Interval:
         root = interval.sqrt(v)

@@ -127,9 +127,10 @@ def group_norm_bound(model: RoundingModel, y: Tensor, **inputs: Any) -> Tensor:
         r, bias = layers["x"].double(), layers["bias"]
         scale = (r.var(-1, correction=0, keepdim=True) + layers["eps"]).rsqrt()
         slope = scale if layers["weight"] is None else scale * layers["weight"].double().abs()
-        reach = (r.abs() + 2 * r.mean(-1, keepdim=True).abs()) * slope
-        reach = reach if bias is None else reach + bias.double().abs()
-        error = error + model.steps(4) * reach
+        size = r.abs() + 2 * r.mean(-1, keepdim=True).abs()
+        reach = size * slope if bias is None else size * slope + bias.double().abs()
+        error = error + model.steps(4) * reach + 2 * size * model.underflow
+        error = model.within_range(error, reach.maximum(slope))
     return error.reshape(y.shape)
 
 

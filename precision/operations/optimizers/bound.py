@@ -72,7 +72,7 @@ def _moved_error(
     root = (v / rest).sqrt()
     by_share = torch.where(v > 0, v_error / v.clamp(min=1e-320) * root, torch.inf)
     root_error = torch.minimum((v_error / rest).sqrt(), by_share)
-    root_error = root_error + (model.steps(4) + _OF_POWERS) * (root + root_error)
+    root_error = root_error + (model.steps(4) + model.function + _OF_POWERS) * (root + root_error)
     denominator = root + eps
     error = root_error + model.steps(2) * (denominator + root_error) + 2 * model.underflow
     left = denominator - error

@@ -26,12 +26,12 @@ def log_softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
     peak = scores.amax(-1, keepdim=True)
     shifted = scores - peak
     exponents = _exponents(model, shifted, 0.0)
-    sums = _sum_error(model, scores.softmax(-1), exponents).log1p()
+    sums = _sum_error(model, scores, exponents).log1p()
     log = scores.logsumexp(-1, keepdim=True) - peak
     error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
     error = error + model.steps(1) * shifted.abs() + model.flushed(scores)
     error = error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
-    return model.cast("output", y, error)
+    return model.cast("output", y, model.within_range(error, shifted.abs() + log))
 
 
 def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
 def _logsumexp_error(model: RoundingModel, y: Tensor, scores: Tensor) -> Tensor:
     peak = scores.amax(-1, keepdim=True)
     exponents = _exponents(model, scores - peak, 0.0)
-    sums = _sum_error(model, scores.softmax(-1), exponents)[..., 0].log1p()
+    sums = _sum_error(model, scores, exponents)[..., 0].log1p()
     log = (y - peak[..., 0]).abs()
     error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
     return error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
@@ -90,8 +90,9 @@ def softmax_error(model: RoundingModel, scores: Tensor, given: Tensor | float = 
     """Relative, where `scores` (fp64, -inf at hidden keys) come with absolute errors `given`."""
     shifted = scores - scores.amax(-1, keepdim=True)
     exponents = _exponents(model, shifted, given)
-    sums = _sum_error(model, scores.softmax(-1), exponents)
-    return exponents.exp() * (1 + sums) * (1 + model.steps(2)) - 1
+    sums = _sum_error(model, scores, exponents)
+    relative = exponents.exp() * (1 + sums) * (1 + model.steps(2)) - 1
+    return relative.clamp(max=1e300)  # of what vanishes, which has any error, and is 0 all the same
 
 
 def softmax_underflow(model: RoundingModel, p: Tensor) -> Tensor:
@@ -114,9 +115,12 @@ def _exponents(model: RoundingModel, shifted: Tensor, given: Tensor | float) -> 
     return error.masked_fill(hidden, 0.0)
 
 
-def _sum_error(model: RoundingModel, p: Tensor, exponents: Tensor) -> Tensor:
-    n = p.shape[-1]
-    mean = (p * exponents.exp()).sum(-1, keepdim=True)
+def _sum_error(model: RoundingModel, scores: Tensor, exponents: Tensor) -> Tensor:
+    """Of the sum of exponentials, relatively: each by its share, in logarithms, as one that
+    vanishes may have any error."""
+    n = scores.shape[-1]
+    mean = (scores.log_softmax(-1) + exponents).exp().sum(-1, keepdim=True)
+    mean = torch.where(mean.isnan(), 1.0, mean)  # all hidden: there is no sum to be off
     growth = model.rescaled(n, model.reduction(n, exact_terms=True))
     error = (mean + n * model.underflow) * (1 + growth) - 1
     if "sum" in model.casts:
