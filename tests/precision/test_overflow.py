@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from bitlens.precision.bounds import error_bound
 from bitlens.precision.contract import ContractError, PrecisionContract
 from bitlens.precision.differential import differential_test
 from bitlens.precision.emulation import emulate
+from bitlens.precision.exact import reference
 from bitlens.precision.faults import FAULTS
 from bitlens.precision.formats import FORMATS, FP8_E4M3, FP8_E5M2, FP16, overflows, round_to
 from bitlens.precision.oracle import check, enclosure
@@ -236,3 +238,15 @@ def test_values_summed_before_they_are_divided_may_overflow() -> None:
     rounded = PrecisionContract("attention", casts=("probabilities", "output"))
     assert check(late, inputs, rounded).violations
     assert check((v / 3).sum(1, keepdim=True), inputs, rounded).ok
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_closed_bounds_at_the_ends_of_logits(op: str) -> None:
+    """Never NaN but where the true value is: a row masked whole, and logits as far apart as go."""
+    large = torch.finfo(torch.float32).max
+    x = torch.tensor([[-inf, -inf, -inf], [large, -large, 0.0], [1.0, -large, 0.0]])
+    bound = error_bound(PrecisionContract(op), {"x": x})
+    truth = reference(op, {"x": x}).value
+    assert bool((bound.isnan() <= truth.isnan()).all())
+    last = bound[2].min() if bound.ndim > 1 else bound[2]
+    assert last < 1e-5

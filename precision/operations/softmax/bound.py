@@ -40,6 +40,7 @@ def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
 
 def _logsumexp_error(model: RoundingModel, y: Tensor, scores: Tensor) -> Tensor:
     peak = scores.amax(-1, keepdim=True)
+    peak = peak.masked_fill(peak == -torch.inf, 0.0)
     exponents = _exponents(model, scores - peak, 0.0)
     sums = _sum_error(model, scores, exponents)[..., 0].log1p()
     log = (y - peak[..., 0]).abs()
