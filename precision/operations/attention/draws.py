@@ -63,9 +63,8 @@ def _score_options(
 ) -> dict[str, Any]:
     """What hides keys one by one, what is added to scores, and what rows without a key are."""
     shape = draw(st.sampled_from([(queries, keys), (heads, 1, keys), (1, queries, 1)]))
-    fill: Fill = draw(
-        st.sampled_from([Constant(1.0), Integers(1, 1), Constant(0.0), Integers(2, 1)])
-    )
+    fills: list[Fill] = [Constant(1.0), Integers(1, 1), Constant(0.0), Integers(2, 1)]
+    fill = draw(st.sampled_from(fills))
     beside = "extremes" if kind in LISTED else kind
     bias = operand_beside(beside, shape, fmt, (-4, 1))
     if fmt.infinities and draw(st.booleans()):
