@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import nn
@@ -41,12 +41,13 @@ from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
-from .scores import logprobs
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
-from .weights.trained import TrainedWeights
+
+if TYPE_CHECKING:
+    from .weights.trained import TrainedWeights
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -328,6 +329,9 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Raises:
             ValueError: naming the argument that is wrong.
         """
+        # Here, since most passes ask for logits: importing bitlens stays light.
+        from .scores import logprobs
+
         options = scored, temperature, prepend_bos
         return logprobs(self.forward_pass, tokens, attention_mask, *options)
 
