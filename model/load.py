@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -30,8 +30,10 @@ from .sources.resolve import open_checkpoint
 from .sources.transformers_model import is_transformers_model
 from .transformer import HookedTransformer
 from .weights.checkpoint import Checkpoint
-from .weights.low_rank import LowRank, low_rank_weights
-from .weights.trained import full_weights
+from .weights.low_rank_settings import LowRank
+
+if TYPE_CHECKING:
+    from .weights.trained import TrainedWeights
 
 _log = logging.getLogger(__name__)
 
@@ -136,12 +138,7 @@ def load(
         model = HookedTransformer(checkpoint, ops, make_runner)
         if trainable is not None:
             assert isinstance(ops, NativeOps)
-            modules = list(model.modules())
-            if trainable == "full":
-                model.trained = full_weights(checkpoint, ops, modules)
-            else:
-                settings = trainable if isinstance(trainable, LowRank) else LowRank()
-                model.trained = low_rank_weights(checkpoint, ops, modules, settings)
+            model.trained = _trained(checkpoint, ops, model, trainable)
             model.forward_pass.trains = True
         if is_transformers_model(source):
             # Here, as it brings all of bitlens.precision: importing bitlens stays light.
@@ -158,6 +155,21 @@ def load(
         scaling = None if rope_scaling is None else dict(rope_scaling)
         model.origin = _Loaded(source, {**options, "rope_scaling": scaling, "storage": storage})
     return model
+
+
+def _trained(
+    checkpoint: Checkpoint, ops: NativeOps, model: HookedTransformer, trainable: Trainable
+) -> TrainedWeights:
+    """Puts weights that can change into a model."""
+    # Here, since most models are not trained: importing bitlens stays light.
+    from .weights.low_rank import low_rank_weights
+    from .weights.trained import full_weights
+
+    modules = list(model.modules())
+    if trainable == "full":
+        return full_weights(checkpoint, ops, modules)
+    settings = trainable if isinstance(trainable, LowRank) else LowRank()
+    return low_rank_weights(checkpoint, ops, modules, settings)
 
 
 def _storage_of_trained(

@@ -5,13 +5,18 @@ Tensor names: T ragged rows, S scored rows, B batch, P padded positions, V vocab
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .autocast import without_autocast
 from .forward_pass import ForwardPass
-from .gradients import head_logprob, logprob_of
+from .gradients.head import LEAF
+from .gradients.token_logprob import token_logprob
+from .gradients.training_ops import TrainingOps
 from .hooks.registry import FINAL_NAMES
 from .loss import scored_rows
+from .ops.interface import Ops
 from .ops.packed import PackedWeight
 from .text.prompts import Tokens
 
@@ -31,11 +36,11 @@ def logprobs(
         rows_S = scored_rows(run.batch, scored)
         ids_S, finals = tokens_T[rows_S + 1], run.wants(*FINAL_NAMES)
         if finals or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            logprob_S = logprob_of(model.logits(resid_Td, run)[rows_S], ids_S, temperature)
+            logprob_S = _logprob_of(model.logits(resid_Td, run)[rows_S], ids_S, temperature)
         else:
             x_Td = model.ln_final(resid_Td, run)
             head = model.unembed.weight, model.config.final_logit_softcap
-            logprob_S = head_logprob(run.ops, x_Td, rows_S, ids_S, *head, temperature)
+            logprob_S = _head_logprob(run.ops, x_Td, rows_S, ids_S, *head, temperature)
         logprob_T = logprob_S.new_zeros(run.batch.n_rows)
         return run.batch.pad(logprob_T.index_put((rows_S + 1,), logprob_S))
 
@@ -51,3 +56,33 @@ def head_scores(
         _, resid_Td, run = model.rows(tokens, attention_mask, ("scores",))
         x_Bd = model.ln_final(resid_Td[run.batch.last_rows_B], run)
         return run.ops.linear(x_Bd, head, out_dtype=torch.float32)[:, 0]
+
+
+def _head_logprob(
+    ops: Ops,
+    x_Td: torch.Tensor,
+    rows_S: torch.Tensor,
+    ids_S: torch.Tensor,
+    weight: Any,
+    cap: float | None,
+    temperature: float,
+) -> torch.Tensor:
+    """ln p of the tokens that follow some rows of the last norm's output, [S]; logits are made for
+    256 rows at a time."""
+    if isinstance(ops, TrainingOps):
+        return ops.head_logprob(x_Td, rows_S, ids_S, weight, cap, temperature)
+    found = []
+    for first in range(0, len(rows_S), LEAF):
+        rows, ids = rows_S[first : first + LEAF], ids_S[first : first + LEAF]
+        logits = ops.linear(x_Td[rows], weight, out_dtype=ops.policy.logits)
+        logits = logits if cap is None else ops.soft_cap(logits, cap)
+        found.append(_logprob_of(logits, ids, temperature))
+    return torch.cat(found)
+
+
+def _logprob_of(logits: torch.Tensor, ids: torch.Tensor, temperature: float) -> torch.Tensor:
+    """`token_logprob`; torch's own where its kernels do not reach: fp64, and other devices."""
+    if logits.dtype is torch.float32 and logits.device.type == "cpu":
+        return token_logprob(logits, ids, temperature)
+    scaled = logits / (temperature if temperature >= 1e-5 else 1.0)
+    return torch.log_softmax(scaled, dim=-1).gather(-1, ids[..., None])[..., 0]

@@ -37,12 +37,13 @@ from .ops.interface import Ops
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
-from .scores import logprobs
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
-from .weights.trained import TrainedWeights
+
+if TYPE_CHECKING:
+    from .weights.trained import TrainedWeights
 
 if TYPE_CHECKING:
     from ..precision.addresses import Site
@@ -334,6 +335,9 @@ class HookedTransformer(ModelWeights, ModelCopies):
         Raises:
             ValueError: naming the argument that is wrong.
         """
+        # Here, since most passes ask for logits: importing bitlens stays light.
+        from .scores import logprobs
+
         options = scored, temperature, prepend_bos
         return logprobs(self.forward_pass, tokens, attention_mask, *options)
 

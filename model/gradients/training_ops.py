@@ -20,6 +20,8 @@ from .ops import GradientOps, recorded
 class TrainingOps(GradientOps):
     """`GradientOps` that sum the gradients of weights over one batch."""
 
+    sums_gradients = True
+
     def __init__(self, plain: NativeOps, gradients: WeightGradients, batch: RaggedBatch) -> None:
         super().__init__(plain)
         self._gradients = gradients

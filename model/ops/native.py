@@ -32,6 +32,8 @@ class NativeOps(WholeMatrices):
     """Kernels on the CPU. Nothing here computes gradients: model/gradients does."""
 
     differentiable: bool = False
+    sums_gradients: bool = False
+    """Whether gradients of weights are wanted, so that every block runs one by one."""
     device = torch.device("cpu")
     computes = torch.float32
     """The `policy.compute` that the operations round as."""

@@ -14,7 +14,6 @@ import torch
 from ... import _core
 from ..block import Block
 from ..config import ModelConfig
-from ..gradients import TrainingOps
 from ..hooks.registry import has_key_axis, in_graph, masked_value
 from ..layers import Linear, RMSNorm
 from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
@@ -25,6 +24,10 @@ TAPS = frozenset(_core.TAPS)
 """Hooks inside a block, by the end of their names, which the one call can leave copies of."""
 
 _TAP_INDEX = {name: index for index, name in enumerate(_core.TAPS)}
+
+
+def _sums_gradients(run: Run) -> bool:
+    return isinstance(run.ops, NativeOps) and run.ops.sums_gradients
 
 
 class FusedRunner:
@@ -56,7 +59,7 @@ class FusedRunner:
         return {name: x for name, x in vars(self).items() if name != "_in_core"}
 
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        if in_graph(resid_Td) or isinstance(run.ops, TrainingOps):
+        if in_graph(resid_Td) or _sums_gradients(run):
             for block in self._blocks[start:stop]:
                 resid_Td = block(resid_Td, run)
             return resid_Td

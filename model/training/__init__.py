@@ -1,7 +1,7 @@
 """Training on the kernels that answer: what is trained is, bit for bit, what was sampled."""
 
-from ..gradients import token_logprob
-from ..weights.low_rank import LowRank
+from ..gradients.token_logprob import token_logprob
+from ..weights.low_rank_settings import LowRank
 from ..weights.trained import TrainedWeights
 from . import advantages, losses
 from .checkpoint import load_weights

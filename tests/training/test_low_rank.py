@@ -99,7 +99,7 @@ def test_merging_is_another_model_nearby() -> None:
     assert merged.fingerprint() != bitlens.load(small_checkpoint()).fingerprint()
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", ["sft", pytest.param("dpo", marks=pytest.mark.nightly)])
 def test_runs_learn_and_resume(tmp_path: Path, method: str) -> None:
     settings = {"method": method, "steps": 12, "batch_size": 6, "lr": 1e-2, "checkpoint_every": 4}
     config = TrainConfig(**{**settings, "held_out": 4})

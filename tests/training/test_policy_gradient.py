@@ -38,7 +38,7 @@ def _run(folder: Path, reward: Any = _letters, model: Any = None, **changes: Any
     return train(model, config, data=ROWS, output=folder, reward=reward)
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("method", ["grpo", pytest.param("rloo", marks=pytest.mark.nightly)])
 def test_the_planted_task_is_learnt(tmp_path: Path, method: str) -> None:
     run = _run(tmp_path, method=method, held_out=1)
     rewards = [line["reward"] for line in run.metrics]

@@ -70,7 +70,7 @@ def test_gradients_are_near_fp64s(trainable: Any) -> None:
                 assert (gradient - truth).norm() <= 300 * U * truth.norm(), name
 
 
-@pytest.mark.parametrize("trainable", ["full", "lora"])
+@pytest.mark.parametrize("trainable", ["full", pytest.param("lora", marks=pytest.mark.nightly)])
 def test_a_planted_preference_is_learnt(tmp_path: Path, trainable: Any) -> None:
     config = TrainConfig(
         **{**SETTINGS, "centering": 0.01, "lr": 3e-3 if trainable == "full" else 3e-2}

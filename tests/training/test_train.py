@@ -48,6 +48,7 @@ def test_sft_learns_what_was_held_out(tmp_path: Path) -> None:
 def test_microbatches_threads_and_recomputation_move_no_bit(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
+    settings = {**settings, "steps": 4}
     bitlens.set_num_threads(1)
     whole = _run(tmp_path / "whole", settings)
     bitlens.set_num_threads(2)
