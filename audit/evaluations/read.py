@@ -14,9 +14,10 @@ def read_run(path: str | Path, metric: str | None = None) -> EvaluationRun:
     """Returns the items of a run.
 
     Args:
-        path: A file, or a folder searched for files, of lm-evaluation-harness (samples_*.jsonl), of
-            Inspect (.eval or .json), or JSONL of one's own: a line an item with `id` and `score` (a
-            number or a truth value), and if wanted `task`, `cluster` (what items share), `prompt`.
+        path: A file, or a folder searched for files: of lm-evaluation-harness (`samples_*.jsonl`),
+            of Inspect (.eval or .json), or JSONL of one's own, a line an item with `id` and `score`
+            (a number or a truth value), and if wanted `task`, `cluster` (what items share) and
+            `prompt`.
         metric: Which of a harness's metrics or scorers to take; the first that it names otherwise.
             A file of one's own may have several scores a line: the field of this name is taken.
 

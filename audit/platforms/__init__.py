@@ -1,8 +1,10 @@
 """The same model on other compilers and libraries: is it the same model?
 
-from bitlens.audit import equivalence
-for row in equivalence("smollm2-135m-instruct", ["hf", "jax", "jax-bf16"]).rows:
-    print(row.platform, row.grade, row.rms, row.error)
+    from bitlens.audit import equivalence
+    report = equivalence("smollm2-135m-instruct", ["hf", "jax", "jax-bf16"])
+    print([(row.platform, row.grade, row.rms, row.error) for row in report.rows])
+
+docs/equivalence.md says what each grade means.
 """
 
 from .equivalence import EquivalenceReport, PlatformRow, equivalence

@@ -4,6 +4,8 @@ of what each buys.
     from bitlens.model.thinking import think, vote
     thoughts = think(model, "What is 7 + 5?", max_thinking=64, n=8, temperature=1.0, seed=0)
     print(vote(thoughts.answer))
+
+docs/thinking.md says what each method costs.
 """
 
 from .estimators import best_of_n, maj_at_k, pass_at_k
