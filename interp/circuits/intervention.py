@@ -18,15 +18,13 @@ from .set_features import edited_logits
 
 
 class Intervention(NamedTuple):
-    """Changes of a graph's logits, each less the mean of all logits.
-
-    Attributes:
-        predicted: fp64 [K], by the edges of the graph.
-        measured: fp64 [K], of the model.
-    """
+    """Changes of a graph's logits, each less the mean of all logits."""
 
     predicted: torch.Tensor
+    """fp64 [K], by the edges of the graph."""
+
     measured: torch.Tensor
+    """fp64 [K], of the model."""
 
 
 def predicted_changes(
