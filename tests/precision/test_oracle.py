@@ -182,7 +182,9 @@ def test_masked_keys_weigh_exactly_nothing() -> None:
     again = enclosure({"q": q, "k": k, "v": v, "causal": True}, contract)
     assert torch.equal(first.lo[:, 0], again.lo[:, 0])
     assert torch.equal(first.hi[:, 0], again.hi[:, 0])
-    assert torch.equal(first.exact[:, 0], v[:, 0].double())
+    apart = (first.exact[:, 0] - v[:, 0].double()).abs()
+    assert bool((apart <= first.error[:, 0]).all())
+    assert float(first.error[:, 0].max()) < 1e-13
     probabilities = torch.tensor([[0.0, -math.inf, 0.0]])
     one = enclosure({"x": probabilities}, PrecisionContract("softmax"))
     assert one.lo[0, 1].item() == one.hi[0, 1].item() == 0.0
@@ -232,5 +234,5 @@ def test_an_output_of_another_shape_is_refused() -> None:
     inputs = {"x": torch.ones(2, 3)}
     with pytest.raises(InputsError, match=r"shape \[3\]"):
         check(torch.ones(3), inputs, PrecisionContract("silu"))
-    with pytest.raises(InputsError, match="floating-point"):
-        check(torch.ones(2, 3, dtype=torch.int64), inputs, PrecisionContract("silu"))
+    with pytest.raises(InputsError, match="real numbers"):
+        check(torch.ones(2, 3, dtype=torch.bool), inputs, PrecisionContract("silu"))
