@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from bitlens.precision.pytest_plugin import PrecisionTest
 
 MARKER = (
-    "precision(contract, backends=None, strategies=None): search for inputs on which an "
-    "implementation breaks its PrecisionContract; backends is a dict of implementations by name, "
-    "strategies names kinds of inputs"
+    "precision(contract, backends=None, strategies=None, names=None, result=None, out=None): "
+    "search for inputs on which an implementation breaks its PrecisionContract; backends is a dict "
+    "of implementations by name, strategies names kinds of inputs; names, result and out say how "
+    "it is called, as bitlens.precision.bind takes them"
 )
 PROPERTY = "bitlens_precision"
 """Under this name a test's record travels in its report, from worker processes too."""

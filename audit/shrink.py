@@ -21,7 +21,12 @@ Score = Callable[[Inputs], float]
 """What the shrunk inputs must keep high. Raises ValueError for inputs that cannot be."""
 
 
-AXES = {op: operation.axes for op, operation in (OPERATIONS | UNITS).items()}
+AXES = {
+    op: operation.axes
+    for op, operation in (OPERATIONS | UNITS).items()
+    if operation.native is not None or op in UNITS
+}
+"""Of the operations that an audit finds in a model."""
 
 
 @dataclass

@@ -32,6 +32,7 @@ GROUPS = (
     "equivalence",
     "compare",
     "context_cost",
+    "cache_cost",
     "postmortem",
     "features",
     "explore",

@@ -19,6 +19,7 @@ from ..version import __version__
 from .console import VIOLATED, command_line, err, show
 from .files import check_output
 from .model_argument import Model
+from .postmortem_routing import report_routing
 
 if TYPE_CHECKING:
     from ..audit.postmortem import Rate
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  bitlens postmortem smollm2-135m-instruct"
         "  |  bitlens postmortem model.gguf --prompts mine.txt --shards 1,8 --plot rates.png"
+        "  |  bitlens postmortem smollm2-135m-instruct --routing"
     )(postmortem)
 
 
@@ -39,18 +41,43 @@ def postmortem(
         typer.Option(help="A file with one prompt a line (default: the shipped prompts)."),
     ] = None,
     n_prompts: Annotated[int, typer.Option(min=1, help="Use this many prompts.")] = 300,
-    shards: Annotated[str, typer.Option(help="Shard counts, comma-separated.")] = "1,2,4,8",
+    routing: Annotated[
+        bool,
+        typer.Option("--routing", help="Misroute requests between two context pools instead."),
+    ] = False,
+    shards: Annotated[
+        str | None, typer.Option(help="Shard counts, comma-separated (default: 1,2,4,8).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
-    output: Annotated[Path, typer.Option(help="Write the report here.")] = Path("postmortem.html"),
+    output: Annotated[
+        Path | None, typer.Option(help="Write the report here (default: postmortem.html).")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture; needs the `bench` extra.")
     ] = None,
 ) -> None:
-    """Count what known sampling faults do to a model's tokens, and that bitlens' never move.
+    """Count what known faults of sampling, or of routing, do, and that bitlens never has them.
 
-    Exit 1 if one does.
+    Exit 1 if it does.
     """
-    from ..audit.postmortem import run_postmortem, shipped_prompts
+    from ..audit.postmortem import shipped_prompts
+
+    texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
+    texts = [text for text in texts if text][:n_prompts]
+    if routing:
+        if (shards, output, plot) != (None, None, None):
+            raise ValueError("--routing prints its report: it takes no --shards, --output, --plot")
+        report_routing(model, texts, as_json=as_json)
+        return
+    _report_sampling(
+        model, texts, shards or "1,2,4,8", output or Path("postmortem.html"), plot, as_json
+    )
+
+
+def _report_sampling(
+    model: str, texts: list[str], shards: str, output: Path, plot: Path | None, as_json: bool
+) -> None:
+    from ..audit.postmortem import run_postmortem
     from ..audit.postmortem.page import moved, page
     from ..audit.postmortem.plot import plot as write_plot
     from ..audit.postmortem.plot import require_matplotlib
@@ -60,8 +87,6 @@ def postmortem(
     check_output(output)
     if plot is not None:
         require_matplotlib()
-    texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
-    texts = [text for text in texts if text][:n_prompts]
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)
         loaded = load(model)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,18 @@ from ..policies import NativePolicyName
 from .loading import load_model
 from .model_argument import Model
 from .options import NativeDtypeOption, Threads
+
+if TYPE_CHECKING:
+    from ..model import HookedTransformer
+    from ..model.serving import Router
+
+
+class LongRope(StrEnum):
+    """RoPE scalings whose keys keep their bits as a sequence grows."""
+
+    yarn = "yarn"
+    ntk = "ntk"
+
 
 KEY_VARIABLE = "BITLENS_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -42,6 +54,15 @@ def serve(
             "the requests need, at most a quarter of memory).",
         ),
     ] = None,
+    long_context: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of a second pool, for what the model's own context does not hold."
+        ),
+    ] = None,
+    long_rope: Annotated[
+        LongRope, typer.Option(help="How the RoPE of --long-context is stretched.")
+    ] = LongRope.yarn,
     max_running: Annotated[int, typer.Option(min=1, help="Samples that run at a time.")] = 32,
     max_waiting: Annotated[int, typer.Option(min=0, help="Samples that may wait.")] = 256,
     token_budget: Annotated[int, typer.Option(min=2, help="Tokens a step runs on.")] = 512,
@@ -61,8 +82,7 @@ def serve(
     """
     import uvicorn
 
-    from ..model.serving import Engine
-    from ..model.serving.http import Service, create_app
+    from ..model.serving.http import Service, create_app, listen
 
     keys = _keys(api_key_file)
     if host not in _LOOPBACK and not keys:
@@ -71,22 +91,48 @@ def serve(
             f"{KEY_VARIABLE}"
         )
     loaded = load_model(model, dtype, threads=threads)
-    engine = Engine(
+    router = _router(
         loaded,
-        cache_bytes=cache_bytes,
+        long_context,
+        long_rope,
+        cache_bytes,
         max_running=max_running,
         max_waiting=max_waiting,
         token_budget=token_budget,
     )
-    service = Service(engine, name or model, timeout=timeout)
+    service = Service(router, name or model, timeout=timeout)
     hosts = [*_LOOPBACK, "[::1]", host, *(allow_host or [])]
     app = create_app(service, keys=keys, hosts=hosts if host != "0.0.0.0" or allow_host else ["*"])
-    listening = socket.create_server((host, port), family=_family(host))
+    listening = listen(host, port)
     bound = listening.getsockname()
-    typer.echo(
-        f"serving {service.name} on http://{host}:{bound[1]} ({service.fingerprint})", err=True
+    pools = ", ".join(
+        f"{pool.name}: {pool.context:,} tokens, {pool.fingerprint}" for pool in router.pools
     )
+    typer.echo(f"serving {service.name} on http://{host}:{bound[1]} ({pools})", err=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def _router(
+    model: HookedTransformer,
+    long_tokens: int | None,
+    long_rope: LongRope,
+    cache_bytes: int | None,
+    **engine: int,
+) -> Router:
+    """One pool, or two that share the memory for keys and values as they share the weights."""
+    from ..model.serving import Pool, Router, long_context
+    from ..model.serving.engine import default_cache_bytes
+
+    if long_tokens is None:
+        return Router([Pool("only", model, cache_bytes=cache_bytes, **engine)])
+    longer = long_context(model, long_tokens, long_rope.value)
+    room = cache_bytes or default_cache_bytes(longer, engine["max_running"])
+    return Router(
+        [
+            Pool("short", model, cache_bytes=room // 2, **engine),
+            Pool("long", longer, cache_bytes=room // 2, **engine),
+        ]
+    )
 
 
 def _keys(path: Path | None) -> list[str]:
@@ -97,7 +143,3 @@ def _keys(path: Path | None) -> list[str]:
         return keys
     key = os.environ.get(KEY_VARIABLE)
     return [key] if key else []
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
+from torch import nn
 
 from .attention import Attention
 from .block import MLP, Block
@@ -13,19 +17,34 @@ from .ops.policy import Policy
 from .weights.checkpoint import Checkpoint, CheckpointError, Format, StoredMatrix
 
 
+def packed_matrices(modules: Iterable[nn.Module]) -> dict[str, Any]:
+    """Returns the matrices of a model's modules by name, as the backend has them."""
+    found: dict[str, Any] = {}
+    for each in modules:
+        if isinstance(each, Embedding):
+            found["embed.weight"] = each.weight
+        elif isinstance(each, Linear):
+            found[f"{each.address}.weight"] = each.weight
+    return found
+
+
 class ModuleBuilder:
     """Reads one tensor at a time and hands it to the backend, rounded to the policy's weights."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, ops: Ops, packed: Mapping[str, Any] | None = None
+    ) -> None:
+        """`packed`: matrices of the same checkpoint that the backend has already, by name."""
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.ops = ops
+        self._packed = packed or {}
 
     def linear(
         self, address: str, *, bias: bool = False, out_dtype: torch.dtype | None = None
     ) -> Linear:
         """The linear whose tensors are `address`.weight and, with `bias`, `address`.bias."""
-        weight = self.ops.weight(self._matrix(f"{address}.weight"))
+        weight = self._weight(f"{address}.weight")
         offset = self.ops.vector(self._vector(f"{address}.bias")) if bias else None
         return Linear(address, self.ops, weight, offset, out_dtype)
 
@@ -35,7 +54,7 @@ class ModuleBuilder:
         return RMSNorm(address, self.ops, self.ops.vector(weight), self.config.eps)
 
     def embedding(self) -> Embedding:
-        weight = self.ops.weight(self._matrix("embed.weight"))
+        weight = self._weight("embed.weight")
         scale = torch.tensor(
             self.config.embed_scale, dtype=self.ops.policy.compute, device="cpu"
         ).item()
@@ -72,6 +91,10 @@ class ModuleBuilder:
             mlp=MLP(config, index, *mlp),
             ln2_post=self.norm(f"{address}.ln2_post") if sandwich else None,
         )
+
+    def _weight(self, name: str) -> Any:
+        packed = self._packed.get(name)
+        return self.ops.weight(self._matrix(name)) if packed is None else packed
 
     def _matrix(self, name: str) -> StoredMatrix:
         matrix = self.checkpoint.matrix(name)

@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -56,8 +56,17 @@ class ForwardPass:
         runner: Runs the blocks that nobody watches.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops, make_runner: RunnerFactory) -> None:
-        """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ops: Ops,
+        make_runner: RunnerFactory,
+        packed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Reads the checkpoint's tensors one by one, but for `packed` matrices, by name.
+
+        Raises CheckpointError on a damaged one.
+        """
         config = checkpoint.config
         self.config: ModelConfig = config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
@@ -65,7 +74,7 @@ class ForwardPass:
         self.registry = HookRegistry(hook_names(config))
         self.overrides = OverrideRegistry(op_addresses(config))
         self.recomputes = self.trains = False
-        builder = ModuleBuilder(checkpoint, ops)
+        builder = ModuleBuilder(checkpoint, ops, packed)
         self.embed = builder.embedding()
         self.blocks = tuple(builder.block(i) for i in range(config.n_layers))
         self.ln_final = builder.norm("ln_final")

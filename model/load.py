@@ -55,6 +55,11 @@ class _Loaded:
             )
         return model
 
+    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> _Loaded:
+        """Returns the same call with other rotary positions."""
+        options = {**self.options, "rope_scaling": dict(rope_scaling)}
+        return dataclasses.replace(self, options=options)
+
 
 Backend = Literal["native", "torch"]
 Storage = Literal["packed", "fp32"]

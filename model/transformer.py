@@ -5,15 +5,13 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import nn
 
-from ..precision.addresses import Site
-from ..precision.meaning import Quantities
 from . import generation
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
@@ -36,8 +34,6 @@ from .hooks.transformer_lens_config import TransformerLensConfig, transformer_le
 from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
-from .ops.meaning import config_quantities
-from .ops.sites import op_site
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
@@ -48,6 +44,10 @@ from .weights.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from .weights.trained import TrainedWeights
+
+if TYPE_CHECKING:
+    from ..precision.addresses import Site
+    from ..precision.meaning import Quantities
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -68,14 +68,20 @@ class HookedTransformer(ModelWeights, ModelCopies):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, ops: Ops, make_runner: RunnerFactory = UnfusedRunner
+        self,
+        checkpoint: Checkpoint,
+        ops: Ops,
+        make_runner: RunnerFactory = UnfusedRunner,
+        packed: Mapping[str, Any] | None = None,
     ) -> None:
         """Reads the checkpoint's tensors one by one; raises CheckpointError on a damaged one.
 
-        `make_runner` decides how blocks run that nobody watches.
+        `make_runner` decides how blocks run that nobody watches; `packed` matrices, by name, are
+        taken in place of the checkpoint's.
         """
         super().__init__()
-        self.forward_pass = ForwardPass(checkpoint, ops, make_runner)
+        self.forward_pass = ForwardPass(checkpoint, ops, make_runner, packed)
+        self._make_runner = make_runner
         self.config: ModelConfig = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
         self.name = checkpoint.name
@@ -84,6 +90,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
         self.trained: TrainedWeights | None = None
         self._n_parameters = checkpoint.n_parameters()
         self._fingerprint = fingerprint(checkpoint) if checkpoint.volatile else None
+        # What is in memory is its owner's, who may change it or let it go.
         self._checkpoint = None if checkpoint.volatile else checkpoint
         self.embed = self.forward_pass.embed
         self._blocks = self.forward_pass.blocks
@@ -110,9 +117,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
         """
         if self.trained is not None:
             return self.trained.digest()
-        checkpoint = self._checkpoint  # another thread may be here, too
-        if checkpoint is not None:
-            self._fingerprint, self._checkpoint = fingerprint(checkpoint), None
+        if self._fingerprint is None and self._checkpoint is not None:
+            self._fingerprint = fingerprint(self._checkpoint)
         assert self._fingerprint is not None
         return self._fingerprint
 
@@ -418,6 +424,8 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
         By name and address (precision/meaning.py).
         """
+        from .ops.meaning import config_quantities  # with all of bitlens.precision
+
         return config_quantities(self.config, tokens.shape[-1])
 
     def site(self, address: str) -> Site:
@@ -425,5 +433,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
         Raises KeyError with near matches for an address that is none.
         """
+        from .ops.sites import op_site
+
         self.forward_pass.overrides.check(address)
         return op_site(self.ops, self.config, address)

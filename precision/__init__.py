@@ -14,6 +14,7 @@ from .ulp import ulp, ulp_distance, ulp_error
 if TYPE_CHECKING:
     from .addresses import Addressable, Site
     from .assertions import assert_bitwise, assert_correctly_rounded, assert_within_bound
+    from .binding import BindingError, ExampleCall, bind
     from .bounds.error_bound import error_bound
     from .certificate import EquivalenceCertificate
     from .condition import condition_number
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOME = {
     "addresses": ("Addressable", "Site"),
     "assertions": ("assert_bitwise", "assert_correctly_rounded", "assert_within_bound"),
+    "binding": ("BindingError", "ExampleCall", "bind"),
     "bounds.error_bound": ("error_bound",),
     "certificate": ("EquivalenceCertificate",),
     "condition": ("condition_number",),
@@ -66,8 +68,10 @@ __all__ = [
     "HUGGINGFACE_LLAMA_BF16",
     "HUGGINGFACE_LLAMA_FP32",
     "Addressable",
+    "BindingError",
     "ContractError",
     "EquivalenceCertificate",
+    "ExampleCall",
     "Fault",
     "Format",
     "PrecisionContract",
@@ -77,6 +81,7 @@ __all__ = [
     "assert_bitwise",
     "assert_correctly_rounded",
     "assert_within_bound",
+    "bind",
     "bitlens_contract",
     "check",
     "condition_number",

@@ -35,7 +35,7 @@ class PrecisionContract:
             multiply-adds, nothing kept wider), "pairwise" (any tree of depth ceil(log2 n)), or
             "blocked:B" (blocks of B in any order, their sums ascending).
         output: The output's format where it is not `storage`.
-        function_ulp: What exp, log, rsqrt, tanh, erf, cos, sin and powers may err, in ULP of
+        function_ulp: What exp, log, sqrt, rsqrt, tanh, erf, cos, sin and powers may err, in ULP of
             `compute`. exp and log may also go through base 2, which costs them roundings of the
             argument or result; erf counts ULP of 1.
         angles: rope only: the format rotary angles, cos and sin are formed in, where not `compute`.

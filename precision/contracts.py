@@ -11,11 +11,13 @@ from ..policies import FORMATS, NativePolicyName, PolicyName
 from .contract import ContractError, PrecisionContract
 from .operations import OPERATIONS
 
+_NATIVE = {op: operation.native for op, operation in OPERATIONS.items() if operation.native}
+
 
 def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     """Returns what bitlens's native kernels promise under a policy (docs/numerics.md).
 
-    `op` is one of `OPERATIONS` or "unembed", the matmul whose output stays fp32 unless the policy
+    `op` is one of `BITLENS` or "unembed", the matmul whose output stays fp32 unless the policy
     is stepwise; then all contracts but rope's angles and the orders are `HUGGINGFACE_LLAMA_BF16`'s.
     Raises ContractError for other operations, and for policies without native kernels.
     """
@@ -27,10 +29,12 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     if op == "unembed":
         output = "bf16" if stepwise else "fp32"
         return PrecisionContract("matmul", storage=storage, order="blocked:256", output=output)
-    if op not in OPERATIONS:
-        raise ContractError(f"op {op!r}: known are {', '.join(OPERATIONS)} and unembed")
-    operation = OPERATIONS[op]
-    native, casts = operation.native, operation.eager.casts if stepwise else ()
+    if op not in _NATIVE:
+        raise ContractError(
+            f"op {op!r}: bitlens has no kernel for it; known are {', '.join(_NATIVE)} and unembed"
+        )
+    native, operation = _NATIVE[op], OPERATIONS[op]
+    casts = operation.eager.casts if stepwise else ()
     if native.fp32:
         storage, casts = "fp32" if native.stepwise is None or not stepwise else native.stepwise, ()
     return PrecisionContract(
@@ -44,10 +48,10 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     )
 
 
-BITLENS: dict[str, PrecisionContract] = {op: bitlens_contract(op, "fp32") for op in OPERATIONS}
+BITLENS: dict[str, PrecisionContract] = {op: bitlens_contract(op, "fp32") for op in _NATIVE}
 """bitlens under the policy fp32."""
 
-BITLENS_BF16: dict[str, PrecisionContract] = {op: bitlens_contract(op, "bf16") for op in OPERATIONS}
+BITLENS_BF16: dict[str, PrecisionContract] = {op: bitlens_contract(op, "bf16") for op in _NATIVE}
 """bitlens under the policy bf16."""
 
 HUGGINGFACE_LLAMA_FP32: dict[str, PrecisionContract] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .binding import ExampleCall, Names, bind
 from .contract import PrecisionContract
 from .explanation import explain
 from .judges import Judge, judge_by
@@ -26,6 +27,9 @@ def differential_test(
     reference: Implementation | None = None,
     strategies: Strategies | None = None,
     profile: Profile = PROFILES["ci"],
+    names: Names | ExampleCall | None = None,
+    result: int | str | None = None,
+    out: str | None = None,
 ) -> SearchResult:
     """Searches for inputs on which `fn(**inputs)` breaks `contract`; AssertionError if it does.
 
@@ -36,16 +40,19 @@ def differential_test(
     Args:
         strategies: Names from `strategy_names(contract)`, or a Hypothesis strategy of dicts.
         profile: How many inputs to try.
+        names, result, out: How `fn` is called and where its output is, as `bind` takes them.
 
     The message holds the shrunk inputs as a script, and the fault that explains them best.
     """
     judge = None if reference is None else _beside(reference, contract)
-    result = search(fn, contract, strategies=strategies, profile=profile, judge=judge)
-    if result.violation is not None:
-        raise AssertionError(describe(result.violation, contract, fn))
-    if result.failure is not None:
-        raise AssertionError(result.failure)
-    return result
+    if names is not None or result is not None or out is not None:
+        fn = bind(fn, contract, names, result=result, out=out)
+    found = search(fn, contract, strategies=strategies, profile=profile, judge=judge)
+    if found.violation is not None:
+        raise AssertionError(describe(found.violation, contract, fn))
+    if found.failure is not None:
+        raise AssertionError(found.failure)
+    return found
 
 
 def describe(violation: Violation, contract: PrecisionContract, fn: Implementation) -> str:

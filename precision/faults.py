@@ -7,14 +7,14 @@ cannot tell a fault from honest work, because all it can produce they permit:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from .arithmetic.emulation import Execution
 from .contract import PrecisionContract
 from .formats import BF16, FORMATS, TF32, Format
 from .operations import OPERATIONS, operation_called
-from .operations.operation import Formula
+from .operations.operation import Formula, WrongFormula
 
 Bend = Callable[[PrecisionContract, Execution], Execution | None]
 Argument = Callable[[PrecisionContract], str | None]
@@ -78,6 +78,13 @@ def _missing_upcast(contract: PrecisionContract, execution: Execution) -> Execut
     if not _narrower(storage, execution.compute):
         return None
     return replace(execution, compute=storage, angles=storage)
+
+
+def _missing_upcast_argument(contract: PrecisionContract) -> str | None:
+    operation = operation_called(contract.op)
+    if operation.every_step_cast and set(operation.cast_points) <= set(contract.casts):
+        return "every step is rounded to storage anyway, and rounding once is the correct rounding"
+    return None
 
 
 def _excess_precision(contract: PrecisionContract, execution: Execution) -> Execution | None:
@@ -221,7 +228,12 @@ def _narrows(execution: Execution) -> bool:
 
 
 _BENT = (
-    Fault("missing_upcast", "computes in the storage format", _missing_upcast),
+    Fault(
+        "missing_upcast",
+        "computes in the storage format",
+        _missing_upcast,
+        _missing_upcast_argument,
+    ),
     Fault("excess_precision", "leaves out the casts before the last", _excess_precision),
     Fault("truncating_cast", "casts toward zero", _truncating_cast),
     Fault("double_rounding", "casts by way of 3 more bits", _double_rounding),
@@ -235,12 +247,20 @@ _BENT = (
     ),
     Fault("other_overflow", "overflows by another convention", _other_overflow),
 )
-_WRONG = (
-    Fault(wrong.name, wrong.summary, formulas={op: wrong.formula})
-    for op, operation in OPERATIONS.items()
-    for wrong in operation.wrong
-)
+
+
+def _wrong() -> Iterator[Fault]:
+    """Formulas gone wrong in the same way are one fault."""
+    alike: dict[str, dict[str, WrongFormula]] = {}
+    for op, operation in OPERATIONS.items():
+        for wrong in operation.wrong:
+            alike.setdefault(wrong.name, {})[op] = wrong
+    for name, by_op in alike.items():
+        summary = next(iter(by_op.values())).summary
+        yield Fault(name, summary, formulas={op: wrong.formula for op, wrong in by_op.items()})
+
+
 _FUSED = Fault("fma_contraction", "fuses multiply and add", _fma_contraction, _fma_argument)
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*_BENT, *_WRONG, _FUSED)}
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*_BENT, *_wrong(), _FUSED)}
 """Every fault by name."""

@@ -5,7 +5,9 @@ significand bits; fp8 as in Micikevicius et al. 2022 (arXiv 2209.05433), table 1
 infinity for one more binade, e5m2 is IEEE-like. Past the largest number IEEE 754-2019 section 7.4
 rounds to infinity. The OCP OFP8 specification (revision 1.0, conversions from wider formats) allows
 a saturating mode and one that gives e5m2's infinity or e4m3's NaN; NVIDIA's instruction has only
-the first (PTX ISA, `cvt.rn.satfinite.e4m3x2.f32` and `.e5m2x2`).
+the first (PTX ISA, `cvt.rn.satfinite.e4m3x2.f32` and `.e5m2x2`). fp4_e2m1 as in the OCP MX
+specification (revision 1.0): 0, 0.5, 1, 1.5, 2, 3, 4 and 6. The codes of integers are formats, too,
+all of whose numbers are subnormal: their spacing is 1.
 """
 
 from __future__ import annotations
@@ -72,7 +74,13 @@ TF32 = _ieee_like("tf32", 11, 127, None)
 FP8_E4M3 = Format("fp8_e4m3", 4, -6, 8, 448.0, False, torch.float8_e4m3fn, "saturate")
 FP8_E5M2 = _ieee_like("fp8_e5m2", 3, 15, torch.float8_e5m2, "saturate")
 
-FORMATS: dict[str, Format] = {f.name: f for f in (BF16, FP16, FP32, FP64, TF32, FP8_E4M3, FP8_E5M2)}
+FP4_E2M1 = Format("fp4_e2m1", 2, 0, 2, 6.0, False, None, "saturate")
+INT8 = Format("int8", 8, 7, 7, 127.0, False, None, "saturate")
+INT16 = Format("int16", 16, 15, 15, 32767.0, False, None, "saturate")
+
+FORMATS: dict[str, Format] = {
+    f.name: f for f in (BF16, FP16, FP32, FP64, TF32, FP8_E4M3, FP8_E5M2, FP4_E2M1, INT8, INT16)
+}
 _BY_DTYPE = {f.dtype: f for f in FORMATS.values() if f.dtype is not None}
 
 

@@ -47,6 +47,8 @@ def power_of_two_scaling(fn: Function, op: str, inputs: Inputs, exponent: int) -
     plain = fn(**inputs)
     relations = []
     for scaling in OPERATIONS[op].scalings:
+        if inputs.get(next(iter(scaling.factors))) is None:
+            continue
         scaled = dict(inputs)
         for name, factor in scaling.factors.items():
             if scaled.get(name) is not None:

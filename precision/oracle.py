@@ -13,6 +13,7 @@ from . import notebook
 from .arithmetic.enclosure import EnclosureArithmetic
 from .arithmetic.exact import ExactArithmetic, Shared
 from .arithmetic.interval import Interval
+from .binding import output_of, renamed
 from .contract import PrecisionContract
 from .formats import FORMATS, Format, overflows, round_to
 from .operations import InputsError, operation_called, validate_inputs
@@ -123,20 +124,30 @@ def _widened(value: Any) -> Any:
     return value.to(torch.float64) if floats else value
 
 
-def check(actual: Tensor, inputs: Mapping[str, Any], contract: PrecisionContract) -> Verdict:
+def check(
+    actual: Any,
+    inputs: Mapping[str, Any],
+    contract: PrecisionContract,
+    *,
+    names: Mapping[str, str] | None = None,
+    result: int | None = None,
+) -> Verdict:
     """Judges an output of `contract.op` on `inputs`; fails only on a proven violation.
 
-    `actual` has the operation's output shape and any float dtype that can hold the output format;
-    in a wider dtype it must still hold values of that format. Raises InputsError for inputs as
-    `enclosure` does and for an `actual` of another shape or dtype.
+    `actual` has the operation's output shape and any dtype that can hold the output format, one of
+    integers for codes; in a wider dtype it must still hold values of that format; of several
+    tensors it is the one at `result`. `names` are the operation's by those in `inputs`, where these
+    are a kernel's: {"input": "x"}. Raises InputsError for inputs as `enclosure` does and for an
+    `actual` of another shape or dtype.
     """
-    return judge(actual, enclosure(inputs, contract), contract)
+    bound = renamed(inputs, names)
+    return judge(output_of(actual, contract, result), enclosure(bound, contract), contract)
 
 
 def judge(actual: Tensor, allowed: Enclosure, contract: PrecisionContract) -> Verdict:
     """`check` with a given enclosure of the inputs under this contract."""
-    if not isinstance(actual, Tensor) or not actual.is_floating_point():
-        raise InputsError(f"{contract.op}: the output to judge must be a floating-point tensor")
+    if not isinstance(actual, Tensor) or actual.is_complex() or actual.dtype == torch.bool:
+        raise InputsError(f"{contract.op}: the output to judge must be a tensor of real numbers")
     if actual.shape != allowed.lo.shape:
         raise InputsError(
             f"{contract.op}: the output to judge has shape {list(actual.shape)}, these inputs give "

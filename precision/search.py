@@ -124,7 +124,7 @@ def search(
     """
     attempt = _Attempt(fn, contract, judge or judge_by(contract), truth)
     taken = arguments_taken(fn, contract.op)
-    sources = _sources(contract, strategies, taken)
+    sources = _sources(fn, contract, strategies)
     share = settings(
         max_examples=-(-profile.examples // len(sources)),
         phases=[phase for phase in Phase if shrink or phase is not Phase.shrink],
@@ -153,23 +153,36 @@ def search(
 def arguments_taken(fn: Implementation, op: str) -> frozenset[str]:
     """The operation's arguments that `fn` has a parameter for; all where it takes any."""
     known = frozenset(operation_called(op).arguments + operation_called(op).optional)
-    try:
-        parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # compiled functions that do not say
-        return known
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+    parameters = _parameters(fn)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return known
     return known & frozenset(parameters)
 
 
+def arguments_needed(fn: Implementation) -> frozenset[str]:
+    """The names of the parameters without a default of `fn`'s own."""
+    parameters = _parameters(fn) or {}
+    return frozenset(name for name, p in parameters.items() if p.default is p.empty)
+
+
+def _parameters(fn: Implementation) -> Mapping[str, inspect.Parameter] | None:
+    try:
+        return inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # compiled functions that do not say
+        return None
+
+
 def _sources(
-    contract: PrecisionContract, strategies: Strategies | None, arguments: frozenset[str]
+    fn: Implementation, contract: PrecisionContract, strategies: Strategies | None
 ) -> list[st.SearchStrategy[Any]]:
     """Every kind by itself, so that a short search still tries all of them."""
     if isinstance(strategies, st.SearchStrategy):
         return [strategies]
-    names = strategy_names(contract, arguments) if strategies is None else strategies
-    return [inputs_for(contract, strategies=[name], arguments=arguments) for name in names]
+    taken, needed = arguments_taken(fn, contract.op), arguments_needed(fn)
+    names = strategy_names(contract, taken) if strategies is None else strategies
+    return [
+        inputs_for(contract, strategies=[name], arguments=taken, needed=needed) for name in names
+    ]
 
 
 class _Attempt:

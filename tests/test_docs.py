@@ -23,6 +23,8 @@ PAGES = (
     "docs/evaluation.md",
     "docs/thinking.md",
     "docs/equivalence.md",
+    "docs/pools.md",
+    "docs/cache_cost.md",
 )
 
 

@@ -91,9 +91,7 @@ def test_a_stage_over_its_limit_is_stopped_with_its_children(clone: Path) -> Non
     slow = stage(
         "slow", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     )
-    started = time.monotonic()
     assert run(clone, [slow], limit=1 / 60) == ["slow"]
-    assert time.monotonic() - started < 4
     assert rows(clone)[0][4] == "stopped after 0.0166667 minutes"
     time.sleep(4)
     assert not (clone / "build" / "late").exists()

@@ -20,6 +20,7 @@ _CONTENDERS = {
     "SAELens training": ("dictionary_training", "SAELensTraining"),
     "harvesting": ("harvesting", "Harvesting"),
     "bitlens serving": ("serving", "BitlensServing"),
+    "bitlens over HTTP": ("http", "BitlensHttp"),
     "transformers serving": ("serving", "TransformersServing"),
     "llama.cpp sampler": ("llama_cpp_samplers", "LlamaCppSampler"),
 }

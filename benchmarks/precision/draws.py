@@ -11,10 +11,15 @@ from hypothesis import HealthCheck, Phase, settings
 
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS, Format, round_to
+from ...precision.operations import OPERATIONS
 from ...precision.strategies import inputs_for, strategy_names
 
 Tensor = torch.Tensor
 Inputs = dict[str, Any]
+
+
+_TAKEN_BY_FEW = {"attention": {"mask", "bias", "sinks", "slopes", "empty"}}
+"""Arguments that bitlens's kernels and eager Llama do not take."""
 
 
 def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str, Any]]:
@@ -24,7 +29,9 @@ def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str
     def take(inputs: Mapping[str, Any]) -> None:
         drawn.append(inputs)
 
-    names = strategy_names(contract)
+    operation = OPERATIONS[contract.op]
+    taken = {*operation.arguments, *operation.optional} - _TAKEN_BY_FEW.get(contract.op, set())
+    names = strategy_names(contract, taken)
     share = settings(
         max_examples=-(-n // len(names)),
         phases=[Phase.generate],
@@ -33,7 +40,8 @@ def examples(contract: PrecisionContract, n: int, seed: int) -> list[Mapping[str
         suppress_health_check=list(HealthCheck),
     )
     for name in names:
-        run = share(hypothesis.given(inputs_for(contract, strategies=[name]))(take))
+        strategy = inputs_for(contract, strategies=[name], arguments=taken, needed=taken)
+        run = share(hypothesis.given(strategy)(take))
         hypothesis.seed(seed)(run)()
     return drawn
 

@@ -6,6 +6,7 @@ Those of the tests, from their files, so that both judge the same code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from ... import _core
 from ...precision.contract import PrecisionContract
 from ...precision.formats import FORMATS
 from ...precision.operations import validate_inputs
+from ...precision.reals.definitions import arguments_of
 from .libraries import LIBRARIES
 
 Tensor = torch.Tensor
@@ -70,16 +72,14 @@ def _stored(code: Implementation, contract: PrecisionContract) -> Implementation
     """Computes in fp32 and rounds once."""
 
     def implementation(**inputs: Any) -> Tensor:
-        prepared = validate_inputs(contract.op, inputs)
-        if contract.op == "attention":
-            names = ("q", "k", "v", "scale", "visible", "cap")
-            prepared = {name: prepared[name] for name in names}
+        prepared = arguments_of(contract.op, inputs)
         return code(**prepared).to(FORMATS[contract.storage].dtype)
 
     return implementation
 
 
 def _on(isa: str, kernel: Implementation) -> Implementation:
+    @functools.wraps(kernel)
     def implementation(**inputs: Any) -> Tensor:
         before = _core.isa()
         _core.set_isa(isa)
@@ -91,15 +91,31 @@ def _on(isa: str, kernel: Implementation) -> Implementation:
     return implementation
 
 
-def _eager_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _eager_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tensor:
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * (wide * scale).to(x.dtype)
+    normalized = (wide * scale).to(x.dtype)
+    return normalized if weight is None else weight * normalized
 
 
-def _eager_attention(**inputs: Any) -> Tensor:
-    prepared = validate_inputs("attention", inputs)
-    q, k, v = (prepared[name] for name in "qkv")
+def _eager_layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def _eager_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None = None,
+    causal: bool | None = None,
+    window: int | None = None,
+    past: int | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    inputs = {"scale": scale, "causal": causal, "window": window, "past": past, "cap": cap}
+    prepared = validate_inputs("attention", {"q": q, "k": k, "v": v, **inputs})
     group = q.shape[-3] // k.shape[-3]
     keys, values = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
     scores: Tensor = q @ keys.mT * prepared["scale"]
@@ -143,7 +159,7 @@ def _eager_matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 _EAGER: dict[str, Implementation] = {
     "matmul": _eager_matmul,
     "rms_norm": _eager_norm,
-    "layer_norm": lambda x, weight, bias, eps: F.layer_norm(x, x.shape[-1:], weight, bias, eps),
+    "layer_norm": _eager_layer_norm,
     "softmax": lambda x: x.softmax(-1),
     "logsumexp": lambda x: x.float().logsumexp(-1).to(x.dtype),
     "attention": _eager_attention,

@@ -11,9 +11,8 @@ from ...precision.contracts import (
     HUGGINGFACE_LLAMA_BF16,
     HUGGINGFACE_LLAMA_FP32,
 )
-from ...precision.operations import OPERATIONS
 
-_OF_A_PASS = [op for op in OPERATIONS if op != "cross_entropy"]
+_OF_A_PASS = [op for op in BITLENS if op != "cross_entropy"]
 
 
 def _of_a_pass(contracts: Mapping[str, PrecisionContract]) -> dict[str, PrecisionContract]:

@@ -29,6 +29,7 @@ class Suite(StrEnum):
     growth = "growth"
     sampling = "sampling"
     serving = "serving"
+    http = "http"
     dictionaries = "dictionaries"
     dictionary_growth = "dictionary_growth"
 

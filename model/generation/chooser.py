@@ -76,6 +76,8 @@ class Chooser:
         if token in self.stop_ids:
             sequence.end("stop")
             return ""
+        if sequence.guide is not None:
+            sequence.guide.accept(token)
         may_stop = len(sequence.new) >= self.min_new_tokens
         released = ""
         if sequence.stream is not None and self.follows_text:
@@ -135,6 +137,13 @@ def choose(
     """Returns the next token of each sequence, each by its own rules, -1 where the logits are not
     numbers; notes log-probabilities where they are asked for."""
     logits_BV = logits_BV.cpu()
+    guided = [b for b, sequence in enumerate(sequences) if sequence.guide is not None]
+    if guided:
+        logits_BV = logits_BV.clone()
+    for b in guided:
+        guide = sequences[b].guide
+        assert guide is not None
+        logits_BV[b] = guide.mask(logits_BV[b], choosers[b].vocab_start)
     tokens = [-1] * len(sequences)
     drawn = []
     for b, (chooser, sequence) in enumerate(zip(choosers, sequences, strict=True)):

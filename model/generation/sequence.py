@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from ..text.stream import TextStream
+from .guide import Guide
 
 Stream = Callable[..., object] | bool | None
 """True prints; a function is called with each piece, after the row where there are several."""
@@ -30,6 +31,7 @@ class Sequence:
         ended: What ended it, None while it goes on or where only its length ended it.
         n_read: New tokens that a pass has run on.
         logprobs: Of each new token, where asked for.
+        guide: Rules of what may come next; None permits all.
     """
 
     prompt: list[int]
@@ -39,6 +41,7 @@ class Sequence:
     ended: Ended | None = None
     n_read: int = 0
     logprobs: list[Logprobs] = field(default_factory=list)
+    guide: Guide | None = None
 
     def end(self, reason: str) -> None:
         """Ends it. Raises ValueError for a reason that is none."""

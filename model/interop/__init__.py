@@ -4,6 +4,7 @@
 """
 
 from .oracle import OracleReport, judge
+from .planned_draws import draws_needed
 from .transformers_generate import ExactSampling, exact_sampling
 
-__all__ = ["ExactSampling", "OracleReport", "exact_sampling", "judge"]
+__all__ = ["ExactSampling", "OracleReport", "draws_needed", "exact_sampling", "judge"]

@@ -12,8 +12,10 @@ import torch
 
 from ..sampling import SamplingParams, sample
 from ..sampling.batch import Batch
-from ..sampling.shard import Shard
 from .chi_squared import chi_squared, survival
+from .distribution import distribution
+from .planned_draws import TESTS
+from .sampler_tests import boundary_p_value, shared_noise_p_value, temperature_p_value
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,12 @@ class OracleReport:
         kept: int64 [B], how many tokens they leave.
         statistic, degrees: Of the chi-squared test of all other tokens, summed over rows; rows with
             too few draws for two cells add nothing.
-        p_value: How likely a right sampler is to do worse; None if no row had draws enough.
+        p_value: How likely a right sampler is to do worse in that; None if no row had draws enough.
+        temperature: A p-value against a temperature slightly off.
+        boundary: One against a filter that leaves out the last token it should keep.
+        shared_noise: One against noise that is shared by rows. These three None where they could
+            show nothing: an impossible token, a single row, fewer than 100 draws.
+        draws: N, what each row was judged by; `draws_needed` says how many a mistake takes.
         different: bool [B, N], tokens other than bitlens' own; None unless positions were given.
     """
 
@@ -35,17 +42,28 @@ class OracleReport:
     degrees: int
     p_value: float | None
     different: torch.Tensor | None
+    temperature: float | None = None
+    boundary: float | None = None
+    shared_noise: float | None = None
+
+    @property
+    def draws(self) -> int:
+        return self.impossible.shape[1]
 
     def passes(self, false_alarm_rate: float = 1e-3) -> bool:
-        """No impossible token, and a distribution a right sampler would miss so rarely.
+        """No impossible token, and draws that a right sampler would so rarely make: each of the
+        four tests has a quarter of that rate.
 
         Raises ValueError where there was nothing to test.
         """
         if self.impossible.any():
             return False
-        if self.p_value is None and (self.kept > 1).any():
-            raise ValueError("tokens: too few draws of any row for a chi-squared test of it")
-        return self.p_value is None or self.p_value >= false_alarm_rate
+        values = (self.p_value, self.temperature, self.boundary, self.shared_noise)
+        known = [p for p in values if p is not None]
+        untested = self.p_value is None and self.temperature is None
+        if untested and (self.kept > 1).any():
+            raise ValueError("tokens: too few draws of any row for a test of it")
+        return all(p >= false_alarm_rate / TESTS for p in known)
 
 
 def judge(
@@ -57,7 +75,8 @@ def judge(
     prompt_ids: Sequence[Sequence[int]] | None = None,
     output_ids: Sequence[Sequence[int]] | None = None,
 ) -> OracleReport:
-    """Says which tokens cannot come from these logits and parameters, and tests the others.
+    """Says which tokens cannot come from these logits and parameters, and tests the others: their
+    frequencies, their mean logit, the last token kept, and whether rows are independent.
 
     Args:
         logits: [B, V], fp32, bf16 or fp16, as the other sampler got them.
@@ -77,58 +96,30 @@ def judge(
     batch = Batch.make(
         params, [0] * size, None, prompt_ids, output_ids, size=size, seeds_must_agree=False
     )
-    kept_BV, weights_BV = _distribution(logits, batch, prompt_ids, output_ids)
+    found = distribution(logits, batch, prompt_ids, output_ids)
     is_id_BN = (tokens >= 0) & (tokens < logits.shape[1])
     ids_BN = torch.where(is_id_BN, tokens, 0).long()
-    possible_BN = is_id_BN & kept_BV.gather(1, ids_BN)
+    possible_BN = is_id_BN & found.kept.gather(1, ids_BN)
     statistic, degrees = 0.0, 0
     for row, ids in enumerate(ids_BN):
-        kept = kept_BV[row].nonzero()[:, 0]
+        kept = found.kept[row].nonzero()[:, 0]
         counts = torch.bincount(ids[possible_BN[row]], minlength=logits.shape[1])[kept]
-        weights = weights_BV[row, kept]
-        of_row = chi_squared(counts, weights / weights.sum())
+        of_row = chi_squared(counts, found.p[row, kept])
         statistic, degrees = statistic + of_row[0], degrees + of_row[1]
+    sound = bool(possible_BN.all())
     return OracleReport(
         impossible=~possible_BN,
-        kept=kept_BV.sum(dim=1),
+        kept=found.kept.sum(dim=1),
         statistic=statistic,
         degrees=degrees,
         p_value=survival(statistic, degrees) if degrees else None,
         different=None
         if positions is None
         else _own_draws(logits, batch, positions, tokens.shape[1]) != tokens,
+        temperature=temperature_p_value(found.x, found.p, ids_BN) if sound else None,
+        boundary=boundary_p_value(found.p, found.boundary, ids_BN) if sound else None,
+        shared_noise=shared_noise_p_value(found.p, ids_BN) if sound else None,
     )
-
-
-def _distribution(
-    logits: torch.Tensor,
-    batch: Batch,
-    prompt_ids: Sequence[Sequence[int]] | None,
-    output_ids: Sequence[Sequence[int]] | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which tokens are kept, bool [B, V], and weights proportional to probability, fp64 [B, V]."""
-    found = sample(
-        logits,
-        batch.params,
-        positions=[0] * len(logits),
-        prompt_ids=prompt_ids,
-        output_ids=output_ids,
-        return_certificate=True,
-    )
-    x_BV = Shard.prepare(logits.detach(), 0, batch)[0].x
-    ids_V = torch.arange(logits.shape[1])
-    kept = torch.zeros(x_BV.shape, dtype=torch.bool)
-    weights = torch.zeros(x_BV.shape, dtype=torch.float64)
-    for row, certificate in enumerate(found.certificate or []):
-        if certificate is None:
-            raise ValueError(f"logits: row {row} holds NaN or +inf, or no finite logit")
-        x_V = x_BV[row]
-        ties_V = (x_V == certificate.threshold_logit) & (ids_V <= certificate.threshold_id)
-        kept[row] = (x_V > certificate.threshold_logit) | ties_V
-        if certificate.typical is not None:
-            kept[row] &= certificate.typical.holds(x_V, certificate.x_max)
-        weights[row] = torch.exp(x_V.double() - certificate.x_max)
-    return kept, weights
 
 
 def _own_draws(

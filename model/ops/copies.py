@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from torch import nn
 
+from ..build import packed_matrices
 from ..parallel import Group
+from ..rope.parameters import with_rope_scaling
+from ..weights.checkpoint import Checkpoint
 from .interface import Ops
 
 _TORCH = 'load it with backend="torch"'
@@ -19,6 +23,8 @@ class Origin(Protocol):
     """The source of a model: opens it again, with the same weights or not at all."""
 
     def reopen(self, fingerprint: str) -> Any: ...
+
+    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> Origin: ...
 
 
 class ModelCopies(nn.Module):
@@ -31,6 +37,8 @@ class ModelCopies(nn.Module):
     group: Group | None
     origin: Origin | None = None
     trained: Any = None
+    _checkpoint: Checkpoint | None
+    _make_runner: Callable[..., Any]
 
     def fingerprint(self) -> str:
         raise NotImplementedError
@@ -90,6 +98,32 @@ class ModelCopies(nn.Module):
                 "again; save it with transformers' save_pretrained and load that"
             )
         return self.origin.reopen, (self.fingerprint(),)
+
+    def with_rope_scaling(self, rope_scaling: Mapping[str, Any]) -> Self:
+        """Returns this model with other rotary positions, over the same packed matrices.
+
+        It is what `bitlens.load(..., rope_scaling=rope_scaling)` gives, bit for bit, without the
+        memory of a second one. Hooks and overrides stay behind.
+
+        Raises:
+            ConfigError: a `rope_scaling` that cannot be, as `bitlens.load`.
+            ValueError: a model whose matrices are not packed, are spread over ranks, are trained,
+                or were read from memory that may have changed since.
+        """
+        is_shared = not self.ops.differentiable and self.group is None and self.trained is None
+        if not is_shared or self._checkpoint is None:
+            raise ValueError(
+                "with_rope_scaling: only packed matrices of a model that was loaded from files, on "
+                "one rank, and is not trained, are shared; load it again with rope_scaling"
+            )
+        config = with_rope_scaling(self._checkpoint.config, rope_scaling)
+        self.ops.adopt(config)
+        checkpoint = dataclasses.replace(self._checkpoint, config=config)
+        make: Any = type(self)
+        model: Self = make(checkpoint, self.ops, self._make_runner, packed_matrices(self.modules()))
+        if self.origin is not None:
+            model.origin = self.origin.with_rope_scaling(rope_scaling)
+        return model
 
     def _require_frozen(self, what: str) -> None:
         if self.trained is not None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..ops.kernels import softmax as _softmax
 from .params import FilterOrder, SamplingParams
 from .sample import Counters, SampleOutput, sample
 
-PerRow = float | Sequence[float] | torch.Tensor
+PerRow = float | Sequence[float] | torch.Tensor | np.ndarray[Any, Any] | np.generic
 Seeds = int | Sequence[int] | torch.Tensor
 
 _PROBABILITY_BITS = 44
@@ -79,8 +81,9 @@ def top_k_top_p_sampling_from_logits(
 
 def top_k_mask_logits(logits: torch.Tensor, top_k: PerRow) -> torch.Tensor:
     """Logits with -inf outside the top_k best of each row; of equals, smaller ids stay."""
+    _check_vocabulary(logits, "logits")
     masked = torch.full_like(logits, -torch.inf)
-    for row, out, k in zip(logits, masked, _per_row(top_k, len(logits)), strict=True):
+    for row, out, k in zip(logits, masked, per_row(top_k, len(logits)), strict=True):
         kept = torch.sort(row, descending=True, stable=True).indices[: int(k) or len(row)]
         out[kept] = row[kept]
     return masked
@@ -89,8 +92,9 @@ def top_k_mask_logits(logits: torch.Tensor, top_k: PerRow) -> torch.Tensor:
 def top_k_renorm_probs(probs: torch.Tensor, top_k: PerRow) -> torch.Tensor:
     """Probabilities of the top_k best of each row divided by their sum, zero elsewhere; of equals,
     smaller ids stay."""
+    _check_vocabulary(probs, "probs")
     renormed = torch.zeros_like(probs)
-    for row, out, k in zip(probs, renormed, _per_row(top_k, len(probs)), strict=True):
+    for row, out, k in zip(probs, renormed, per_row(top_k, len(probs)), strict=True):
         kept = torch.sort(row, descending=True, stable=True).indices[: int(k) or len(row)]
         out[kept] = row[kept] / row[kept].sum()
     return renormed
@@ -101,23 +105,31 @@ def top_p_renorm_probs(probs: torch.Tensor, top_p: PerRow) -> torch.Tensor:
 
     The nucleus is decided in integers: probabilities are rounded to multiples of 2^-44.
     """
+    _check_vocabulary(probs, "probs")
     renormed = torch.zeros_like(probs)
-    shares = torch.tensor(_per_row(top_p, len(probs)), dtype=torch.float32, device="cpu")
+    shares = torch.tensor(per_row(top_p, len(probs)), dtype=torch.float32, device="cpu")
     for row, out, share in zip(probs, renormed, shares.tolist(), strict=True):
         order = torch.sort(row, descending=True, stable=True).indices
         weights = torch.round(row[order].double() * 2.0**_PROBABILITY_BITS).to(torch.int64)
         before = torch.cumsum(weights, 0) - weights
         numerator, denominator = share.as_integer_ratio()
         limit = -(-numerator * int(weights.sum()) // denominator)
-        kept = order[before < limit]
+        kept = order[before < max(limit, 1)]
         out[kept] = row[kept] / row[kept].sum()
     return renormed
 
 
 def softmax(logits: torch.Tensor, temperature: PerRow = 1.0) -> torch.Tensor:
-    """Softmax of logits / temperature, fp32, by the numerics of docs/numerics.md."""
-    scale = torch.tensor(_per_row(temperature, len(logits)), dtype=torch.float32, device="cpu")
-    return _softmax(logits.float() / scale[:, None])
+    """Softmax of logits / temperature, fp32, by the numerics of docs/numerics.md.
+
+    At temperature 0, below fp32's smallest number, all of it is the best token's; of equals, that
+    of the smallest id.
+    """
+    _check_vocabulary(logits, "logits")
+    scale = torch.tensor(per_row(temperature, len(logits)), dtype=torch.float32, device="cpu")
+    best = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+    warm = _softmax(logits.float() / scale.where(scale > 0, 1.0)[:, None])
+    return torch.where(scale[:, None] > 0, warm, best)
 
 
 def _sample(
@@ -129,14 +141,19 @@ def _sample(
     top_p: PerRow = 1.0,
     min_p: PerRow = 0.0,
 ) -> SampleOutput:
+    _check_vocabulary(logits, "logits")
     size = len(logits)
     columns = zip(
-        _per_row(top_k, size), _per_row(top_p, size), _per_row(min_p, size),
-        _per_row(noise.seed, size), strict=True,
+        per_row(top_k, size), per_row(top_p, size), per_row(min_p, size),
+        per_row(noise.seed, size), strict=True,
     )  # fmt: skip
     params = [
         SamplingParams(
-            top_k=int(k), top_p=p, min_p=m, seed=int(s), filter_apply_order=filter_apply_order
+            top_k=int(k) if p else 1,  # the best token alone holds a share of 0
+            top_p=p or 1.0,
+            min_p=m,
+            seed=int(s),
+            filter_apply_order=filter_apply_order,
         )
         for k, p, m, s in columns
     ]
@@ -150,10 +167,19 @@ def _sample(
     )
 
 
-def _per_row(value: PerRow, size: int) -> list[float]:
+def _check_vocabulary(x: torch.Tensor, name: str) -> None:
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{name}: expected [batch, vocabulary] with a token, got {list(x.shape)}")
+
+
+def per_row(value: PerRow, size: int) -> list[float]:
+    """A parameter's values by row: of a number, numpy's and tensors of no axis included, the same
+    for all. Raises ValueError for another number of them."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, int | float):
         return [value] * size
-    values: list[float] = value.tolist() if isinstance(value, torch.Tensor) else list(value)
+    values: list[float] = list(value)
     if len(values) != size:
         raise ValueError(f"expected a number or {size} of them, one a row; got {len(values)}")
     return values

@@ -2,7 +2,10 @@
 
 from .engine import Engine, EngineStats
 from .handle import Handle, Piece
-from .request import Completion, EngineFull, Request, Usage
+from .long_context import long_context
+from .pool import Pool
+from .request import Completion, EngineFull, ModelIsWatched, Request, Usage, WrongPool
+from .router import Route, Router
 
 __all__ = [
     "Completion",
@@ -10,7 +13,13 @@ __all__ = [
     "EngineFull",
     "EngineStats",
     "Handle",
+    "ModelIsWatched",
     "Piece",
+    "Pool",
     "Request",
+    "Route",
+    "Router",
     "Usage",
+    "WrongPool",
+    "long_context",
 ]

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import RLock
 from types import TracebackType
 from typing import Self
@@ -22,10 +23,11 @@ from ..cache.prefix_cache import CacheableModel, CacheStats, PrefixCache, kept_p
 from ..generation.chooser import NOT_NUMBERS, choose
 from ..hooks.captures import Captures
 from .clock import SharedClock
+from .fingerprint import pool_fingerprint
 from .handle import Handle
 from .intake import Intake, ServedModel
 from .plan import Share, passes, plan
-from .request import EngineFull, FinishReason, Request
+from .request import EngineFull, FinishReason, ModelIsWatched, Request, WrongPool
 from .row import Row
 
 
@@ -132,6 +134,11 @@ class Engine:
         self._lock = RLock()
         self._closed = False
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The digest of all that decides an answer beside its request."""
+        return pool_fingerprint(self.model)
+
     def now(self) -> float:
         """Returns the time of the engine's clock, which deadlines are in."""
         return self._clock.now()
@@ -143,10 +150,16 @@ class Engine:
 
         Raises:
             EngineFull: for too many waiting ones.
+            WrongPool: for one that names another engine's fingerprint.
             ValueError: naming what is wrong with the request, or if it can never fit.
             RuntimeError: after `close`.
         """
         self._require_open()
+        if request.pool_fingerprint not in (None, self.fingerprint):
+            raise WrongPool(
+                f"pool_fingerprint: the request is for {request.pool_fingerprint}, this is "
+                f"{self.fingerprint}: weights, policy, RoPE or numerics differ"
+            )
         rows = self._intake.rows(request, listener)
         n_waiting = len(self._queues.waiting) + len(self._inbox)
         if n_waiting >= self._max_waiting:
@@ -161,13 +174,13 @@ class Engine:
     def step(self) -> bool:
         """Runs one step; returns False if there was nothing to do.
 
-        Raises RuntimeError where hooks or overrides are installed: rows of others would pass
+        Raises ModelIsWatched where hooks or overrides are installed: rows of others would pass
         through them.
         """
         with self._lock:
             self._require_open()
             if self.model.is_watched:
-                raise RuntimeError(
+                raise ModelIsWatched(
                     "hooks or overrides are installed, and an engine's passes mix the rows of many "
                     "requests: remove them, or use model.generate"
                 )

@@ -11,12 +11,14 @@ from ..cache.prefix_cache import CacheableModel
 from ..generation import sequence as generation
 from ..generation.chooser import make_chooser
 from ..generation.decoding import Decoder
+from ..generation.guide import Guide, GuideMaker
 from ..generation.limits import check_counts, check_length, check_token_ids
 from ..generation.stops import read_stops
 from ..hooks.registry import select_names
 from ..parallel import agreement
 from ..text.prompts import check_ids, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
+from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
 from .request import Request
 from .row import Row
@@ -24,6 +26,16 @@ from .row import Row
 
 class ServedModel(Decoder, CacheableModel, Protocol):
     """The part of a model that an engine needs."""
+
+
+def prompt_ids(request: Request, tokenizer: Tokenizer | None) -> list[int]:
+    """Returns the tokens of a request's prompt. Raises ValueError unless there is one prompt."""
+    prompts = prompt_rows(
+        request.prompt, tokenizer, None, request.prepend_bos, request.template_variables
+    )
+    if len(prompts) != 1 or not prompts[0]:
+        raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
+    return prompts[0]
 
 
 class Intake:
@@ -39,6 +51,7 @@ class Intake:
         """`capacity`: pages of the engine's pool; None bounds nothing."""
         self._engine, self._model, self._now, self._capacity = engine, model, now, capacity
         self._numbers = count(1)
+        self._guides = GuideMaker(model.tokenizer, model.config.d_vocab)
 
     def rows(self, request: Request, listener: Callable[[], None] | None = None) -> list[Row]:
         """Returns the samples of a request; raises ValueError naming what is wrong with it."""
@@ -46,18 +59,14 @@ class Intake:
         stops = read_stops(request.stop, model.tokenizer)
         if stops.strings:
             require_tokenizer(model.tokenizer)
-        prompts = prompt_rows(
-            request.prompt, model.tokenizer, None, request.prepend_bos, request.template_variables
-        )
-        if len(prompts) != 1 or not prompts[0]:
-            raise ValueError(f"prompt: expected one that is not empty, got {len(prompts)}")
-        (prompt,) = prompts
+        prompt = prompt_ids(request, model.tokenizer)
         check_token_ids(params, model.config.d_vocab)
         self._check(request, prompt)
         with agreement(model.group, "a request", "the request") as statement:
             functions = len(stops.functions)
             named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
-            statement.say("the request", prompt, request.salt, request.deadline, *named)
+            rules = request.schema, request.grammar
+            statement.say("the request", prompt, request.salt, request.deadline, *named, *rules)
         chooser = make_chooser(
             model,
             params,
@@ -66,6 +75,7 @@ class Intake:
             no_repeat_ngram_size=request.no_repeat_ngram_size,
             follows_text=False,
         )
+        guides = self._guides_of(request)
         names = select_names(request.capture, model.hook_names) if request.capture else []
         number, tokenizer = next(self._numbers), model.tokenizer
         handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids, listener)
@@ -74,13 +84,31 @@ class Intake:
                 handle,
                 request,
                 generation.Sequence(
-                    prompt, draw, TextStream(tokenizer, stops.strings) if tokenizer else None
+                    prompt,
+                    draw,
+                    TextStream(tokenizer, stops.strings) if tokenizer else None,
+                    guide=guides[draw],
                 ),
                 chooser,
                 frozenset(names),
             )
             for draw in range(request.n)
         ]
+
+    def _guides_of(self, request: Request) -> list[Guide] | list[None]:
+        """Each sample's guide. Raises ValueError for what could leave it without a token."""
+        if request.schema is None and request.grammar is None:
+            return [None] * request.n
+        if request.schema is not None and request.grammar is not None:
+            raise ValueError("schema, grammar: one of them describes the answer")
+        for name in ("min_new_tokens", "no_repeat_ngram_size", "allowed_token_ids"):
+            if getattr(request, name) not in (0, None):
+                raise ValueError(f"{name}: may ban the only token that the schema leaves")
+        grammar = request.grammar
+        if grammar is None:
+            assert request.schema is not None
+            grammar = self._guides.grammar(request.schema)
+        return self._guides.make(grammar, request.n)
 
     def _check(self, request: Request, prompt: Sequence[int]) -> None:
         config, most = self._model.config, request.max_new_tokens

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..generation.guide import Schema
 from ..generation.sequence import Logprobs
 from ..generation.stops import Stop
 from ..sampling import SamplingParams
@@ -20,6 +21,14 @@ error."""
 
 class EngineFull(RuntimeError):
     """So many requests wait already that the engine takes no other."""
+
+
+class WrongPool(ValueError):
+    """A request came to another pool than the one whose fingerprint it names."""
+
+
+class ModelIsWatched(RuntimeError):
+    """Hooks or overrides are installed, and an engine's passes mix the rows of many requests."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class Request:
         stop: Strings, token ids and functions that end an answer, as in `model.generate`.
         salt: Requests share cached prompts with those of the same salt alone.
         deadline: Time of the engine's clock by which the answer ends.
+        pool_fingerprint: Of the pool that the request is for; any other refuses it (WrongPool).
+        schema: JSON schema of the answer; tokens that do not fit are masked before the sampler, and
+            log-probabilities are of what is left (the extra `tools`).
+        grammar: A grammar of the answer in place of a schema, in llguidance's Lark.
         capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
             nothing of it is taken from the cache.
 
@@ -61,6 +74,9 @@ class Request:
     stop: Stop = field(default=None, kw_only=True)
     salt: str = field(default="", kw_only=True)
     deadline: float | None = field(default=None, kw_only=True)
+    pool_fingerprint: str | None = field(default=None, kw_only=True)
+    schema: Schema | None = field(default=None, kw_only=True)
+    grammar: str | None = field(default=None, kw_only=True)
     capture: Sequence[str] | str = field(default=(), kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
     template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)

@@ -83,6 +83,10 @@ class Tokenizer:
         """The id of a vocabulary entry, or None where there is none."""
         return self._backend.token_to_id(token)
 
+    def serialized(self) -> str:
+        """Returns the tokenizer as the JSON of a tokenizer.json."""
+        return str(self._backend.to_str())
+
     def encode(self, text: str, add_bos: bool = False) -> list[int]:
         """Token ids of the text. Special tokens spelled out in it become their ids.
 

@@ -198,8 +198,11 @@ class Emulation(Arithmetic[Tensor]):
             return super().sum_of_squares(v)
         return self.dot(v.unsqueeze(-2), v.unsqueeze(-1)).squeeze(-1)
 
-    def scaled_deviation(self, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return self.mul(self.sub(x, mean), scale)
+    def scaled_deviation(
+        self, x: Tensor, mean: Tensor, scale: Tensor, offset: Tensor | None = None
+    ) -> Tensor:
+        deviation = self.mul(self.sub(x, mean), scale)
+        return deviation if offset is None else self.add(deviation, offset)
 
     def _rounded(self, v: Tensor) -> Tensor:
         if self.work is FP64:

@@ -128,12 +128,16 @@ class EnclosureArithmetic(ExactArithmetic):
             total = self._reduced(self._dot_of(a, b, None), updates=updates, rescaled=rescaled)
         return total if bias is None else self.add(total, bias)
 
-    def scaled_deviation(self, x: Interval, mean: Interval, scale: Interval) -> Interval:
-        deviation = super().scaled_deviation(x, mean, scale)
+    def scaled_deviation(
+        self, x: Interval, mean: Interval, scale: Interval, offset: Interval | None = None
+    ) -> Interval:
+        deviation = super().scaled_deviation(x, mean, scale, offset)
         if self.declares("scale") and self.declares("normalized"):
             return deviation
         products = (x.magnitude() + mean.magnitude()) * scale.magnitude()
-        products = products.masked_fill(products.isinf(), torch.nan)  # inf - inf
+        if offset is not None:
+            products = products + mean.magnitude() * scale.magnitude() + offset.magnitude()
+        products = products.masked_fill(products > self.work.largest, torch.nan)  # inf - inf
         error = products * self.work.unit_roundoff * 1.01 + 2 * self.work.smallest_subnormal
         return Interval(deviation.lo - error, deviation.hi + error)
 

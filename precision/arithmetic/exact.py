@@ -80,7 +80,8 @@ class ExactArithmetic(Arithmetic[Interval]):
         return self._rounded(interval.square(v))
 
     def sqrt(self, v: Interval) -> Interval:
-        return self._rounded(interval.sqrt(v))
+        """A function like others: vector libraries, torch's on CPUs, do not round it correctly."""
+        return self._function(interval.sqrt(v))
 
     def rsqrt(self, v: Interval) -> Interval:
         root = interval.sqrt(v)
@@ -144,8 +145,11 @@ class ExactArithmetic(Arithmetic[Interval]):
     ) -> Interval:
         return self._reduced(self._dot_of(a, b, bias), updates=updates, rescaled=rescaled)
 
-    def scaled_deviation(self, x: Interval, mean: Interval, scale: Interval) -> Interval:
-        return self.mul(self.sub(x, mean), scale)
+    def scaled_deviation(
+        self, x: Interval, mean: Interval, scale: Interval, offset: Interval | None = None
+    ) -> Interval:
+        deviation = self.mul(self.sub(x, mean), scale)
+        return deviation if offset is None else self.add(deviation, offset)
 
     def _dot_of(self, a: Interval, b: Interval, bias: Interval | None) -> Reduction:
         operands = (a, b) if bias is None else (a, b, bias)

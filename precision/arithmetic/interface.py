@@ -133,8 +133,8 @@ class Arithmetic(ABC, Generic[V]):
         return self.sum(self.square(v), updates=updates)
 
     @abstractmethod
-    def scaled_deviation(self, x: V, mean: V, scale: V) -> V:
-        """(x - mean) * scale, or x * scale - mean * scale."""
+    def scaled_deviation(self, x: V, mean: V, scale: V, offset: V | None = None) -> V:
+        """(x - mean) * scale + offset, or x * scale + (offset - mean * scale)."""
 
     def sub(self, a: V, b: V) -> V:
         return self.add(a, self.neg(b))

@@ -135,7 +135,10 @@ def div(a: Interval, b: Interval) -> Interval:
     lo = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(*corners[2:]))
     hi = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(*corners[2:]))
     straddles = (b.lo <= 0) & (b.hi >= 0)
-    return _unclaimed(outward(lo, hi), straddles)
+    quotient = a.lo / b.lo
+    exact = (lo == hi) & short(quotient) & short(b.lo) & (quotient * b.lo == a.lo)
+    exact = exact & (a.lo == a.hi) & (b.lo == b.hi)
+    return _unclaimed(outward(lo, hi, exact), straddles)
 
 
 def increasing(v: Interval, fn: Callable[[Tensor], Tensor], at: float, value: float) -> Interval:

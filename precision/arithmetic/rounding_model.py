@@ -86,10 +86,10 @@ class RoundingModel:
         A rounded term counts as rounded to the narrower of compute and accumulator, so that chains
         of FMAs, which round n times and no product, are covered too.
         """
-        total = 1 + self.growth(max(self.depth(n), 0), self.accumulate.unit_roundoff)
-        if not exact_terms:
-            total *= 1 + self.addition
-        return total - 1
+        total = self.growth(max(self.depth(n), 0), self.accumulate.unit_roundoff)
+        if not exact_terms:  # (1 + total) (1 + addition) - 1, which 1 + u would lose for fp64's u
+            total = total + self.addition + total * self.addition
+        return total
 
     def products_exact(self, a: Tensor, b: Tensor) -> bool:
         """Whether every product of an entry of a and one of b fits the accumulator."""

@@ -8,18 +8,26 @@ import torch
 
 from ..inputs import Inputs, InputsError
 from .attention import record as attention
+from .collectives import record as collectives
+from .elementwise import record as elementwise
 from .gates import record as gates
 from .norms import record as norms
 from .operation import Operation
+from .optimizers import record as optimizers
 from .products import record as products
+from .quantisation import record as quantisation
 from .rope import record as rope
+from .softmax import gate_record as experts
 from .softmax import record as softmax
 
 __all__ = ["OPERATIONS", "UNITS", "Inputs", "InputsError", "Operation", "validate_inputs"]
 
 Tensor = torch.Tensor
 
-_FAMILIES = (products, norms, softmax, attention, rope, gates)
+_FAMILIES = (
+    products, norms, softmax, experts, attention, rope, gates, elementwise, quantisation,
+    collectives, optimizers,
+)  # fmt: skip
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation for family in _FAMILIES for operation in family.OPERATIONS
 }
@@ -68,7 +76,7 @@ def _plain(operation: Operation, name: str, value: Any) -> Any:
     if value.is_floating_point():
         values = value.to(torch.float64)  # torch has no isfinite for fp8
         allowed = values.isfinite()
-        if operation.masked:
+        if operation.masked or name in operation.infinite:
             allowed |= values == -torch.inf
         if not bool(allowed.all()):
             where = [int(i) for i in (~allowed).nonzero()[0]]

@@ -126,7 +126,9 @@ class Operation:
         multiplies: Whether it is made of products that a tensor core can take.
         computed_factor: The cast point of a factor of these that is computed, not given.
         fuses: Whether it adds products, which a multiply-add can round once.
+        every_step_cast: Whether each of its steps, a constant included, ends in a cast point.
         masked: Whether inputs may be -inf.
+        infinite: Those that may be -inf where the others may not.
         least: No result in fp32 lies between 0 and this.
         check: Called as check(name, inputs) with every argument there: fills in defaults, or raises
             InputsError.
@@ -138,7 +140,7 @@ class Operation:
         roundings: How many roundings of some inputs happen inside reductions.
         axes: The axes of its inputs and its output.
         scalings: The powers of two that its output follows exactly.
-        native: What bitlens's kernels promise.
+        native: What bitlens's kernels promise; None where there is none.
         eager: What transformers' eager Llama does.
         wrong: Ways to get its formula wrong.
         ordinary: Seeded inputs on which most faults show.
@@ -156,7 +158,9 @@ class Operation:
     multiplies: bool = False
     computed_factor: str | None = None
     fuses: bool = False
+    every_step_cast: bool = False
     masked: bool = False
+    infinite: tuple[str, ...] = ()
     least: float = 0.0
     check: Callable[[str, dict[str, Any]], None]
     implied: tuple[str, ...] = ()
@@ -167,7 +171,7 @@ class Operation:
     roundings: Callable[[Inputs], int] = _two_per_element
     axes: Axes
     scalings: tuple[Scaling, ...] = ()
-    native: Native = Native()
+    native: Native | None = None
     eager: Eager = Eager()
     wrong: tuple[WrongFormula, ...] = ()
     ordinary: Seeded = _unstated

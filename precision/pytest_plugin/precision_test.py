@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from ..binding import ExampleCall, Names, bind
 from ..condition import condition_number
 from ..contract import PrecisionContract
 from ..exact import Method
@@ -74,9 +75,11 @@ class PrecisionTest:
         backends: Mapping[str, Implementation] | None = None,
         backend: str | None = None,
         strategies: Strategies | None = None,
+        call: Mapping[str, Any] | None = None,
     ) -> None:
         self.contract, self.options, self.backend = contract, options, backend
         self._backends, self._strategies = backends or {}, strategies
+        self._call = call or {}
         self.records: list[dict[str, Any]] = []
 
     @classmethod
@@ -91,12 +94,21 @@ class PrecisionTest:
         except TypeError as error:
             raise pytest.UsageError(f"@pytest.mark.precision: {error}") from None
 
-    def check(self, fn: Implementation | None = None, *, name: str | None = None) -> SearchResult:
+    def check(
+        self,
+        fn: Implementation | None = None,
+        *,
+        name: str | None = None,
+        names: Names | ExampleCall | None = None,
+        result: int | str | None = None,
+        out: str | None = None,
+    ) -> SearchResult:
         """Searches for inputs on which `fn(**inputs)` breaks the contract; fails with them.
 
         `fn` is called with tensors by the operation's argument names; by default it is the backend.
-        `name` is what reports call it. With faults asked for, also fails where the search would
-        have caught too few of them.
+        `name` is what reports call it; `names`, `result` and `out`, the marker's unless given, say
+        how it is called and where its output is, as `bind` takes them. With faults asked for, also
+        fails where the search would have caught too few of them.
         """
         if fn is None:
             if self.backend is None:
@@ -105,8 +117,10 @@ class PrecisionTest:
                 )
             fn = self._backends[self.backend]
         options = self.options
-        result = search(
-            fn,
+        stated = {"names": names, "result": result, "out": out}
+        call = {**self._call, **{key: value for key, value in stated.items() if value is not None}}
+        found = search(
+            bind(fn, self.contract, **call) if call else fn,
             self.contract,
             strategies=self._strategies,
             profile=options.profile,
@@ -115,17 +129,17 @@ class PrecisionTest:
         )
         score = self._score()
         name = name or self.backend or str(getattr(fn, "__qualname__", fn))
-        record = record_of(name, self.contract, result, score)
-        if result.hardest is not None:
-            kappa = condition_number(self.contract.op, result.hardest)
+        record = record_of(name, self.contract, found, score)
+        if found.hardest is not None:
+            kappa = condition_number(self.contract.op, found.hardest)
             record["condition"] = float(kappa[kappa.isfinite()].max()) if kappa.numel() else 0.0
         self.records.append(record)
-        if result.violation is not None:
-            pytest.fail(self._message(name, result.violation, record), pytrace=False)
-        if result.failure is not None:
-            pytest.fail(f"{name}: {result.failure}", pytrace=False)
+        if found.violation is not None:
+            pytest.fail(self._message(name, found.violation, record), pytrace=False)
+        if found.failure is not None:
+            pytest.fail(f"{name}: {found.failure}", pytrace=False)
         self._demand(score)
-        return result
+        return found
 
     def _score(self) -> FaultScore | None:
         options = self.options
@@ -165,7 +179,12 @@ def _arguments(
     *,
     backends: Mapping[str, Callable[..., Any]] | None = None,
     strategies: Strategies | None = None,
+    names: Names | ExampleCall | None = None,
+    result: int | str | None = None,
+    out: str | None = None,
 ) -> dict[str, Any]:
     if not isinstance(contract, PrecisionContract):
         raise TypeError(f"contract must be a PrecisionContract, got {contract!r}")
-    return {"contract": contract, "backends": backends, "strategies": strategies}
+    stated = {"names": names, "result": result, "out": out}
+    call = {key: value for key, value in stated.items() if value is not None}
+    return {"contract": contract, "backends": backends, "strategies": strategies, "call": call}

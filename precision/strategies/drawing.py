@@ -44,12 +44,15 @@ class Drawing:
         kinds_with: The kinds that are left where only some arguments are taken.
         without: What drawn recipes become where some optional arguments are dropped, before these
             are taken out.
+        sometimes: Optional arguments that are left out half of the time, of an implementation that
+            can do without.
     """
 
     inputs: Callable[[st.DrawFn, Formats, str, int], dict[str, Any]]
     kinds: tuple[str, ...] = ()
     kinds_with: Callable[[list[str], Collection[str]], list[str]] = _all
     without: Callable[[dict[str, Any], set[str]], dict[str, Any]] = _as_drawn
+    sometimes: tuple[str, ...] = ()
 
 
 def operand_beside(

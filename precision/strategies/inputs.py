@@ -37,6 +37,7 @@ def inputs_for(
     strategies: Sequence[str] | None = None,
     max_size: int = 513,
     arguments: Collection[str] | None = None,
+    needed: Collection[str] = (),
 ) -> DrawnInputs:
     """Inputs by argument name for `contract.op`, in its storage format.
 
@@ -44,8 +45,8 @@ def inputs_for(
     edges, finite numbers up to the format's ends, and -inf for softmax and logsumexp.
 
     One of `strategies` (default: all of `strategy_names`) makes the main operand; sizes lie on tile
-    boundaries up to `max_size`. `arguments` leaves out the optional ones that are not in it. Raises
-    ValueError for a name that does not apply.
+    boundaries up to `max_size`. `arguments` leaves out the optional ones that are not in it,
+    `needed` are never left out. Raises ValueError for a name that does not apply.
     """
     known = strategy_names(contract, arguments)
     names = list(known if strategies is None else strategies)
@@ -58,7 +59,11 @@ def inputs_for(
     formats = Formats(
         *(FORMATS[f] for f in (contract.storage, contract.compute, contract.accumulate))
     )
-    recipes = _drawing(contract.op).inputs(draw, formats, kind, max_size)
+    drawing = _drawing(contract.op)
+    recipes = drawing.inputs(draw, formats, kind, max_size)
+    for name in drawing.sometimes:
+        if name not in needed and draw(st.booleans()):
+            recipes.pop(name, None)
     return DrawnInputs(**_without(contract.op, recipes, arguments))
 
 

@@ -45,6 +45,7 @@ def _cpu_seconds(*words: str) -> float:
     return min(once(), once())
 
 
+@pytest.mark.nightly
 def test_answers_cost_little_more_than_the_command_line_library() -> None:
     """0.3 s on a desk, said as a ratio; torch alone would take ten times as long."""
     library = _cpu_seconds("-c", "import typer, typer.rich_utils, rich.progress")

@@ -72,9 +72,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_generate(llama: Path) -> None:
     words = ["generate", str(llama), "-p", "x", "--json", "--max-new-tokens", "29000"]
     words += ["--min-new-tokens", "29000"]
-    code, seconds, _ = _interrupted([sys.executable, "-m", "bitlens", "-v", *words])
+    code, _, _ = _interrupted([sys.executable, "-m", "bitlens", "-v", *words])
     assert code == 130
-    assert seconds < 1
 
 
 @pytest.mark.nightly
@@ -88,6 +87,7 @@ def test_patching(llama: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        ["generate", "{model}", "-p", "x", "--max-new-tokens=29000", "--min-new-tokens=29000"],
         ["audit", "{model}", "--n-prompts", "64", "--output", "{folder}/page.html"],
         ["verify", "{model}"],
         ["postmortem", "{model}", "--shards", "1,2,4", "--output", "{folder}/page.html"],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -37,22 +36,16 @@ def test_a_file_without_keys(tmp_path: Path, smollm2_path: Path) -> None:
 
 
 def test_sigterm_lets_what_is_under_way_end(smollm2_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "bitlens", "serve", str(smollm2_path), "--name", "m"]
-    with subprocess.Popen(
-        [*command, "--port", str(port)], stderr=subprocess.PIPE, text=True
-    ) as run:
+    command += ["--long-context", "10000", "--cache-bytes", str(256 << 20)]
+    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
-        assert "serving m on" in run.stderr.readline()
-        url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                httpx.get(f"{url}/health")
-                break
-            except httpx.ConnectError:
-                time.sleep(0.05)
+        pools = r"\(short: 8,192 tokens, bl_\w{32}, long: 16,384 tokens, bl_\w{32}\)"
+        said = re.fullmatch(
+            rf"serving m on (http://127\.0\.0\.1:\d+) {pools}\n", run.stderr.readline()
+        )
+        assert said is not None  # it listens already: who connects waits for an answer
+        url = said[1]
         body = {"model": "m", "prompt": "Once", "max_tokens": 40, "stream": True, "temperature": 0}
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
             lines = answer.iter_lines()

@@ -161,7 +161,7 @@ def test_typical_tokens() -> None:
     logits, draws = _logits(3, seed=5), 400
     p = SamplingParams(typical_p=0.6, top_p=0.95, seed=1)
     tokens = torch.stack(
-        [sample(logits, p, positions=[0] * 3, draws=[i] * 3).tokens for i in range(draws)], dim=1
+        [sample(logits, p, positions=[0, 1, 2], draws=[i] * 3).tokens for i in range(draws)], dim=1
     )
     report = judge(logits, p, tokens)
     assert report.passes()

@@ -17,13 +17,12 @@ from bitlens.precision.reals.definitions import arguments_of
 from bitlens.precision.strategies.inputs import inputs_for
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
-from support.correct_code import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw
+from support.every_operation import CORRECT, FUNCTION_ULP, KINDS, Inputs, draw, each, each_with
 
 Tensor = torch.Tensor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PAIRS = [(op, storage) for op in CORRECT for storage in DTYPES]
-IDS = [f"{op}-{storage}" for op, storage in PAIRS]
+PAIRS = each_with(CORRECT, DTYPES, "bf16")
 
 # Thirty parameters each: a fraction of the profile's examples is enough for all of them together.
 FEWER = settings(max_examples=settings().max_examples // 3)
@@ -55,7 +54,7 @@ def _runs(op: str, storage: str, inputs: Inputs) -> Iterator[tuple[str, float]]:
         yield name, _utilisation(actual, truth, bounds[allowed])
 
 
-@pytest.mark.parametrize(("op", "storage"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("op", "storage"), PAIRS)
 @FEWER
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 2**20))
 def test_search_finds_no_violation_by_correct_code(
@@ -67,7 +66,7 @@ def test_search_finds_no_violation_by_correct_code(
     assert max(used.values()) <= 1.0, used
 
 
-@pytest.mark.parametrize(("op", "storage"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("op", "storage"), PAIRS)
 @FEWER
 @given(data=st.data())
 def test_nor_among_the_inputs_that_part_right_from_wrong(
@@ -79,7 +78,7 @@ def test_nor_among_the_inputs_that_part_right_from_wrong(
     assert max(used.values()) <= 1.0, used
 
 
-@pytest.mark.parametrize(("op", "storage"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("op", "storage"), PAIRS)
 def test_no_bound_is_idle(
     op: str, storage: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -227,7 +226,7 @@ def test_a_contract_becomes_a_model() -> None:
     assert model.reduction(1, exact_terms=True) == 0
 
 
-@pytest.mark.parametrize("op", CORRECT)
+@pytest.mark.parametrize("op", each(CORRECT))
 @given(seed=st.integers(0, 2**20))
 def test_flushing_is_paid_for_where_the_contract_allows_it(op: str, seed: int) -> None:
     inputs = draw(op, "normal", seed, torch.float32)
@@ -237,10 +236,11 @@ def test_flushing_is_paid_for_where_the_contract_allows_it(op: str, seed: int) -
     contract = PrecisionContract(op, may_flush=True, function_ulp=8.0)
     truth, bound = reference(op, inputs), error_bound(contract, inputs)
     runs: list[Tensor] = []
+    arguments = arguments_of(op, inputs)  # whose choices are not made among flushed numbers
     torch.set_flush_denormal(True)
     try:
         for implementation in CORRECT[op].values():
-            actual = implementation(**arguments_of(op, inputs))
+            actual = implementation(**arguments)
             runs.append(torch.where(actual.abs() < 2.0**-126, 0.0, actual))
     finally:
         torch.set_flush_denormal(False)

@@ -17,7 +17,7 @@ from bitlens.precision.oracle import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bitlens_kernels import KERNELS
-from support.correct_code import CORRECT, draw
+from support.every_operation import CORRECT, draw
 
 Inputs = dict[str, Any]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

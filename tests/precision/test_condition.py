@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from bitlens.precision.condition import condition_number
 from bitlens.precision.operations import OPERATIONS
-from support.correct_code import KINDS, draw
+from support.every_operation import KINDS, draw
 
 Tensor = torch.Tensor
 

@@ -66,8 +66,15 @@ def test_depth_counts_a_terms_additions(order: str, n: int, expected: int) -> No
 
 
 def test_the_named_sets_cover_every_operation() -> None:
-    for contracts in (BITLENS, BITLENS_BF16, HUGGINGFACE_LLAMA_FP32, HUGGINGFACE_LLAMA_BF16):
+    """bitlens's those that it has kernels for."""
+    native = [op for op, operation in OPERATIONS.items() if operation.native is not None]
+    assert "matmul" in native
+    assert "group_norm" not in native
+    for contracts in (BITLENS, BITLENS_BF16):
+        assert list(contracts) == native
+    for contracts in (HUGGINGFACE_LLAMA_FP32, HUGGINGFACE_LLAMA_BF16):
         assert list(contracts) == list(OPERATIONS)
+    for contracts in (BITLENS, BITLENS_BF16, HUGGINGFACE_LLAMA_FP32, HUGGINGFACE_LLAMA_BF16):
         assert all(contract.op == op for op, contract in contracts.items())
 
 
@@ -75,5 +82,6 @@ def test_bitlens_keeps_logits_in_fp32() -> None:
     assert bitlens_contract("unembed", "bf16").output_format.name == "fp32"
     with pytest.raises(ContractError, match="no native kernels"):
         bitlens_contract("matmul", "fp64")
-    with pytest.raises(ContractError, match="known are"):
-        bitlens_contract("conv", "fp32")
+    for unknown in ("conv", "group_norm"):
+        with pytest.raises(ContractError, match="has no kernel for it; known are"):
+            bitlens_contract(unknown, "fp32")

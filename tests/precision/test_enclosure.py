@@ -15,12 +15,12 @@ from bitlens.precision.exact import reference
 from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import Verdict, check, enclosure
 from bitlens.precision.reals.definitions import arguments_of
-from bitlens.precision.search import arguments_taken
+from bitlens.precision.search import arguments_needed, arguments_taken
 from bitlens.precision.strategies.inputs import inputs_for
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.bitlens_kernels import KERNELS
-from support.correct_code import CORRECT, FUNCTION_ULP
+from support.every_operation import CORRECT, FUNCTION_ULP, each, each_with
 
 Tensor = torch.Tensor
 
@@ -48,8 +48,7 @@ def _check_not_accused(verdict: Verdict, name: str) -> None:
     assert verdict.ok == bool(verdict.claimed), f"{name}: {verdict.reason}"
 
 
-@pytest.mark.parametrize("storage", STORED)
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize(("op", "storage"), each_with(OPERATIONS, STORED, "bf16"))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 4)
 def test_torch_and_numpy_are_never_accused(op: str, storage: str, data: st.DataObject) -> None:
@@ -72,8 +71,9 @@ def test_bitlens_kernels_are_never_accused(
     op: str, policy: str, isa: str, data: st.DataObject
 ) -> None:
     contract = (BITLENS if policy == "fp32" else BITLENS_BF16)[op]
-    taken = arguments_taken(KERNELS[op], op)
-    inputs = _arguments(op, data.draw(inputs_for(contract, max_size=520, arguments=taken)))
+    taken, needed = arguments_taken(KERNELS[op], op), arguments_needed(KERNELS[op])
+    drawn = data.draw(inputs_for(contract, max_size=520, arguments=taken, needed=needed))
+    inputs = _arguments(op, drawn)
     assume(op != "attention" or inputs["causal"])
     assume(op != "rope" or ("cos" not in inputs and int(inputs["positions"].max()) < 4096))
     before = _core.isa()
@@ -87,7 +87,7 @@ def test_bitlens_kernels_are_never_accused(
 
 @pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16"])
 @pytest.mark.parametrize("accumulate", ["fp32", "bf16"])
-@pytest.mark.parametrize("op", REDUCING)
+@pytest.mark.parametrize("op", each(REDUCING))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 6)
 def test_promised_orders_and_narrow_sums(
@@ -101,7 +101,7 @@ def test_promised_orders_and_narrow_sums(
 @pytest.mark.parametrize(
     ("compute", "casts"), [("bf16", "all"), ("fp32", "all"), ("fp64", "all"), ("bf16", "none")]
 )
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("op", each(OPERATIONS))
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 6)
 def test_every_cast_point_and_compute_format(

@@ -15,7 +15,7 @@ from bitlens.precision.reals.arb import Arb, to_fp64, working_precision
 from bitlens.precision.ulp import ulp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.correct_code import KINDS, draw
+from support.every_operation import KINDS, draw
 
 Tensor = torch.Tensor
 
@@ -36,6 +36,15 @@ def _small(op: str, kind: str, seed: int) -> dict[str, Any]:
         return {**inputs, "q": inputs["q"][:, :2, :8], "k": k, "v": v, "causal": False}
     if op == "rope":
         return inputs
+    if op == "log_softmax":  # further apart, 256 bits cannot tell a sum of exponentials from 1
+        return {"x": inputs["x"][..., :FEW].clamp(-40.0, 40.0)}
+    if op in ("quantize", "dequantize", "block_scale", "rank_sum"):
+        return {name: x[:2] if isinstance(x, Tensor) else x for name, x in inputs.items()}
+    if op == "moe_gate":
+        x = inputs["x"][..., :FEW]
+        return {**inputs, "x": x, "k": x.shape[-1]}
+    if op in ("conv1d", "group_norm"):
+        return {**inputs, "x": inputs["x"][..., :FEW]}
     if op == "cross_entropy":
         return {**inputs, "x": inputs["x"][:, :FEW], "targets": inputs["targets"].clamp(max=1)}
     return {**inputs, **{name: x[..., :FEW] for name, x in cut.items()}}

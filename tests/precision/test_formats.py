@@ -144,8 +144,20 @@ def test_flushing_takes_subnormals_to_zeros_of_their_sign(fmt: Format) -> None:
     assert torch.equal(kept, tiny)
     assert flushed.tolist() == [0.0, 0.0]
     assert flushed.signbit().tolist() == [False, True]
-    edge = torch.tensor(fmt.smallest_normal, dtype=torch.float64)
-    assert round_to(edge, fmt, flush_subnormals=True) == edge
+    if fmt.smallest_normal <= fmt.largest:  # all integers are subnormal
+        edge = torch.tensor(fmt.smallest_normal, dtype=torch.float64)
+        assert round_to(edge, fmt, flush_subnormals=True) == edge
+
+
+def test_codes_of_four_and_eight_bits_are_rounded_to_even_and_saturate() -> None:
+    x = torch.tensor([0.25, 0.75, 2.5, 3.5, 5.0, 5.1, 7.0, -9.0], dtype=torch.float64)
+    assert round_to(x, "fp4_e2m1", overflow="saturate").tolist() == [
+        *(0.0, 1.0, 2.0, 4.0, 4.0, 6.0, 6.0, -6.0)
+    ]
+    x = torch.tensor([0.5, 1.5, -2.5, 126.6, 127.4, 300.0, -300.0], dtype=torch.float64)
+    expected = torch.tensor([0.0, 2.0, -2.0, 127.0, 127.0, 127.0, -127.0], dtype=torch.float64)
+    assert torch.equal(round_to(x, "int8", overflow="saturate"), expected)
+    assert torch.equal(round_to(x, "int8", "toward_zero", overflow="saturate")[:3], x[:3].trunc())
 
 
 def test_overflow_goes_where_the_mode_says() -> None:

@@ -27,6 +27,7 @@ from bitlens.precision.strategies import (
 )
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from support.every_operation import each, each_with
 
 STORAGES = ["bf16", "fp16", "fp32", "fp8_e4m3", "fp8_e5m2"]
 NAMES = {
@@ -38,8 +39,7 @@ NAMES = {
 SEARCH = settings(max_examples=300, derandomize=True, database=None)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize(("op", "storage"), each_with(OPERATIONS, STORAGES, "bf16"))
 @given(data=st.data())
 @settings(max_examples=15)
 def test_inputs_are_valid(op: str, storage: str, data: st.DataObject) -> None:
@@ -74,7 +74,7 @@ def test_large_inputs_print_compactly() -> None:
     assert len(repr(found)) < 500
 
 
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("op", each(OPERATIONS))
 def test_a_kind_shrinks_to_its_plainest(op: str) -> None:
     contract = PrecisionContract(op, storage="bf16")
     found: Any = find(

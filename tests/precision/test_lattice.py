@@ -9,7 +9,7 @@ from bitlens.precision.formats import round_to
 from bitlens.precision.lattice import judge_lattice, lattice_inputs, on_lattice
 from hypothesis import given
 from hypothesis import strategies as st
-from support.correct_code import CORRECT
+from support.every_operation import CORRECT
 
 Tensor = torch.Tensor
 

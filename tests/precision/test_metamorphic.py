@@ -17,7 +17,7 @@ from bitlens.precision.metamorphic import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from support.correct_code import CORRECT, draw
+from support.every_operation import CORRECT, draw
 
 Tensor = torch.Tensor
 

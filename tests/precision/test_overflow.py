@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from bitlens.precision.bounds import error_bound
 from bitlens.precision.contract import ContractError, PrecisionContract
 from bitlens.precision.differential import differential_test
 from bitlens.precision.emulation import emulate
+from bitlens.precision.exact import reference
 from bitlens.precision.faults import FAULTS
 from bitlens.precision.formats import FORMATS, FP8_E4M3, FP8_E5M2, FP16, overflows, round_to
 from bitlens.precision.oracle import check, enclosure
@@ -74,7 +76,7 @@ def test_torchs_own_casts_are_declared_by_what_they_do() -> None:
 def test_formats_follow_their_hardware() -> None:
     assert {f.name: f.overflow for f in FORMATS.values()} == {
         **dict.fromkeys(("bf16", "fp16", "fp32", "fp64", "tf32"), "inf"),
-        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), "saturate"),
+        **dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "fp4_e2m1", "int8", "int16"), "saturate"),
     }
 
 
@@ -221,3 +223,30 @@ def test_overflow_of_operands_quantised_on_the_way_in() -> None:
     assert check(torch.tensor([[448.0]]).bfloat16(), inputs, contract).ok
     assert not check(torch.tensor([[600.0]]).bfloat16(), inputs, contract).ok
     assert FP16.overflow == "inf"
+
+
+def test_values_summed_before_they_are_divided_may_overflow() -> None:
+    """As online softmax does: honest code is infinite where the mean of the values is not."""
+    large = torch.finfo(torch.float32).max
+    v = torch.tensor([[[large], [large], [1.0]]])
+    inputs = {"q": torch.zeros(1, 1, 1), "k": torch.zeros(1, 3, 1), "v": v, "causal": False}
+    contract = PrecisionContract("attention")
+    late = torch.tensor([[[inf]]])
+    verdict = check(late, inputs, contract)
+    assert (verdict.violations, verdict.claimed) == (0, 0)
+    assert not check((v / 3).sum(1, keepdim=True), inputs, contract).violations
+    rounded = PrecisionContract("attention", casts=("probabilities", "output"))
+    assert check(late, inputs, rounded).violations
+    assert check((v / 3).sum(1, keepdim=True), inputs, rounded).ok
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_closed_bounds_at_the_ends_of_logits(op: str) -> None:
+    """Never NaN but where the true value is: a row masked whole, and logits as far apart as go."""
+    large = torch.finfo(torch.float32).max
+    x = torch.tensor([[-inf, -inf, -inf], [large, -large, 0.0], [1.0, -large, 0.0]])
+    bound = error_bound(PrecisionContract(op), {"x": x})
+    truth = reference(op, {"x": x}).value
+    assert bool((bound.isnan() <= truth.isnan()).all())
+    last = bound[2].min() if bound.ndim > 1 else bound[2]
+    assert last < 1e-5

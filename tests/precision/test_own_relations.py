@@ -20,7 +20,7 @@ from bitlens.precision.metamorphic import (
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bitlens_kernels import KERNELS
-from support.correct_code import KINDS, draw
+from support.every_operation import KINDS, draw
 
 SEEDS = st.integers(0, 2**20)
 ROWWISE = ("matmul", "rms_norm", "softmax", "logsumexp")

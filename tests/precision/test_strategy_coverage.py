@@ -59,17 +59,66 @@ def _base(op: str) -> dict[str, Any]:
         "matmul": {"a": x, "b": x.mT.contiguous()},
         "rms_norm": {"x": x, "weight": row},
         "layer_norm": {"x": x, "weight": row, "bias": row},
-        "attention": {"q": x[None], "k": x[None], "v": x[None], "causal": True},
+        "attention": {
+            "q": x[None],
+            "k": x[None],
+            "v": x[None],
+            "causal": True,
+            "bias": x[:, :2].contiguous(),
+            "sinks": row[:1],
+            "slopes": row[:1],
+        },
         "rope": {"x": x, "positions": torch.arange(2)},
         "swiglu": {"gate": x, "up": x},
         "soft_cap": {"x": x, "cap": 2.0},
         "cross_entropy": {"x": x, "targets": torch.tensor([0, 3])},
+        "group_norm": {"x": x[:, :, None], "groups": 2, "weight": row, "bias": row},
+        "conv1d": {"x": x[None], "weight": x[None, :, :2], "bias": row[:1]},
+        "embedding": {"ids": torch.tensor([0, 1]), "weight": x},
+        "clamped_swiglu": {"gate": x, "up": x},
+        "quantize": {"x": x, "scale": x.abs()},
+        "dequantize": {"codes": x, "scale": x, "minimum": x},
+        "block_scale": {"x": x, "block": 2},
+        "moe_gate": {"x": x, "k": 2},
+        "rank_sum": {"x": x},
+        "adam_step": {
+            "parameter": x,
+            "gradient": x,
+            "first": x,
+            "second": x.abs(),
+            "step": 1,
+        },
+        "add": {"a": x, "b": x},
+        "mul": {"a": x, "b": x},
     }
     return bases.get(op, {"x": x})
 
 
-TENSORS = ("a", "b", "bias", "x", "weight", "q", "k", "v", "gate", "up", "cos", "sin")
-MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate"}
+TENSORS = (
+    "a",
+    "b",
+    "bias",
+    "x",
+    "weight",
+    "q",
+    "v",
+    "gate",
+    "up",
+    "cos",
+    "sin",
+    "codes",
+    "minimum",
+)
+TENSORS += ("parameter", "gradient", "first", "second")
+TENSORS_OF = {
+    "attention": ("k", "sinks", "slopes"),
+    "quantize": ("scale",),
+    "dequantize": ("scale",),
+}
+"""Names that are numbers in other operations."""
+MAIN = {"matmul": "a", "attention": "v", "swiglu": "gate", "clamped_swiglu": "gate"}
+MAIN |= {"dequantize": "codes", "adam_step": "gradient"}
+MAIN |= {"add": "a", "mul": "a", "embedding": "weight"}
 """The operand of each operation that is drawn by kinds: x unless named."""
 
 ELEMENTS: dict[str, float] = {
@@ -121,9 +170,18 @@ SCALARS: dict[str, tuple[float, ...]] = {
     "scale": (0.5, 0.0, -0.5, 1.0),
     "cap": (1.0, 0.01, 1000.0, 0.0, -1.0),
     "smoothing": (0.1, 0.0, 1.0, 0.01, -0.1, 1.5),
+    "limit": (7.0, 0.5, 0.0),
+    "alpha": (1.702, 1.0, 0.0, -1.0),
+    "offset": (1.0, 0.0, -0.3),
+    "factor": (2.5, 1.0, -0.3),
+    "rate": (1e-3, 0.1, 1.0),
+    "beta1": (0.9, 0.0, 0.99),
+    "beta2": (0.999, 0.0, 0.95),
+    "decay": (0.01, 0.0, 0.1),
     "theta": (10000.0, 1.0, 500000.0, 0.5),
     "attention_factor": (1.0, 0.0, 1.25, 0.7, -1.0),
 }
+ADAM_EPS = (1e-8, 1e-15, 0.1, 0.0)
 """Values of every class of numbers: about the default, zero, small, large, negative."""
 
 
@@ -133,9 +191,11 @@ def _class_of(value: float) -> str:
     return "small" if value < 1e-7 else "below 0.05" if value < 0.05 else "about 1"
 
 
-def _number_classes(name: str, value: float) -> Seen:
-    if name in ("theta", "attention_factor", "smoothing"):
+def _number_classes(op: str, name: str, value: float) -> Seen:
+    if name not in ("eps", "scale", "cap") or op == "adam_step":
         return lambda inputs: inputs.get(name) == value
+    if name == "scale" and op == "embedding":
+        return lambda inputs: "scale" in inputs and _class_of(inputs["scale"]) == _class_of(value)
     if name == "scale":  # the default, 1 / sqrt(d), is a class of its own
         return lambda inputs: (
             "scale" in inputs
@@ -155,9 +215,9 @@ def _shape(inputs: Inputs) -> tuple[int, int]:
     return inputs["q"].shape[-2], inputs["k"].shape[-2]
 
 
-def _hides_whole_rows(inputs: Inputs) -> bool:
-    visible = validate_inputs("attention", inputs)["visible"]
-    return not bool(visible.any(-1).all()) and bool(visible.any())
+def _hides_whole_rows(inputs: Inputs, empty: str | None = None) -> bool:
+    bare = validate_inputs("attention", inputs)["bare"]
+    return bool(bare.any()) and (empty is not None or not bool(bare.all()))
 
 
 # name -> (what has been seen, a change of the base that the check must take)
@@ -222,6 +282,95 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
             {"targets": torch.tensor([0, 4])},
         ),
     },
+    "mask": {
+        "none": (lambda i: "mask" not in i, {}),
+        "hides some keys": (
+            lambda i: "mask" in i and 0 < int((i["mask"] != 0).sum()) < i["mask"].numel(),
+            {"mask": torch.tensor([[True, False]])},
+        ),
+        "hides all keys": (
+            lambda i: "mask" in i and not bool(i["mask"].any()),
+            {"mask": torch.tensor([[False]])},
+        ),
+        "of each head": (
+            lambda i: "mask" in i and i["mask"].ndim == 3 and i["mask"].shape[0] > 1,
+            {"mask": torch.ones(1, 1, 2, dtype=torch.bool)},
+        ),
+    },
+    "empty": {
+        "none": (lambda i: "empty" not in i, {}),
+        **{
+            name: (
+                lambda i, name=name: i.get("empty") == name and _hides_whole_rows(i, name),
+                {"empty": name},
+            )
+            for name in ("zero", "mean")
+        },
+    },
+    "k": {
+        "one": (lambda i: i["k"] == 1, {"k": 1}),
+        "all": (lambda i: i["k"] == i["x"].shape[-1], {"k": 4}),
+        "too many": (lambda i: i["k"] > i["x"].shape[-1], {"k": 5}),
+    },
+    "score": {
+        "sigmoid": (lambda i: i.get("score") == "sigmoid", {"score": "sigmoid"}),
+        "softmax": (lambda i: "score" not in i, {}),
+    },
+    "renormalize": {
+        "True": (lambda i: i.get("renormalize") is True, {"renormalize": True}),
+        "False": (lambda i: "renormalize" not in i, {}),
+    },
+    "average": {"True": (lambda i: i.get("average") is True, {"average": True})},
+    "ring": {"a chunk a rank": (lambda i: i.get("ring") == i["x"].shape[-1], {"ring": 4})},
+    "block": {
+        "a row": (lambda i: i["block"] == i["x"].shape[-1], {"block": 4}),
+        "less": (lambda i: i["block"] < i["x"].shape[-1], {"block": 2}),
+    },
+    "limit": {
+        f"{limit}": (lambda i, limit=limit: i["limit"] == limit, {"limit": limit})
+        for limit in (127.0, 448.0, 6.0)
+    },
+    "power": {
+        power: (lambda i, power=power: i.get("power") == power, {"power": power})
+        for power in ("floor", "up")
+    },
+    "zero_point": {"128": (lambda i: i.get("zero_point") == 128, {"zero_point": 128})},
+    "low": {
+        "none": (lambda i: "low" not in i, {}),
+        "of 4 bits": (lambda i: i.get("low") == -8, {"low": -8}),
+        "0": (lambda i: i.get("low") == 0, {"low": 0}),
+    },
+    "high": {"of a byte": (lambda i: i.get("high") == 255, {"high": 255})},
+    "step": {
+        "first": (lambda i: i["step"] == 1, {}),
+        "late": (lambda i: i["step"] == 1000, {"step": 1000}),
+    },
+    "decoupled": {
+        "False": (lambda i: i.get("decoupled") is False, {"decoupled": False}),
+        "True": (lambda i: i.get("decoupled", True), {}),
+    },
+    "result": {
+        name: (lambda i, name=name: i.get("result", "parameter") == name, {"result": name})
+        for name in ("parameter", "first", "second")
+    },
+    "ids": {
+        "the last row": (
+            lambda i: bool((i["ids"] == len(i["weight"]) - 1).any()),
+            {"ids": torch.tensor([1, 1])},
+        ),
+        "one twice": (lambda i: len(i["ids"].unique()) < len(i["ids"]), {}),
+        "no row": (lambda i: bool((i["ids"] < 0).any()), {"ids": torch.tensor([-1, 0])}),
+    },
+    "groups": {
+        "one": (lambda i: i.get("groups", 1) == 1, {"groups": 1}),
+        "several": (lambda i: i.get("groups", 1) > 1, {}),
+    },
+    "stride": {"2": (lambda i: i.get("stride") == 2, {"stride": 2})},
+    "dilation": {"2": (lambda i: i.get("dilation") == 2, {"dilation": 2})},
+    "padding": {
+        "causal": (lambda i: "padding" in i and i["padding"][1] == 0, {"padding": (1, 0)}),
+        "both ends": (lambda i: "padding" in i and min(i["padding"]) > 0, {"padding": 1}),
+    },
     "ignored": {
         "none": (lambda i: "ignored" not in i, {}),
         "a class": (lambda i: i.get("ignored") == 0, {"ignored": 0}),
@@ -241,11 +390,15 @@ CHOICES: dict[str, dict[str, tuple[Seen, dict[str, Any]]]] = {
 }
 
 
+def _without(base: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if key != name}
+
+
 def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
     """(argument, edge class, whether inputs show it, inputs that hold it)."""
     operation, base = OPERATIONS[op], _base(op)
     for name in operation.arguments + operation.optional:
-        if name in TENSORS:
+        if name in TENSORS or name in TENSORS_OF.get(op, ()):
             if name in ("cos", "sin"):
                 without = {k: v for k, v in base.items() if k != "positions"}
                 table = torch.full((2, 2), 0.5).bfloat16()
@@ -257,6 +410,8 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
                 )
                 continue
             plain = base[name] if name in base else torch.ones(base["b"].shape[-1]).bfloat16()
+            if name in operation.optional:
+                yield name, "none", lambda i, n=name: n not in i, _without(base, name)
             for label, element in ELEMENTS.items():
                 sample = plain.clone()
                 sample.view(-1)[0] = element
@@ -264,6 +419,10 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
             single = {k: v[..., :1] if k in TENSORS else v for k, v in base.items()}
             if op == "matmul":
                 single["b"] = base["b"][:1]
+            if op in ("quantize", "dequantize"):
+                single = {k: v[..., :1] for k, v in base.items()}
+            if op == "attention" and name in ("bias", "sinks", "slopes"):
+                single = {**base, "bias": base["bias"][:1, :1]}
             if op == "cross_entropy":
                 single["targets"] = base["targets"] * 0
             yield name, "one element", lambda i, n=name: n in i and i[n].shape[-1] == 1, single
@@ -273,11 +432,16 @@ def _classes(op: str) -> Iterator[tuple[str, str, Seen, dict[str, Any]]]:
                 sample = plain.clone()
                 sample.view(-1, 4)[0] = torch.tensor(values)
                 yield name, label, _rows(name, has), {**base, name: sample}
-        elif name in SCALARS:
+        elif name in SCALARS and (op, name) != ("block_scale", "limit"):
             if name == "cap" and op == "attention":
                 yield name, "none", lambda i: "cap" not in i, base
-            for value in SCALARS[name]:
-                yield name, f"about {value}", _number_classes(name, value), {**base, name: value}
+            for value in ADAM_EPS if (op, name) == ("adam_step", "eps") else SCALARS[name]:
+                yield (
+                    name,
+                    f"about {value}",
+                    _number_classes(op, name, value),
+                    {**base, name: value},
+                )
         else:
             for label, (seen, change) in CHOICES[name].items():
                 yield name, label, seen, {**base, **change}
@@ -322,7 +486,9 @@ def test_an_implementation_without_an_argument_is_not_given_it() -> None:
     assert arguments_taken(plain, "attention") == {"q", "k", "v", "scale"}
     result = search(plain, contract, strategies=["random", "attention_sinks"])
     assert result.violation is None
-    assert result.left_out == ("causal", "window", "past", "cap")
+    taken = {"q", "k", "v", "scale"}
+    assert set(result.left_out) == {*OPERATIONS["attention"].optional} - taken
+    assert {"causal", "cap", "mask", "sinks"} < set(result.left_out)
 
     def tables(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.double().chunk(2, -1)

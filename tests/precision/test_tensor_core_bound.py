@@ -9,7 +9,7 @@ from bitlens.precision.exact import exact_dot
 from bitlens.precision.formats import round_to
 from hypothesis import given
 from hypothesis import strategies as st
-from support.correct_code import KINDS, draw
+from support.every_operation import KINDS, draw
 
 Tensor = torch.Tensor
 

@@ -74,30 +74,35 @@ def _numpy_matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return y if bias is None else y + bias.float()
 
 
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    y = y if weight is None else y * weight.float()
+    return y if bias is None else y + bias.float()
+
+
 def _rms_by(add_up: Callable[[Tensor], Tensor], *, divide: bool = False) -> Implementation:
-    def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         x = x.float()
         mean = add_up(x * x)[..., None] / x.shape[-1] + eps
-        return (x / mean.sqrt() if divide else x * mean.rsqrt()) * weight.float()
+        return _affine(x / mean.sqrt() if divide else x * mean.rsqrt(), weight)
 
     return rms_norm
 
 
-def _torch_rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps)
+def _torch_rms(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    return F.rms_norm(x.float(), x.shape[-1:], None if weight is None else weight.float(), eps)
 
 
 def _layer_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
-    def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         x = x.float()
         centred = x - add_up(x)[..., None] / x.shape[-1]
         variance = add_up(centred * centred)[..., None] / x.shape[-1]
-        return centred * (variance + eps).rsqrt() * weight.float() + bias.float()
+        return _affine(centred * (variance + eps).rsqrt(), weight, bias)
 
     return layer_norm
 
 
-def _welford(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _welford(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     x = x.float()
     mean, squares = torch.zeros(x.shape[:-1]), torch.zeros(x.shape[:-1])
     for i in range(x.shape[-1]):
@@ -105,11 +110,12 @@ def _welford(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         mean = mean + change / (i + 1)
         squares = squares + change * (x[..., i] - mean)
     scale = (squares[..., None] / x.shape[-1] + eps).rsqrt()
-    return (x - mean[..., None]) * scale * weight.float() + bias.float()
+    return _affine((x - mean[..., None]) * scale, weight, bias)
 
 
-def _torch_layer(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x.float(), x.shape[-1:], weight.float(), bias.float(), eps)
+def _torch_layer(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    w, b = (None if t is None else t.float() for t in (weight, bias))
+    return F.layer_norm(x.float(), x.shape[-1:], w, b, eps)
 
 
 def _softmax_by(add_up: Callable[[Tensor], Tensor]) -> Implementation:
@@ -160,6 +166,26 @@ def _torch_cross_entropy(
     )
 
 
+def _scores(
+    q: Tensor,
+    keys: Tensor,
+    scale: float,
+    cap: float | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    behind: Tensor | None,
+) -> Tensor:
+    scores = q.float() @ keys.mT * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if bias is not None:
+        scores = scores + bias.float()
+    if slopes is not None:
+        assert behind is not None
+        scores = scores + slopes.float()[:, None, None] * behind.float()
+    return scores
+
+
 def _eager_attention(
     q: Tensor,
     k: Tensor,
@@ -168,14 +194,27 @@ def _eager_attention(
     visible: Tensor | None = None,
     causal: bool = False,
     cap: float | None = None,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+    slopes: Tensor | None = None,
+    behind: Tensor | None = None,
+    bare: Tensor | None = None,
+    empty: str | None = None,
 ) -> Tensor:
+    """Rows of which nothing is visible are all visible where a convention says what they are."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3) for x in (k, v))
-    scores = q.float() @ keys.mT * scale
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
+    scores = _scores(q, keys, scale, cap, bias, slopes, behind)
+    if empty is not None:
+        assert bare is not None
+        scores = scores.masked_fill(bare, 0.0)
     visible = _visible(q, k, causal) if visible is None else visible
-    return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ values
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], -1)
+    mixed = scores.softmax(-1)[..., : k.shape[-2]] @ values
+    return mixed.masked_fill(bare, 0.0) if empty == "zero" and bare is not None else mixed
 
 
 def _torch_attention(
@@ -186,13 +225,25 @@ def _torch_attention(
     visible: Tensor | None = None,
     causal: bool = False,
     cap: float | None = None,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+    empty: str | None = None,
+    **others: Any,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.float().repeat_interleave(group, -3)[None] for x in (k, v))
     visible = _visible(q, k, causal) if visible is None else visible
-    if cap is not None:  # it has none, and libraries fall back as here
-        return _eager_attention(q, k, v, scale, visible, cap=cap)
-    return F.scaled_dot_product_attention(q.float()[None], keys, values, visible, scale=scale)[0]
+    slopes = others.get("slopes")
+    if cap is not None or sinks is not None or slopes is not None or empty is not None:
+        # It has none of them, and libraries fall back as here.
+        return _eager_attention(
+            q, k, v, scale, visible, False, cap, bias, sinks, empty=empty, **others
+        )
+    mask = visible
+    if bias is not None:
+        mask = bias.float().expand(q.shape[-3], q.shape[-2], k.shape[-2])
+        mask = mask.masked_fill(~visible, -torch.inf)
+    return F.scaled_dot_product_attention(q.float()[None], keys, values, mask, scale=scale)[0]
 
 
 def _visible(q: Tensor, k: Tensor, causal: bool) -> Tensor:
@@ -298,7 +349,7 @@ FUNCTION_ULP = {"torch gelu": 8.0}
 KINDS = ("normal", "wide", "cancelling", "offset", "stagnant")
 
 
-def _numbers(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def numbers(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """fp64 draws; `kind` says what makes them hard."""
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     if kind == "wide":
@@ -319,34 +370,34 @@ def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     n = int(torch.randint(2, 300, (), generator=generator))
 
-    def numbers(*shape: int) -> Tensor:
-        return _numbers(kind, shape, generator).to(dtype)
+    def stored(*shape: int) -> Tensor:
+        return numbers(kind, shape, generator).to(dtype)
 
     if op == "matmul":
-        bias = numbers(5) if seed % 2 else None
-        return {"a": numbers(4, n), "b": numbers(5, n).T, "bias": bias}
+        bias = stored(5) if seed % 2 else None
+        return {"a": stored(4, n), "b": stored(5, n).T, "bias": bias}
     if op == "rms_norm":
-        return {"x": numbers(6, n), "weight": numbers(n), "eps": 10.0 ** -(seed % 9 + 3)}
+        return {"x": stored(6, n), "weight": stored(n), "eps": 10.0 ** -(seed % 9 + 3)}
     if op == "layer_norm":
-        weight, bias = numbers(n), numbers(n)
-        return {"x": numbers(6, n), "weight": weight, "bias": bias, "eps": 1e-5}
+        weight, bias = stored(n), stored(n)
+        return {"x": stored(6, n), "weight": weight, "bias": bias, "eps": 1e-5}
     if op == "cross_entropy":
         targets = torch.randint(0, n, (6,), generator=generator)
         targets[seed % 6] = -100
         options = {"smoothing": (0.0, 0.1, 1.0)[seed % 3], "reduction": ("none", "mean")[seed % 2]}
-        return {"x": numbers(6, n) * 2, "targets": targets, **options}
+        return {"x": stored(6, n) * 2, "targets": targets, **options}
     if op == "attention":
         d, keys = 8 * (seed % 8 + 1), n
         queries = min(5, keys)
-        q, k, v = numbers(4, queries, d), numbers(2, keys, d), numbers(2, keys, d)
+        q, k, v = stored(4, queries, d), stored(2, keys, d), stored(2, keys, d)
         return {"q": q, "k": k, "v": v, "causal": seed % 3 > 0, "scale": d**-0.5}
     if op == "rope":
         positions = torch.randint(0, 10 ** (seed % 6 + 1), (7,), generator=generator)
-        return {"x": numbers(3, 7, 16), "positions": positions, "theta": 10000.0}
+        return {"x": stored(3, 7, 16), "positions": positions, "theta": 10000.0}
     if op == "soft_cap":
-        return {"x": numbers(6, n) * 4, "cap": (1.0, 5.0, 50.0)[seed % 3]}
+        return {"x": stored(6, n) * 4, "cap": (1.0, 5.0, 50.0)[seed % 3]}
     if op == "swiglu":
-        return {"gate": numbers(n) * 4, "up": numbers(n)}
+        return {"gate": stored(n) * 4, "up": stored(n)}
     if op == "gelu":
-        return {"x": numbers(n) * 3, "approximate": ("none", "tanh")[seed % 2]}
-    return {"x": numbers(6, n) * 2}
+        return {"x": stored(n) * 3, "approximate": ("none", "tanh")[seed % 2]}
+    return {"x": stored(6, n) * 2}

@@ -40,6 +40,11 @@ USES = (
         "anywidget",
         "from bitlens.interp.pages.widget import PageWidget",
     ),
+    Use(
+        "tools",
+        "llguidance",
+        "from bitlens.model.generation.guide import GuideMaker\nGuideMaker(None, 8).grammar({})",
+    ),
     Use("serve", "fastapi", "from bitlens.model.serving.http import create_app"),
     Use(
         "sae",

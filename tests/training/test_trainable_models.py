@@ -196,6 +196,10 @@ def test_what_cannot_be_trained_is_refused() -> None:
         bitlens.load(checkpoint, backend="torch", trainable="full")
     with pytest.raises(ValueError, match="expected 'full', 'lora'"):
         bitlens.load(checkpoint, trainable="half")  # type: ignore[arg-type]
+    trained = bitlens.load(checkpoint, trainable="full")
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    with pytest.raises(ValueError, match="is not trained, are shared"):
+        trained.with_rope_scaling(scaling)
 
 
 def test_hooks_that_edit_a_norm_leave_its_weight_a_gradient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -54,34 +55,42 @@ def _visible(
     return visible if window is None else visible & (distance < window + wider)
 
 
+@functools.wraps(attention)
 def _window_wider(**inputs: Any) -> Tensor:
     return attention(**inputs, wider=1)
 
 
+@functools.wraps(attention)
 def _window_narrower(**inputs: Any) -> Tensor:
     return attention(**inputs, wider=-1)
 
 
+@functools.wraps(attention)
 def _top_left(**inputs: Any) -> Tensor:
     return attention(**{**inputs, "past": 0})
 
 
+@functools.wraps(attention)
 def _past_ignored(**inputs: Any) -> Tensor:
     return attention(**{**inputs, "past": None})
 
 
+@functools.wraps(attention)
 def _scale_ignored(**inputs: Any) -> Tensor:
     return attention(**{**inputs, "scale": None})
 
 
+@functools.wraps(attention)
 def _cap_ignored(**inputs: Any) -> Tensor:
     return attention(**{**inputs, "cap": None})
 
 
+@functools.wraps(attention)
 def _tiled(**inputs: Any) -> Tensor:
     return attention(**inputs, tiled=True)
 
 
+@functools.wraps(attention)
 def _capped_after_mask(**inputs: Any) -> Tensor:
     return attention(**inputs, cap_hidden=True)
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from . import attention, functions, norms, products, quantised, rotations
+from . import (
+    attention,
+    codes,
+    convolutions,
+    elementwise,
+    functions,
+    gates,
+    norms,
+    products,
+    quantised,
+    rotations,
+    scores,
+    training,
+)
 from .bug import PublicBug
 
 BUGS: tuple[PublicBug, ...] = (
     *rotations.BUGS,
     *attention.BUGS,
+    *scores.BUGS,
     *norms.BUGS,
     *products.BUGS,
+    *convolutions.BUGS,
     *functions.BUGS,
+    *gates.BUGS,
+    *elementwise.BUGS,
     *quantised.BUGS,
+    *codes.BUGS,
+    *training.BUGS,
 )

@@ -12,7 +12,8 @@ from ....precision.contract import PrecisionContract
 from .bug import PublicBug, Tensor, normal
 
 GELU, SILU = PrecisionContract("gelu"), PrecisionContract("silu")
-LOGSUMEXP = PrecisionContract("logsumexp")
+LOGSUMEXP, LOG_SOFTMAX = PrecisionContract("logsumexp"), PrecisionContract("log_softmax")
+SIGMOID, TANH = PrecisionContract("sigmoid"), PrecisionContract("tanh")
 
 
 def _gelu(x: Tensor, approximate: str) -> Tensor:
@@ -57,6 +58,43 @@ def _one_by_one(x: Tensor) -> Tensor:
     return total.float()
 
 
+def _log_softmax(x: Tensor) -> Tensor:
+    return F.log_softmax(x.double(), -1).float()
+
+
+def _log_of_softmax(x: Tensor) -> Tensor:
+    """Without a shift: an exponential that overflows, and the logarithm of a lost probability."""
+    exponential = x.exp()
+    return (exponential / exponential.sum(-1, keepdim=True)).log()
+
+
+def _log_sum_of_all(x: Tensor) -> Tensor:
+    """The maximum and the logarithm added up in fp32 first."""
+    peak = x.amax(-1, keepdim=True)
+    return x - (peak + (x - peak).exp().sum(-1, keepdim=True).log())
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    return x.double().sigmoid().float()
+
+
+def _sigmoid_by_exponential(x: Tensor) -> Tensor:
+    return x.exp() / (1 + x.exp())
+
+
+def _sigmoid_in_bf16(x: Tensor) -> Tensor:
+    return 1 / (1 + (-x).exp())
+
+
+def _tanh(x: Tensor) -> Tensor:
+    return x.double().tanh().float()
+
+
+def _tanh_by_exponentials(x: Tensor) -> Tensor:
+    double = (2 * x).exp()
+    return (double - 1) / (double + 1)
+
+
 def _nothing() -> dict[str, Any]:
     return {"x": torch.tensor([[-math.inf] * 3, [0.0, -math.inf, 1.0]])}
 
@@ -81,5 +119,33 @@ BUGS = (
         ("JuliaStats/StatsFuns.jl#22",),
         "the same, pair by pair",
         LOGSUMEXP, _one_by_one, _logsumexp, _nothing,
+    ),
+    PublicBug(
+        ("tracel-ai/burn#315", "pytorch/pytorch#725"),
+        "log_softmax as the logarithm of a softmax: -inf and NaN",
+        LOG_SOFTMAX, _log_of_softmax, _log_softmax,
+        lambda: {"x": torch.tensor([[-781.0, -1043.0, 890.0]])},
+    ),
+    PublicBug(
+        ("pytorch/pytorch#11752", "BasisResearch/dynestyx#183"),
+        "log_softmax less maximum plus logarithm: wrong for large logits close together",
+        LOG_SOFTMAX, _log_sum_of_all, _log_softmax,
+        lambda: {"x": torch.full((1, 11), -1e6)},
+    ),
+    PublicBug(
+        ("clab/dynet#1525",),
+        "sigmoid as exp(x) / (1 + exp(x)): NaN for large x",
+        SIGMOID, _sigmoid_by_exponential, _sigmoid, lambda: {"x": torch.tensor([2063.8, -0.5])},
+    ),
+    PublicBug(
+        ("tensorflow/tensorflow#123104",),
+        "bf16 sigmoid in three bf16 steps: not monotonic",
+        PrecisionContract("sigmoid", storage="bf16"), _sigmoid_in_bf16,
+        lambda x: _sigmoid(x).bfloat16(), lambda: {"x": torch.tensor([5.5, 5.75, 6.0]).bfloat16()},
+    ),
+    PublicBug(
+        ("BVLC/caffe#1455", "ROCm/triton#900", "deeplearning4j/deeplearning4j#7382"),
+        "tanh as (exp(2x) - 1) / (exp(2x) + 1): NaN past 44",
+        TANH, _tanh_by_exponentials, _tanh, lambda: {"x": torch.tensor([50.0, -50.0])},
     ),
 )  # fmt: skip

@@ -106,6 +106,40 @@ def _rms_inputs(dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+GROUP_FP16 = PrecisionContract("group_norm", storage="fp16")
+
+
+def _group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    one_pass: bool = False,
+) -> Tensor:
+    rows = x.double().reshape(x.shape[0], groups, -1)
+    mean = rows.mean(-1, keepdim=True)
+    variance = (rows - mean).square().mean(-1, keepdim=True)
+    if one_pass:  # in fp16, as the stored type
+        square = rows.half().square().float().mean(-1, keepdim=True)
+        variance = (square - mean.float().square()).clamp(min=0.0).double()
+    each = (-1, *[1] * (x.ndim - 2))
+    y = ((rows - mean) * (variance + eps).rsqrt()).reshape(x.shape)
+    y = y if weight is None else y * weight.double().reshape(each)
+    return (y if bias is None else y + bias.double().reshape(each)).to(x.dtype)
+
+
+def _group_norm_in_one_pass(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    return _group_norm(x, groups, weight, bias, eps, one_pass=True)
+
+
 BUGS = (
     PublicBug(
         ("tracel-ai/burn#5607",),
@@ -154,5 +188,11 @@ BUGS = (
         ("sgl-project/sglang#27540",),
         "squares of bf16 activations summed in bf16",
         RMS_BF16, _squares_in_bf16, _rms, lambda: _rms_inputs(torch.bfloat16), "norm",
+    ),
+    PublicBug(
+        ("pytorch/executorch#16727", "neuroneural/brainchop-cli#56"),
+        "a group's squares formed in fp16 for E[x^2] - E[x]^2: infinite past 256",
+        GROUP_FP16, _group_norm_in_one_pass, _group_norm,
+        lambda: {"x": (300 + normal(2, 4, 16)).half(), "groups": 2},
     ),
 )  # fmt: skip

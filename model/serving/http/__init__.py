@@ -11,8 +11,9 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .app import create_app
+from .listening import listen
 from .service import Service
 
-__all__ = ["Service", "create_app"]
+__all__ = ["Service", "create_app", "listen"]
 
 del _fastapi, _prometheus_client, _uvicorn

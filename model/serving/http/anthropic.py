@@ -2,83 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ...text.tools import Prepared
 from ..request import Completion, Request
+from .anthropic_messages import (
+    Choice,
+    CustomTool,
+    System,
+    Turn,
+    choice_of,
+    require_few_marks,
+    tools_of,
+    turns,
+)
 from .errors import ApiError
-from .fields import Body, event, extras, n_tokens, salt_of, service_of, streamed
+from .fields import (
+    Body,
+    conversation_of,
+    event,
+    extras,
+    n_tokens,
+    prepared,
+    salt_of,
+    service_of,
+    streamed,
+)
 from .service import Answer, Service
+from .speech import Part, Speech
 
 router = APIRouter()
 
-MAX_BREAKPOINTS = 4
-
-
-class CacheControl(BaseModel):
-    """A mark after which a prompt is kept. Every prompt is, so that it changes nothing."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class TextBlock(BaseModel):
-    """A piece of a turn."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["text"]
-    text: str
-    cache_control: CacheControl | None = None
-
-
-Content = str | Annotated[list[TextBlock], Field(min_length=1)]
-
-
-class Turn(BaseModel):
-    """A turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["user", "assistant"]
-    content: Content
-
 
 class Conversation(Body):
-    """A system prompt and turns, as they are counted."""
+    """A system prompt, tools and turns, as they are counted."""
 
     messages: Annotated[list[Turn], Field(min_length=1)]
-    system: Content | None = None
+    system: System | None = None
+    tools: Annotated[list[CustomTool], Field(min_length=1)] | None = None
+    tool_choice: Choice | None = None
 
-    def turns(self) -> list[dict[str, str]]:
-        """Returns the conversation as a chat template takes it.
+    def prepared(self, service: Service) -> Prepared:
+        """Returns the conversation as the model's template takes it.
 
-        Raises ApiError for more marks than the API permits.
+        Raises ApiError for what the API does not permit, and for tools that cannot be offered.
         """
-        contents = [turn.content for turn in self.messages]
-        blocks = [
-            block
-            for content in [self.system or "", *contents]
-            if not isinstance(content, str)
-            for block in content
-        ]
-        if sum(block.cache_control is not None for block in blocks) > MAX_BREAKPOINTS:
-            raise ApiError(400, f"cache_control: at most {MAX_BREAKPOINTS} of them")
-        turns = [
-            {"role": turn.role, "content": _text(content)}
-            for turn, content in zip(self.messages, contents, strict=True)
-        ]
-        if self.system is not None:
-            turns.insert(0, {"role": "system", "content": _text(self.system)})
-        return turns
+        require_few_marks(self.system, self.messages, self.tools)
+        offered = tools_of(self.tools)
+        choice = choice_of(self.tool_choice, offered=bool(offered))
+        return prepared(service, turns(self.system, self.messages), offered, choice)
 
 
 class MessagesBody(Conversation):
@@ -97,8 +77,11 @@ class MessagesBody(Conversation):
 async def messages(request: HttpRequest, body: MessagesBody) -> Any:
     """Answers a conversation."""
     service = service_of(request, body)
+    conversation = body.prepared(service)
     asked = Request(
-        body.turns(),
+        conversation.messages,
+        template_variables=conversation.variables,
+        grammar=conversation.grammar,
         max_new_tokens=body.max_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -108,16 +91,20 @@ async def messages(request: HttpRequest, body: MessagesBody) -> Any:
         stop=body.stop_sequences,
         logprobs=0 if body.return_token_ids else None,
         salt=salt_of(request, body.cache_salt),
+        pool_fingerprint=body.pool_fingerprint,
     )
-    answer = await service.submit(asked)
+    answer = await service.submit(asked, conversation_of(request, body))
+    speech = Speech(conversation, 1)
     if body.stream:
-        return _streamed(answer, service, body)
-    (completion,) = await answer.completions()
-    block = {"type": "text", "text": completion.text}
+        return _streamed(answer, service, body, speech)
+    async for piece in answer.pieces():
+        speech.push(piece)
+    (completion,) = answer.finished()
+    speech.end(0)
     return {
-        **_head(service),
-        "content": [block],
-        **_end(completion),
+        **_head(service, answer),
+        "content": [_block(part, whole=True) for part in speech.blocks(0) or [""]],
+        **_end(completion, speech),
         "usage": _usage(completion),
         **extras(completion, body),
     }
@@ -126,22 +113,24 @@ async def messages(request: HttpRequest, body: MessagesBody) -> Any:
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(request: HttpRequest, body: Conversation) -> dict[str, int]:
     """The tokens of a conversation, its template's included."""
-    return {"input_tokens": n_tokens(service_of(request, body), body.turns())}
+    service = service_of(request, body)
+    return {"input_tokens": n_tokens(service, body.prepared(service))}
 
 
-def _streamed(answer: Answer, service: Service, body: MessagesBody) -> StreamingResponse:
+def _streamed(
+    answer: Answer, service: Service, body: MessagesBody, speech: Speech
+) -> StreamingResponse:
     async def events() -> AsyncIterator[str]:
-        head = _head(service) | {"content": [], "stop_reason": None, "stop_sequence": None}
+        head = _head(service, answer)
+        head |= {"content": [], "stop_reason": None, "stop_sequence": None}
         head["usage"] = {"input_tokens": 0, "output_tokens": 0}
         yield event({"type": "message_start", "message": head}, "message_start")
-        start = {"type": "content_block_start", "index": 0}
-        yield event(start | {"content_block": {"type": "text", "text": ""}}, start["type"])  # type: ignore[arg-type]
+        blocks = _Blocks()
         async for piece in answer.pieces():
-            if piece.text:
-                delta = {"type": "text_delta", "text": piece.text}
-                name = "content_block_delta"
-                yield event({"type": name, "index": 0, "delta": delta}, name)
-        yield event({"type": "content_block_stop", "index": 0}, "content_block_stop")
+            for each in blocks.add(speech.push(piece)):
+                yield each
+        for each in [*blocks.add(speech.end(0)), *blocks.close()]:
+            yield each
         try:
             (completion,) = answer.finished()
         except ApiError as error:
@@ -150,7 +139,7 @@ def _streamed(answer: Answer, service: Service, body: MessagesBody) -> Streaming
             return
         ended = {
             "type": "message_delta",
-            "delta": {**_end(completion), **extras(completion, body)},
+            "delta": {**_end(completion, speech), **extras(completion, body)},
             "usage": _usage(completion),
         }
         yield event(ended, "message_delta")
@@ -159,22 +148,72 @@ def _streamed(answer: Answer, service: Service, body: MessagesBody) -> Streaming
     return streamed(events())
 
 
-def _head(service: Service) -> dict[str, Any]:
+class _Blocks:
+    """The events of an answer's blocks: one of text stays open until a call comes."""
+
+    def __init__(self) -> None:
+        self._index = 0
+        self._open = False
+
+    def add(self, parts: list[Part]) -> Iterator[str]:
+        for part in parts:
+            if isinstance(part, str):
+                if not self._open:
+                    yield self._event("content_block_start", content_block=_block("", whole=False))
+                    self._open = True
+                yield self._delta({"type": "text_delta", "text": part})
+                continue
+            if self._open:
+                yield self._stop()
+            yield self._event("content_block_start", content_block=_block(part, whole=False))
+            yield self._delta(
+                {"type": "input_json_delta", "partial_json": json.dumps(part.arguments)}
+            )
+            yield self._stop()
+
+    def close(self) -> Iterator[str]:
+        if not self._open and self._index == 0:
+            yield self._event("content_block_start", content_block=_block("", whole=False))
+            self._open = True
+        if self._open:
+            yield self._stop()
+
+    def _stop(self) -> str:
+        said = self._event("content_block_stop")
+        self._index, self._open = self._index + 1, False
+        return said
+
+    def _delta(self, delta: dict[str, str]) -> str:
+        return self._event("content_block_delta", delta=delta)
+
+    def _event(self, kind: str, **fields: Any) -> str:
+        return event({"type": kind, "index": self._index, **fields}, kind)
+
+
+def _block(part: Part, *, whole: bool) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    made = dict(part.arguments) if whole else {}
+    return {"type": "tool_use", "id": part.id, "name": part.name, "input": made}
+
+
+def _head(service: Service, answer: Answer) -> dict[str, Any]:
     return {
         "id": "msg_" + uuid.uuid4().hex,
         "type": "message",
         "role": "assistant",
         "model": service.name,
-        "system_fingerprint": service.fingerprint,
+        "system_fingerprint": answer.fingerprint,
     }
 
 
-def _end(completion: Completion) -> dict[str, Any]:
+def _end(completion: Completion, speech: Speech) -> dict[str, Any]:
     if completion.finish_reason != "stop":
         return {"stop_reason": "max_tokens", "stop_sequence": None}
     if completion.stopped_by is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": completion.stopped_by}
-    return {"stop_reason": "end_turn", "stop_sequence": None}
+    reason = "tool_use" if speech.calls(0) else "end_turn"
+    return {"stop_reason": reason, "stop_sequence": None}
 
 
 def _usage(completion: Completion) -> dict[str, int]:
@@ -186,7 +225,3 @@ def _usage(completion: Completion) -> dict[str, int]:
         "cache_creation_input_tokens": usage.written,
         "output_tokens": usage.output,
     }
-
-
-def _text(content: Content) -> str:
-    return content if isinstance(content, str) else "\n".join(block.text for block in content)

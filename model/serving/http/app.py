@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from ....version import __version__
-from . import anthropic, openai
+from . import anthropic, openai, pools
 from .errors import ApiError, error_response, validation_message
 from .guard import LOOPBACK, Guard
 from .metrics import exposition
@@ -46,6 +46,7 @@ def create_app(
     app.add_middleware(Guard, keys=tuple(keys), hosts=tuple(hosts), max_body=max_body)
     app.include_router(openai.router)
     app.include_router(anthropic.router)
+    app.include_router(pools.router)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -55,7 +56,7 @@ def create_app(
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counts, as Prometheus reads them."""
-        return Response(exposition(service.engine.stats()), media_type="text/plain; version=0.0.4")
+        return Response(exposition(service.router), media_type="text/plain; version=0.0.4")
 
     @app.exception_handler(ApiError)
     async def said(request: Request, error: ApiError) -> JSONResponse:

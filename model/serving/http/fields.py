@@ -11,7 +11,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..request import Completion
+from ...text.tools import Prepared, Tool, ToolChoice, prepare
+from ..request import Completion, WrongPool
 from .errors import ApiError
 from .service import Service
 
@@ -23,7 +24,8 @@ class Body(BaseModel):
         top_k, min_p: Filters, as in `SamplingParams`.
         cache_salt: Requests share cached prompts with those of the same salt and key alone.
         return_token_ids: Also return ids, log-probabilities and seed of each answer.
-        pool_fingerprint: Refuse unless this server's `system_fingerprint` is the same.
+        pool_fingerprint: Refuse unless a pool here has this `system_fingerprint`.
+        conversation: A name by which the turns of a conversation stay in one pool.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,6 +36,7 @@ class Body(BaseModel):
     cache_salt: str | None = Field(default=None, max_length=256)
     return_token_ids: bool = False
     pool_fingerprint: str | None = None
+    conversation: str | None = Field(default=None, max_length=256)
 
 
 def require_model(service: Service, name: str) -> None:
@@ -45,36 +48,64 @@ def require_model(service: Service, name: str) -> None:
 def service_of(request: HttpRequest, body: Body) -> Service:
     """Returns the server of a request's model.
 
-    Raises ApiError for another model, and for a request meant for another pool.
+    Raises ApiError for another model, and for a request meant for a pool that is not here.
     """
     service: Service = request.app.state.service
     require_model(service, body.model)
-    if body.pool_fingerprint not in (None, service.fingerprint):
-        raise ApiError(
-            421,
-            f"pool_fingerprint: the request is meant for {body.pool_fingerprint}, this is "
-            f"{service.fingerprint}: weights, policy, RoPE or numerics differ",
-            "pool_fingerprint",
-        )
+    try:
+        service.router.pool_for(0, fingerprint=body.pool_fingerprint)
+    except WrongPool as error:
+        raise ApiError(421, str(error), "pool_fingerprint") from error
     return service
 
 
 def salt_of(request: HttpRequest, given: str | None) -> str:
     """Returns the salt of a request: its own, beside one that each key has."""
+    return _of_key(request, given or "")
+
+
+def conversation_of(request: HttpRequest, body: Body) -> str | None:
+    """Returns the name of a request's conversation: its own, beside the key's."""
+    return None if body.conversation is None else _of_key(request, body.conversation)
+
+
+def _of_key(request: HttpRequest, name: str) -> str:
     key = getattr(request.state, "key", "")
-    return hashlib.sha256(f"{key}\0{given or ''}".encode()).hexdigest()
+    return hashlib.sha256(f"{key}\0{name}".encode()).hexdigest()
 
 
-def n_tokens(service: Service, messages: Sequence[Mapping[str, Any]]) -> int:
+def room_for(service: Service, request: HttpRequest, body: Body, n_prompt: int) -> int:
+    """Returns the tokens that an answer may have in the pool that such a prompt comes to."""
+    named = conversation_of(request, body), body.pool_fingerprint
+    return max(1, service.router.pool_for(n_prompt + 1, *named).context - n_prompt)
+
+
+def prepared(
+    service: Service,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+) -> Prepared:
+    """Returns a conversation as the model's template takes it.
+
+    Raises ApiError for tools that cannot be offered.
+    """
+    try:
+        return prepare(service.router.model.tokenizer, messages, tools, choice)
+    except ValueError as error:
+        raise ApiError(400, str(error), "tools") from error
+
+
+def n_tokens(service: Service, conversation: Prepared) -> int:
     """Returns the tokens of a conversation, its template's included.
 
     Raises ApiError for a model without a tokenizer, and for what its template refuses.
     """
-    tokenizer = service.engine.model.tokenizer
+    tokenizer = service.router.model.tokenizer
     if tokenizer is None:
         raise ApiError(400, "messages: this model has no tokenizer", "messages")
     try:
-        return len(tokenizer.encode_chat(messages))
+        return len(tokenizer.encode_chat(conversation.messages, **conversation.variables))
     except ValueError as error:
         raise ApiError(400, str(error), "messages") from error
 

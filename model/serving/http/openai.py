@@ -13,11 +13,34 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...text.tokenizer import Tokenizer
-from ..handle import Piece
 from ..request import Completion, Request
 from .errors import ApiError
-from .fields import Body, event, extras, n_tokens, require_model, salt_of, service_of, streamed
+from .fields import (
+    Body,
+    conversation_of,
+    event,
+    extras,
+    n_tokens,
+    prepared,
+    require_model,
+    room_for,
+    salt_of,
+    service_of,
+    streamed,
+)
+from .openai_messages import (
+    AnyMessage,
+    Choice,
+    FunctionTool,
+    ResponseFormat,
+    choice_of,
+    schema_of,
+    tools_of,
+    turns,
+    written,
+)
 from .service import Answer, Service
+from .speech import Part, Speech
 
 router = APIRouter()
 
@@ -62,6 +85,7 @@ class Sampled(Body):
             "presence_penalty": self.presence_penalty,
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias or {},
+            "pool_fingerprint": self.pool_fingerprint,
         }
 
 
@@ -73,20 +97,14 @@ class CompletionBody(Sampled):
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
-class Message(BaseModel):
-    """A turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-    name: str | None = None
-
-
 class ChatBody(Sampled):
     """`/v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[AnyMessage], Field(min_length=1)]
+    tools: Annotated[list[FunctionTool], Field(min_length=1)] | None = None
+    tool_choice: Choice = None
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
@@ -123,79 +141,103 @@ async def completions(request: HttpRequest, body: CompletionBody) -> Any:
         salt=salt_of(request, body.cache_salt),
         **body.options(),
     )
-    shape = _Shape("cmpl-", "text_completion", service, body, chat=False)
-    return await _answered(await service.submit(asked), shape, body)
+    answer = await service.submit(asked, conversation_of(request, body))
+    shape = _Shape("cmpl-", "text_completion", service, answer, body, chat=False)
+    return await _answered(answer, shape, body, Speech(None, body.n))
 
 
 @router.post("/v1/chat/completions", response_model=None)
 async def chat_completions(request: HttpRequest, body: ChatBody) -> Any:
     """Answers a conversation."""
     service = service_of(request, body)
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
+    offered, schema = tools_of(body.tools), schema_of(body.response_format)
+    choice = choice_of(body.tool_choice, offered=bool(offered), parallel=body.parallel_tool_calls)
+    if schema is not None and choice.kind != "none":
+        raise ApiError(400, "response_format: JSON leaves no room for tools", "response_format")
+    conversation = prepared(service, turns(body.messages), offered, choice)
     wanted = body.max_completion_tokens or body.max_tokens
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     asked = Request(
-        messages,
-        max_new_tokens=wanted or _room(service, messages),
+        conversation.messages,
+        template_variables=conversation.variables,
+        grammar=conversation.grammar,
+        schema=schema,
+        max_new_tokens=wanted or room_for(service, request, body, n_tokens(service, conversation)),
         logprobs=0 if logprobs is None and body.return_token_ids else logprobs,
         salt=salt_of(request, body.cache_salt),
         **body.options(),
     )
-    shape = _Shape("chatcmpl-", "chat.completion", service, body, chat=True)
-    return await _answered(await service.submit(asked), shape, body)
-
-
-def _room(service: Service, messages: Sequence[Any]) -> int:
-    """Tokens that an answer may have where the client does not say."""
-    return max(1, service.engine.model.config.n_ctx - n_tokens(service, messages))
+    answer = await service.submit(asked, conversation_of(request, body))
+    shape = _Shape("chatcmpl-", "chat.completion", service, answer, body, chat=True)
+    return await _answered(answer, shape, body, Speech(conversation, body.n))
 
 
 class _Shape:
     """How one answer is written down."""
 
     def __init__(
-        self, prefix: str, kind: str, service: Service, body: Sampled, *, chat: bool
+        self,
+        prefix: str,
+        kind: str,
+        service: Service,
+        answer: Answer,
+        body: Sampled,
+        *,
+        chat: bool,
     ) -> None:
         self.kind, self.chat, self.body = kind, chat, body
-        self.tokenizer = service.engine.model.tokenizer
+        self.tokenizer = service.router.model.tokenizer
         self.head = {
             "id": prefix + uuid.uuid4().hex,
             "created": int(time.time()),
             "model": service.name,
-            "system_fingerprint": service.fingerprint,
+            "system_fingerprint": answer.fingerprint,
         }
 
-    def whole(self, found: Sequence[Completion]) -> dict[str, Any]:
-        choices = [self._choice(i, each, self._said(each)) for i, each in enumerate(found)]
+    def whole(self, found: Sequence[Completion], speech: Speech) -> dict[str, Any]:
+        choices = [
+            self._choice(i, each, self._said(i, speech), speech) for i, each in enumerate(found)
+        ]
         return {**self.head, "object": self.kind, "choices": choices, "usage": usage(found)}
 
     def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         kind = self.kind + (".chunk" if self.chat else "")
         return {**self.head, "object": kind, "choices": choices}
 
-    def piece(self, piece: Piece) -> dict[str, Any]:
-        said = {"delta": {"content": piece.text}} if self.chat else {"text": piece.text}
-        more: dict[str, Any] = {"logprobs": None, "finish_reason": None}
-        if self.body.return_token_ids:
-            more["token_ids"] = [] if piece.id is None else [piece.id]
-        return {"index": piece.sample, **said, **more}
+    def piece(self, index: int, parts: Sequence[Part], n_called: int) -> dict[str, Any]:
+        """The piece of a stream that says and calls this, after so many calls."""
+        text = "".join(part for part in parts if isinstance(part, str))
+        calls = [part for part in parts if not isinstance(part, str)]
+        delta: dict[str, Any] = {"content": text} if text or not calls else {}
+        if calls:
+            numbered = enumerate(calls, n_called - len(calls))
+            delta["tool_calls"] = [{"index": i, **written(call)} for i, call in numbered]
+        said = {"delta": delta} if self.chat else {"text": text}
+        return {"index": index, **said, "logprobs": None, "finish_reason": None}
 
-    def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        return self._choice(index, completion, {"delta": {}} if self.chat else {"text": ""})
+    def end(self, index: int, completion: Completion, speech: Speech) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return self._choice(index, completion, said, speech)
 
-    def _choice(self, index: int, completion: Completion, said: dict[str, Any]) -> dict[str, Any]:
+    def _choice(
+        self, index: int, completion: Completion, said: dict[str, Any], speech: Speech
+    ) -> dict[str, Any]:
         return {
             "index": index,
             **said,
             "logprobs": self._logprobs(completion),
-            "finish_reason": _reason(completion),
+            "finish_reason": _reason(completion, called=bool(speech.calls(index))),
             **extras(completion, self.body),
         }
 
-    def _said(self, completion: Completion) -> dict[str, Any]:
-        if self.chat:
-            return {"message": {"role": "assistant", "content": completion.text}}
-        return {"text": completion.text}
+    def _said(self, index: int, speech: Speech) -> dict[str, Any]:
+        text, calls = speech.text(index), speech.calls(index)
+        if not self.chat:
+            return {"text": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls:
+            message |= {"content": text or None, "tool_calls": list(map(written, calls))}
+        return {"message": message}
 
     def _logprobs(self, completion: Completion) -> dict[str, Any] | None:
         asked = getattr(self.body, "logprobs", None)
@@ -232,13 +274,18 @@ def _text_logprobs(completion: Completion, tokenizer: Tokenizer) -> dict[str, An
     }
 
 
-async def _answered(answer: Answer, shape: _Shape, body: Sampled) -> Any:
-    if not body.stream:
-        return shape.whole(await answer.completions())
-    return _streamed(answer, shape, body)
+async def _answered(answer: Answer, shape: _Shape, body: Sampled, speech: Speech) -> Any:
+    if body.stream:
+        return _streamed(answer, shape, body, speech)
+    async for piece in answer.pieces():
+        speech.push(piece)
+    found = answer.finished()
+    for i in range(len(found)):
+        speech.end(i)
+    return shape.whole(found, speech)
 
 
-def _streamed(answer: Answer, shape: _Shape, body: Sampled) -> StreamingResponse:
+def _streamed(answer: Answer, shape: _Shape, body: Sampled, speech: Speech) -> StreamingResponse:
     async def events() -> AsyncIterator[str]:
         if shape.chat:
             opened = [
@@ -247,15 +294,21 @@ def _streamed(answer: Answer, shape: _Shape, body: Sampled) -> StreamingResponse
             ]
             yield event(shape.chunk(opened))
         async for piece in answer.pieces():
-            if piece.text or body.return_token_ids:
-                yield event(shape.chunk([shape.piece(piece)]))
+            parts = speech.push(piece)
+            if parts or body.return_token_ids:
+                said = shape.piece(piece.sample, parts, len(speech.calls(piece.sample)))
+                if body.return_token_ids:
+                    said["token_ids"] = [] if piece.id is None else [piece.id]
+                yield event(shape.chunk([said]))
         try:
             found = answer.finished()
         except ApiError as error:
             yield event({"error": {"message": error.message, "type": "api_error"}})
             return
         for i, each in enumerate(found):
-            yield event(shape.chunk([shape.end(i, each)]))
+            if rest := speech.end(i):
+                yield event(shape.chunk([shape.piece(i, rest, len(speech.calls(i)))]))
+            yield event(shape.chunk([shape.end(i, each, speech)]))
         if body.stream_options is not None and body.stream_options.include_usage:
             yield event(shape.chunk([]) | {"usage": usage(found)})
         yield event("[DONE]")
@@ -278,5 +331,7 @@ def usage(found: Sequence[Completion]) -> dict[str, Any]:
     }
 
 
-def _reason(completion: Completion) -> str:
-    return "stop" if completion.finish_reason == "stop" else "length"
+def _reason(completion: Completion, *, called: bool) -> str:
+    if completion.finish_reason != "stop":
+        return "length"
+    return "tool_calls" if called else "stop"

@@ -1,37 +1,36 @@
-"""The engine's thread, and the way from a coroutine to an answer."""
+"""The engines' thread, and the way from a coroutine to an answer."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
-from ...._core import numerics_version
 from ..engine import Engine
 from ..handle import Handle, Piece
-from ..request import Completion, EngineFull, Request
+from ..pool import Pool
+from ..request import Completion, EngineFull, ModelIsWatched, Request, WrongPool
+from ..router import Router
 from .errors import ApiError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Service:
-    """Runs an engine in a thread of its own, whenever there is something to run.
+    """Runs engines in a thread of its own, whenever there is something to run.
 
     Attributes:
-        engine: What runs.
+        router: Chooses the engine of a request; there may be only one.
         name: The model's name, as clients give it.
-        fingerprint: Digest of weights, config with RoPE scaling, policy and numerics version.
     """
 
-    def __init__(self, engine: Engine, name: str, *, timeout: float) -> None:
+    def __init__(self, engine: Engine | Router, name: str, *, timeout: float) -> None:
         """`timeout`: seconds after which an answer ends, with what was written by then."""
-        self.engine, self.name, self._timeout = engine, name, timeout
-        policy = engine.model.ops.policy.name
-        identity = json.dumps([engine.model.fingerprint(), policy, numerics_version])
-        self.fingerprint = "bl_" + hashlib.sha256(identity.encode()).hexdigest()[:32]
+        self.router = Router([Pool.of("only", engine)]) if isinstance(engine, Engine) else engine
+        self.name, self._timeout = name, timeout
         self._work = threading.Event()
         self._ends = False
         self._thread = threading.Thread(target=self._drive, name="bitlens engine", daemon=True)
@@ -46,41 +45,53 @@ class Service:
         self._work.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.engine.close()
+        self.router.close()
 
-    async def submit(self, request: Request) -> Answer:
+    async def submit(self, request: Request, conversation: str | None = None) -> Answer:
         """Returns an answer under way. Raises ApiError for a request that cannot be served."""
-        answer = Answer(self, asyncio.get_running_loop())
+        answer = Answer(asyncio.get_running_loop())
         try:
-            answer.handle = await asyncio.to_thread(self._submit, request, answer)
+            await asyncio.to_thread(self._submit, request, conversation, answer)
         except EngineFull as error:
             raise ApiError(429, str(error)) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except WrongPool as error:
+            raise ApiError(421, str(error), "pool_fingerprint") from error
+        except (ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
             raise ApiError(400, str(error)) from error
         return answer
 
-    def _submit(self, request: Request, answer: Answer) -> Handle:
-        bounded = replace(request, deadline=self.engine.now() + self._timeout)
-        handle = self.engine.submit(bounded, listener=answer.wake)
+    def _submit(self, request: Request, conversation: str | None, answer: Answer) -> None:
+        bounded = replace(request, deadline=self.router.now() + self._timeout)
+        route = self.router.route(bounded, conversation)
+        answer.handle = route.pool.submit(route.request, listener=answer.wake)
+        answer.fingerprint = route.pool.fingerprint
         self._work.set()
-        return handle
 
     def _drive(self) -> None:
         while not self._ends:
             self._work.clear()
-            with suppress(RuntimeError):  # hooks on the model: requests wait until they leave
-                while not self._ends and self.engine.step():
+            try:
+                while not self._ends and self.router.step():
                     pass
+            except ModelIsWatched:  # requests wait until the hooks leave
+                pass
+            except Exception:  # a step's error ends its own requests; this one is the engine's
+                _LOG.exception("a step of the engine failed")
             self._work.wait(0.5)
 
 
 class Answer:
-    """One request's answer, as a coroutine waits for it."""
+    """One request's answer, as a coroutine waits for it.
+
+    Attributes:
+        fingerprint: Of the pool that answers.
+    """
 
     handle: Handle
+    fingerprint: str
 
-    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        self._service, self._loop = service, loop
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -104,14 +115,11 @@ class Answer:
                 # Not awaited: a task that was cancelled awaits nothing.
                 threading.Thread(target=self.handle.cancel, daemon=True).start()
 
-    async def completions(self) -> list[Completion]:
-        """Returns the answers. Raises ApiError for one that an error ended."""
-        async for _ in self.pieces():
-            pass
-        return self.finished()
-
     def finished(self) -> list[Completion]:
-        """Returns the answers of a request that has ended."""
+        """Returns the answers of a request that has ended.
+
+        Raises ApiError for one that an error ended.
+        """
         try:
             return self.handle.results()
         except Exception as error:

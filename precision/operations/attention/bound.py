@@ -22,8 +22,14 @@ def attention_bound(
     k: Tensor,
     v: Tensor,
     scale: float,
+    cap: float | None,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    slopes: Tensor | None,
+    empty: str | None,
     visible: Tensor,
-    cap: float | None = None,
+    bare: Tensor,
+    behind: Tensor,
 ) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     keys, values = (x.double().repeat_interleave(group, -3) for x in (k, v))
@@ -31,10 +37,12 @@ def attention_bound(
     if cap is not None:
         scores = cap * (scores / cap).tanh()
         score_error = score_error + soft_cap_error(model, scores.abs() + score_error, cap)
+    scores, score_error = _biased(model, scores, score_error, bias, slopes, behind)
+    if empty is not None:
+        scores, score_error = scores.masked_fill(bare, 0.0), score_error.masked_fill(bare, 0.0)
     scores = scores.masked_fill(~visible, -torch.inf)
 
-    p = scores.softmax(-1)
-    p_error = p * softmax_error(model, scores, score_error) + softmax_underflow(model, p)
+    p, p_error = _pattern(model, scores, score_error, sinks)
     p_error = model.cast("probabilities", p, p_error).masked_fill(~visible, 0.0)
 
     reach = (p + p_error) @ values.abs()
@@ -47,7 +55,46 @@ def attention_bound(
     if "inputs" in model.casts:
         lost = model.lost(model.casts["inputs"])
         error = error + 4 * lost * (1 + values.abs().sum(-2, keepdim=True))
-    return model.cast("output", y, model.within_range(error, reach + error))
+    size = reach + error
+    if "probabilities" not in model.casts:  # summed before they are divided
+        size = size * (scores - scores.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True)
+    error = model.cast("output", y, model.within_range(error, size))
+    return error.masked_fill(bare, 0.0) if empty == "zero" else error
+
+
+def _biased(
+    model: RoundingModel,
+    scores: Tensor,
+    error: Tensor,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    behind: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Scores with what is added to them, each by one addition; ALiBi's is a product."""
+    if bias is not None:
+        scores, error = scores + bias.double(), error + model.flushed(bias.double())
+        error = error + model.steps(1) * (scores.abs() + error) + model.underflow
+    if slopes is not None:
+        slope = slopes.double()[:, None, None]
+        added = slope * behind
+        lost = model.flushed(slope) * behind.abs()
+        error = error + lost + model.steps(1) * added.abs() + model.underflow
+        scores = scores + added
+        error = error + model.steps(1) * (scores.abs() + error) + model.underflow
+    return scores, error
+
+
+def _pattern(
+    model: RoundingModel, scores: Tensor, score_error: Tensor, sinks: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Probabilities of the keys, less those of sinks, and their errors."""
+    if sinks is not None:
+        column = sinks.double()[:, None, None].expand(*scores.shape[:-1], 1)
+        lost = model.flushed(column)
+        scores, score_error = (torch.cat(x, -1) for x in ((scores, column), (score_error, lost)))
+    p = scores.softmax(-1)
+    p_error = p * softmax_error(model, scores, score_error) + softmax_underflow(model, p)
+    return (p, p_error) if sinks is None else (p[..., :-1], p_error[..., :-1])
 
 
 def _scores(
@@ -88,7 +135,19 @@ def soft_cap_error(model: RoundingModel, size: Tensor, cap: float) -> Tensor:
 
 
 def attention_spread(
-    y: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor, cap: float | None
+    y: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    cap: float | None,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    slopes: Tensor | None,
+    empty: str | None,
+    visible: Tensor,
+    bare: Tensor,
+    behind: Tensor,
 ) -> Tensor:
     """do/ds_j = p_j (v_j - o), and relative errors of q or k move s_j by scale |q||k_j|, times the
     slope of a soft cap."""
@@ -99,10 +158,20 @@ def attention_spread(
     if cap is not None:
         slope = _soft_cap_slope(scores, cap)
         scores = cap * (scores / cap).tanh()
-    p = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    if bias is not None:
+        scores = scores + bias.double()
+    if slopes is not None:
+        scores = scores + slopes.double()[:, None, None] * behind
+    scores = scores.masked_fill(bare, 0.0) if empty else scores
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.double()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], -1)
+    p = scores.softmax(-1)[..., : values.shape[-2]]
     moved = p * slope * (queries.abs() @ keys.abs().mT) * abs(scale)
     through_scores = moved @ values.abs() + moved.sum(-1, keepdim=True) * y.abs()
-    return p @ values.abs() + through_scores
+    spread = p @ values.abs() + through_scores
+    return spread.masked_fill(bare, 0.0) if empty == "zero" else spread
 
 
 def soft_cap_spread(y: Tensor, x: Tensor, cap: float) -> Tensor:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from hypothesis import strategies as st
 
+from ...formats import Format
 from ...strategies.attention import attention_inputs, attention_sinks
 from ...strategies.drawing import (
     Drawing,
     Formats,
     inner_length,
     many_terms,
+    operand_beside,
     span_within,
     unary_inputs,
 )
-from ...strategies.fills import Constant
-from ...strategies.operands import KINDS
+from ...strategies.fills import Constant, Fill, Integers
+from ...strategies.logits import masked_logits
+from ...strategies.operands import KINDS, LISTED
 from ...strategies.recipe import Recipe
 from ...strategies.sums import stagnating_terms
 from ...strategies.tensors import extreme_tensors
@@ -31,11 +35,15 @@ def _attention(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> d
     # Keys pass a tile and values are drawn by the kind; queries are few, they are all alike.
     keys = inner_length(draw, kind, min(max_size, 257))
     queries = draw(st.integers(1, min(3, keys)))
+    if kind == "more_queries_than_keys":
+        keys = draw(st.integers(1, 2))
+        queries = keys + draw(st.integers(1, 2))
     d_head = draw(st.sampled_from([1, 2, 16, 64]))
     if kind == "attention_sinks":
         recipes = draw(attention_sinks(heads, kv_heads, queries, keys, d_head, fmt))
     else:
         recipes = draw(attention_inputs(heads, kv_heads, queries, keys, d_head, fmt))
+        kind = "random" if kind == "more_queries_than_keys" else kind
         recipes["v"] = draw(
             KINDS[kind]((kv_heads, keys, d_head), fmt, span_within((-3, 1), fmt, 60))
         )
@@ -43,7 +51,31 @@ def _attention(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> d
             name, shape = draw(st.sampled_from([("q", queries), ("k", keys)]))
             heads_of = heads if name == "q" else kv_heads
             recipes[name] = draw(extreme_tensors((heads_of, shape, d_head), fmt))
-    return dict(recipes) | draw(_attention_options(queries, keys, d_head))
+    options = draw(_attention_options(queries, keys, d_head))
+    if queries > keys:
+        options["past"] = keys - queries
+    return dict(recipes) | options | draw(_score_options(heads, queries, keys, fmt, kind))
+
+
+@st.composite
+def _score_options(
+    draw: st.DrawFn, heads: int, queries: int, keys: int, fmt: Format, kind: str
+) -> dict[str, Any]:
+    """What hides keys one by one, what is added to scores, and what rows without a key are."""
+    shape = draw(st.sampled_from([(queries, keys), (heads, 1, keys), (1, queries, 1)]))
+    fills: list[Fill] = [Constant(1.0), Integers(1, 1), Constant(0.0), Integers(2, 1)]
+    fill = draw(st.sampled_from(fills))
+    beside = "extremes" if kind in LISTED else kind
+    bias = operand_beside(beside, shape, fmt, (-4, 1))
+    if fmt.infinities and draw(st.booleans()):
+        bias = masked_logits(shape, fmt) if shape[-1] > 2 else bias
+    return {
+        "mask": Recipe(shape, "int64", fill),
+        "bias": draw(bias),
+        "sinks": draw(operand_beside(beside, (heads,), fmt, (-4, 2))),
+        "slopes": draw(operand_beside(beside, (heads,), fmt, (-6, -1))),
+        "empty": draw(st.sampled_from(["zero", "mean"])),
+    }
 
 
 @st.composite
@@ -92,7 +124,19 @@ def _without(recipes: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
     return {name: value for name, value in recipes.items() if name not in unwanted}
 
 
+def _kinds_with(names: list[str], arguments: Collection[str]) -> list[str]:
+    """More queries than keys leave some without any, which takes a convention."""
+    needs = {"empty", "past"} <= set(arguments)
+    return [name for name in names if needs or name != "more_queries_than_keys"]
+
+
 DRAWINGS = {
-    "attention": Drawing(_attention, ("attention_sinks", "stagnating_sums"), without=_without),
+    "attention": Drawing(
+        _attention,
+        ("attention_sinks", "stagnating_sums", "more_queries_than_keys"),
+        kinds_with=_kinds_with,
+        without=_without,
+        sometimes=("mask", "bias", "sinks", "slopes", "empty"),
+    ),
     "soft_cap": Drawing(_soft_cap),
 }

@@ -19,16 +19,35 @@ def attention(
     k: Tensor,
     v: Tensor,
     scale: float,
+    cap: float | None,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    slopes: Tensor | None,
+    empty: str | None,
     visible: Tensor,
-    cap: float | None = None,
+    bare: Tensor,
+    behind: Tensor,
 ) -> Array:
-    """q [.., H, T, d], k [.., G, K, d], v [.., G, K, h], visible [T, K] -> [.., H, T, h]."""
+    """q [.., H, T, d], k [.., G, K, d], v [.., G, K, h], visible [.., T, K] -> [.., H, T, h]."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = (over.repeat(over.lift(x), group) for x in (k, v))
     scores = over.matmul(over.lift(q), over.transpose(keys)) * over.lift(scale)
     if cap is not None:
         scores = _soft_cap(over, scores, cap)
-    return over.matmul(softmax_of(over, over.hide(scores, visible)), values)
+    if bias is not None:
+        scores = scores + over.lift(bias)
+    if slopes is not None:
+        scores = scores + over.lift(slopes[:, None, None]) * over.lift(behind)
+    if empty is not None:
+        scores = scores * over.lift(~bare)
+    seen = over.hide(scores, visible)
+    if sinks is None:
+        pattern = softmax_of(over, seen)
+    else:
+        column = over.lift(sinks.double()[:, None, None].expand(*scores.shape[:-1], 1))
+        pattern = softmax_of(over, over.concatenate([seen, column]))[..., :-1]
+    mixed = over.matmul(pattern, values)
+    return mixed * over.lift(~bare) if empty == "zero" else mixed
 
 
 def soft_cap(over: Algebra, x: Tensor, cap: float) -> Array:

@@ -11,6 +11,7 @@ import torch
 from ...inputs import (
     Inputs,
     InputsError,
+    broadcasts,
     check_number,
     check_positive,
     check_x,
@@ -46,13 +47,40 @@ def _check(op: str, inputs: dict[str, Any]) -> None:
     if window is not None and (not causal or window < 1):
         raise InputsError(f"attention: window={window} needs causal=True and at least 1 key")
     past = n_keys - n_queries if past is None else int(past)
-    if causal and past < 0:
-        raise InputsError(
-            f"attention: causal with past={past}: {n_queries} queries stand at the end of "
-            f"{n_keys} keys unless `past` says otherwise, and no query may stand before key 0"
-        )
     visible = visible_keys(n_queries, n_keys, causal=causal, window=window, past=past)
-    inputs.update(causal=causal, past=past, visible=visible)
+    scores = torch.Size([*q.shape[:-1], n_keys])
+    visible = _with_masks(op, inputs, visible, scores)
+    for name in ("sinks", "slopes"):
+        per_head = inputs[name]
+        if per_head is not None and checked_tensor(op, inputs, name).shape != q.shape[-3:-2]:
+            raise mismatch(op, inputs, "q", name)
+    if inputs["empty"] not in (None, "zero", "mean"):
+        raise InputsError(f"{op}: empty={inputs['empty']!r}: use 'zero', 'mean' or leave it out")
+    bare = ~visible.any(-1, keepdim=True)
+    if inputs["sinks"] is not None:
+        bare = torch.zeros_like(bare)
+    elif inputs["empty"] is not None:
+        visible = visible | bare
+    behind = torch.arange(n_keys) - (torch.arange(n_queries)[:, None] + past)
+    inputs.update(causal=causal, past=past, visible=visible, bare=bare, behind=behind.double())
+
+
+def _with_masks(op: str, inputs: dict[str, Any], visible: Tensor, scores: torch.Size) -> Tensor:
+    """The visible keys less those that a mask hides, or a bias of -inf."""
+    mask, bias = inputs["mask"], inputs["bias"]
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.is_floating_point():
+            raise InputsError(f"{op}: mask must be bool, True where a key is seen; a bias is added")
+        if not broadcasts(mask.shape, scores, into=True):
+            raise InputsError(f"{op}: mask {list(mask.shape)} does not fit scores {list(scores)}")
+        visible = visible & (mask != 0)
+    if bias is not None:
+        if not broadcasts(checked_tensor(op, inputs, "bias").shape, scores, into=True):
+            raise InputsError(f"{op}: bias {list(bias.shape)} does not fit scores {list(scores)}")
+        hides = bias.double() == -torch.inf
+        visible = visible & ~hides
+        inputs["bias"] = torch.where(hides, torch.zeros_like(bias), bias)
+    return visible
 
 
 def _check_soft_cap(op: str, inputs: dict[str, Any]) -> None:
@@ -93,7 +121,19 @@ def _drawings() -> Mapping[str, Drawing]:
 ATTENTION = Operation(
     name="attention",
     arguments=("q", "k", "v"),
-    optional=("scale", "causal", "window", "past", "cap"),
+    optional=(
+        "scale",
+        "causal",
+        "window",
+        "past",
+        "cap",
+        "mask",
+        "bias",
+        "sinks",
+        "slopes",
+        "empty",
+    ),
+    infinite=("bias",),
     cast_points=("inputs", "scores", "scaled", "exponentials", "probabilities", "output"),
     alternatives=("exponentials",),
     reduces=True,
@@ -101,7 +141,7 @@ ATTENTION = Operation(
     computed_factor="probabilities",
     fuses=True,
     check=_check,
-    implied=("causal", "window", "past"),
+    implied=("causal", "window", "past", "mask"),
     program=program.attention,
     real=real.attention,
     bound=attention_bound,
@@ -121,6 +161,10 @@ ATTENTION = Operation(
         WrongFormula(
             "past_ignored", "takes the queries to stand at the end of the keys", wrong.without_past
         ),
+        WrongFormula("bias_scaled", "multiplies the bias by the scale", wrong.scaled_bias),
+        WrongFormula("sinks_twice", "counts every sink twice", wrong.sinks_twice),
+        WrongFormula("slopes_reversed", "favours distant keys", wrong.reversed_slopes),
+        WrongFormula("bare_rows_otherwise", "gives rows without a key another value", wrong.bare),
         WrongFormula("cap_after_mask", "caps masked scores, too", wrong.capped_after_mask),
     ),
     ordinary=_ordinary,
@@ -130,6 +174,12 @@ ATTENTION = Operation(
         "scale_ignored": lambda draw: _ordinary(draw) | {"scale": 0.7},
         "cap_ignored": lambda draw: _ordinary(draw) | {"cap": 1.5},
         "past_ignored": lambda draw: _ordinary(draw) | {"past": 5},
+        "bias_scaled": lambda draw: _ordinary(draw) | {"bias": draw.normal(20, 33)},
+        "sinks_twice": lambda draw: _ordinary(draw) | {"sinks": draw.normal(4)},
+        "slopes_reversed": lambda draw: _ordinary(draw) | {"slopes": draw.full((4,), 0.5)},
+        "bare_rows_otherwise": lambda draw: (
+            _ordinary(draw) | {"mask": torch.arange(20)[:, None] > 0, "empty": "zero"}
+        ),
         "cap_after_mask": lambda draw: _ordinary(draw) | {"cap": 1.5},
     },
     drawings=_drawings,

@@ -1,1 +1,1 @@
-"""SiLU, GELU and the gates made of them."""
+"""SiLU, GELU and the gates made of them, plain and clamped."""

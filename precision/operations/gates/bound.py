@@ -1,4 +1,4 @@
-"""Bounds and conditions of SiLU, SwiGLU and GELU."""
+"""Bounds and conditions of SiLU, GELU and their gates."""
 
 from __future__ import annotations
 
@@ -32,6 +32,42 @@ def swiglu_bound(
     error = factor * error + model.steps(1) * reach + model.underflow
     error = error + activated.abs() * model.flushed(factor)
     return model.cast("output", y, model.within_range(error, reach))
+
+
+def clamped_swiglu_bound(
+    model: RoundingModel,
+    y: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    limit: float,
+    alpha: float,
+    offset: float,
+) -> Tensor:
+    """The errors of both factors, and of the constants: a limit is a rounded one, too."""
+    g, u = gate.double().clamp(max=limit), up.double().clamp(-limit, limit)
+    given = model.steps(1) * limit + model.flushed(gate.double())
+    slope = alpha * g
+    slope_error = model.steps(2) * (slope.abs() + abs(alpha) * given) + abs(alpha) * given
+    slope_error = model.cast("scaled", slope, slope_error + model.underflow)
+    activated = g * slope.sigmoid()
+    exponential = model.exponential(slope.abs() + slope_error).expm1()
+    relative = (1 + exponential) * slope_error.exp() * (1 + model.steps(4)) - 1
+    error = relative * (activated.abs() + given) + given + model.underflow * (1 + g.abs())
+    overflows = _exp_may_overflow(model, -slope)
+    error = torch.where(overflows, error.maximum(activated.abs()), error)
+    if "sigmoid" in model.casts:
+        fmt = model.casts["sigmoid"]
+        error = error + fmt.unit_roundoff * (activated.abs() + error) + g.abs() * model.lost(fmt)
+    error = model.cast("activated", activated, error)
+
+    shifted = u + offset
+    reach = u.abs() + abs(offset)
+    up_error = model.steps(2) * reach + model.steps(1) * limit + model.flushed(up.double())
+    up_error = model.cast("shifted", shifted, up_error)
+    size = (activated.abs() + error) * (shifted.abs() + up_error)
+    error = error * (shifted.abs() + up_error) + activated.abs() * up_error
+    error = error + model.steps(1) * size + model.underflow
+    return model.cast("output", y, model.within_range(error, size))
 
 
 def _silu_error(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
@@ -102,3 +138,13 @@ def swiglu_spread(y: Tensor, gate: Tensor, up: Tensor, activation: str) -> Tenso
         return silu_spread(y, gate)
     activated = gelu(Fp64(), gate, "tanh")
     return gelu_spread(activated, gate, "tanh") * up.double().abs()
+
+
+def clamped_swiglu_spread(
+    y: Tensor, gate: Tensor, up: Tensor, limit: float, alpha: float, offset: float
+) -> Tensor:
+    """|g dy/dg|; 0 where the gate is clamped."""
+    g = gate.double()
+    slope = alpha * g
+    moved = y.abs() * (1 + slope * (-slope).sigmoid()).abs()
+    return moved.masked_fill(g > limit, 0.0)

@@ -33,8 +33,22 @@ def _swiglu(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict
     }
 
 
+def _clamped_swiglu(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    """Limits, slopes and offsets of gpt-oss's, of a plain gate's, and others."""
+    inputs = _swiglu(draw, formats, kind, max_size)
+    del inputs["activation"]
+    if draw(st.booleans()):
+        inputs["limit"] = draw(st.sampled_from([7.0, 0.5, 20.3]))
+    if draw(st.booleans()):
+        inputs["alpha"] = draw(st.sampled_from([1.0, 1.702, 0.0, -1.0]))
+    if draw(st.booleans()):
+        inputs["offset"] = draw(st.sampled_from([0.0, 1.0, -0.3]))
+    return inputs
+
+
 DRAWINGS = {
     "silu": Drawing(unary_inputs),
     "swiglu": Drawing(_swiglu),
+    "clamped_swiglu": Drawing(_clamped_swiglu),
     "gelu": Drawing(_gelu),
 }

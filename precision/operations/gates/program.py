@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
+import torch
+
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
 
@@ -42,6 +44,25 @@ def swiglu(ar: Arithmetic[V], inputs: Inputs) -> V:
     gate, up = ar.given(inputs["gate"]), ar.given(inputs["up"])
     act = _silu if inputs["activation"] == "silu" else _gelu_tanh
     return ar.cast(ar.mul(ar.cast(act(ar, gate), "activated"), up), "output")
+
+
+def clamped_swiglu(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """g sigmoid(alpha g) (u + offset): g the gate, at most limit, u within limit either way.
+
+    gpt-oss's, with alpha 1.702 and offset 1, and with 1 and 0 that of models which only clamp.
+    """
+    limit = ar.constant(inputs["limit"])
+    gate = ar.shape(torch.minimum, ar.given(inputs["gate"]), limit)
+    above = ar.shape(torch.maximum, ar.given(inputs["up"]), ar.neg(limit))
+    return clamped_product(ar, gate, ar.shape(torch.minimum, above, limit), inputs)
+
+
+def clamped_product(ar: Arithmetic[V], gate: V, up: V, inputs: Inputs) -> V:
+    """The gated product of a gate and an up that are clamped already."""
+    slope = gate if inputs["alpha"] == 1 else ar.mul(gate, ar.constant(inputs["alpha"]))
+    activated = _times_sigmoid(ar, gate, ar.cast(slope, "scaled"), "sigmoid")
+    shifted = up if inputs["offset"] == 0 else ar.add(up, ar.constant(inputs["offset"]))
+    return ar.cast(ar.mul(ar.cast(activated, "activated"), ar.cast(shifted, "shifted")), "output")
 
 
 def gated_mlp(ar: Arithmetic[V], inputs: Inputs) -> V:

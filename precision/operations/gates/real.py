@@ -22,6 +22,14 @@ def swiglu(over: Algebra, gate: Tensor, up: Tensor, activation: str) -> Array:
     return activated * over.lift(up)
 
 
+def clamped_swiglu(
+    over: Algebra, gate: Tensor, up: Tensor, limit: float, alpha: float, offset: float
+) -> Array:
+    g = over.lift(gate.double().clamp(max=limit))
+    u = over.lift(up.double().clamp(-limit, limit))
+    return g / (over.exp(-g * over.lift(alpha)) + 1.0) * (u + over.lift(offset))
+
+
 def gelu(over: Algebra, x: Tensor, approximate: str) -> Array:
     """x * Phi(x), or its approximation by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
     r = over.lift(x)

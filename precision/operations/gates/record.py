@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...inputs import InputsError, check_x, checked_tensor, mismatch
-from ..operation import Axes, Eager, Operation, Scaling
+from ...inputs import (
+    InputsError,
+    check_number,
+    check_positive,
+    check_x,
+    checked_tensor,
+    mismatch,
+)
+from ..operation import Axes, Eager, Native, Operation, Scaling, WrongFormula
 from ..seeded import SeededDraw
-from . import program, real
-from .bound import gelu_bound, gelu_spread, silu_bound, silu_spread, swiglu_bound, swiglu_spread
+from . import bound, program, real, wrong
 
 if TYPE_CHECKING:
     from ...strategies.drawing import Drawing
@@ -30,6 +37,15 @@ def _check_swiglu(op: str, inputs: dict[str, Any]) -> None:
     if checked_tensor(op, inputs, "gate").shape != checked_tensor(op, inputs, "up").shape:
         raise mismatch(op, inputs, "gate", "up")
     _check_activation(op, inputs)
+
+
+def _check_clamped_swiglu(op: str, inputs: dict[str, Any]) -> None:
+    if checked_tensor(op, inputs, "gate").shape != checked_tensor(op, inputs, "up").shape:
+        raise mismatch(op, inputs, "gate", "up")
+    check_number(op, inputs, "limit", 7.0, above=0.0)
+    check_positive(op, inputs, "limit")
+    check_number(op, inputs, "alpha", 1.702, above=-math.inf)
+    check_number(op, inputs, "offset", 1.0, above=-math.inf)
 
 
 def _check_gated_mlp(op: str, inputs: dict[str, Any]) -> None:
@@ -77,9 +93,10 @@ SILU = Operation(
     check=check_x,
     program=program.silu,
     real=real.silu,
-    bound=silu_bound,
-    spread=silu_spread,
+    bound=bound.silu_bound,
+    spread=bound.silu_spread,
     axes=_AXES,
+    native=Native(),
     ordinary=_ordinary,
     separating={"flush_to_zero": _subnormal},
     drawings=_drawings,
@@ -93,10 +110,11 @@ SWIGLU = Operation(
     check=_check_swiglu,
     program=program.swiglu,
     real=real.swiglu,
-    bound=swiglu_bound,
-    spread=swiglu_spread,
+    bound=bound.swiglu_bound,
+    spread=bound.swiglu_spread,
     axes=Axes({"gate": "md", "up": "md"}, "md", "md", ""),
     scalings=(Scaling({"up": 1}, 1),),
+    native=Native(),
     eager=Eager(casts=("activated",)),
     ordinary=lambda draw: {"gate": draw.normal(8, 320), "up": draw.normal(8, 320)},
     separating={
@@ -114,16 +132,59 @@ GELU = Operation(
     check=_check_gelu,
     program=program.gelu,
     real=real.gelu,
-    bound=gelu_bound,
-    spread=gelu_spread,
+    bound=bound.gelu_bound,
+    spread=bound.gelu_spread,
     axes=_AXES,
+    native=Native(),
     # torch takes erf from Abramowitz & Stegun 7.1.26: 6 ULP of 1 off for x in [2, 4).
     eager=Eager(function_ulp=8.0, flushes=True),
     ordinary=_ordinary,
     separating={"flush_to_zero": _subnormal},
     drawings=_drawings,
 )
-OPERATIONS = (SILU, SWIGLU, GELU)
+
+
+def _past_the_limit(draw: SeededDraw) -> dict[str, Any]:
+    both = draw.stored(torch.tensor([-9.0, 9.0, 1.0], dtype=torch.float64))
+    return {"gate": both, "up": both.flip(0)}
+
+
+def _overflowing(draw: SeededDraw) -> dict[str, Any]:
+    large = draw.full((1,), 400.0)
+    return {"gate": large, "up": large, "limit": 1000.0}
+
+
+CLAMPED_SWIGLU = Operation(
+    name="clamped_swiglu",
+    arguments=("gate", "up"),
+    optional=("limit", "alpha", "offset"),
+    cast_points=("scaled", "sigmoid", "activated", "shifted", "output"),
+    check=_check_clamped_swiglu,
+    program=program.clamped_swiglu,
+    real=real.clamped_swiglu,
+    bound=bound.clamped_swiglu_bound,
+    spread=bound.clamped_swiglu_spread,
+    axes=Axes({"gate": "md", "up": "md"}, "md", "md", ""),
+    eager=Eager(casts=("scaled", "sigmoid", "activated", "shifted")),
+    wrong=(
+        WrongFormula("offset_dropped", "leaves out the offset", wrong.without_offset),
+        WrongFormula("limit_ignored", "clamps nothing", wrong.without_limit),
+        WrongFormula(
+            "gate_clamped_below", "clamps the gate on both sides", wrong.gate_clamped_below
+        ),
+    ),
+    ordinary=lambda draw: {"gate": draw.normal(8, 320), "up": draw.normal(8, 320)},
+    separating={
+        "flush_to_zero": lambda draw: {
+            "gate": draw.full((1,), 1.0), "up": draw.tiny, "offset": 0.0
+        },
+        "other_overflow": _overflowing,
+        "limit_ignored": _past_the_limit,
+        "gate_clamped_below": _past_the_limit,
+    },
+    drawings=_drawings,
+)  # fmt: skip
+OPERATIONS = (SILU, SWIGLU, CLAMPED_SWIGLU, GELU)
 
 _MLP_AXES = {
     "x": "md", "gate": "di", "gate_bias": "i", "up": "di", "up_bias": "i", "down": "in",

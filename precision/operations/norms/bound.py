@@ -1,16 +1,19 @@
-"""Bounds and conditions of RMSNorm and LayerNorm."""
+"""Bounds and conditions of RMSNorm, LayerNorm and GroupNorm."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from ...arithmetic.rounding_model import RoundingModel
+from .groups import as_layers
 
 Tensor = torch.Tensor
 
 
 def rms_norm_bound(
-    model: RoundingModel, y: Tensor, x: Tensor, weight: Tensor, eps: float
+    model: RoundingModel, y: Tensor, x: Tensor, weight: Tensor | None, eps: float
 ) -> Tensor:
     """Half the growth of a sum of squares, which cannot cancel, and a few roundings."""
     r = x.double()
@@ -28,7 +31,12 @@ def rms_norm_bound(
 
 
 def layer_norm_bound(
-    model: RoundingModel, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    model: RoundingModel,
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
 ) -> Tensor:
     """Bounds RMSNorm of x - mean, which inherits the mean's error: growth * mean|x| / |x - mean|.
 
@@ -74,13 +82,15 @@ def _affine(
     y: Tensor,
     normalized: Tensor,
     error: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    gain = weight.double().abs()
-    reach = (normalized.abs() + error) * gain
-    error = gain * error + model.steps(1) * reach + model.underflow
-    error = error + model.flushed(gain) * normalized.abs()
+    reach = normalized.abs() + error
+    if weight is not None:
+        gain = weight.double().abs()
+        reach = reach * gain
+        error = gain * error + model.steps(1) * reach + model.underflow
+        error = error + model.flushed(gain) * normalized.abs()
     if bias is not None:
         error = error + model.flushed(bias.double())
         error = error + model.steps(1) * (y.abs() + error) + model.underflow
@@ -88,7 +98,7 @@ def _affine(
     return model.cast("output", y, model.within_range(error, reach + error))
 
 
-def rms_norm_spread(y: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm_spread(y: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """dy_i/dx_j = w_i s (delta_ij - x_i x_j s^2 / n), s the reciprocal root."""
     r = x.double()
     square = r.square().mean(-1, keepdim=True) + eps
@@ -96,11 +106,34 @@ def rms_norm_spread(y: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y.abs() * ((1 - share).abs() + share.sum(-1, keepdim=True) - share)
 
 
-def layer_norm_spread(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def layer_norm_spread(
+    y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
     """dy_i/dx_j = w_i s (delta_ij - 1/n - d_i d_j s^2 / n) with d = x - mean."""
     r = x.double()
     centred = r - r.mean(-1, keepdim=True)
     square = centred.square().mean(-1, keepdim=True) + eps
     pull = (centred * r).abs().mean(-1, keepdim=True) / square
     spread = r.abs() + r.abs().mean(-1, keepdim=True) + centred.abs() * pull
-    return weight.double().abs() * square.rsqrt() * spread
+    scaled = square.rsqrt() * spread
+    return scaled if weight is None else weight.double().abs() * scaled
+
+
+def group_norm_bound(model: RoundingModel, y: Tensor, **inputs: Any) -> Tensor:
+    """A LayerNorm's; scale, weight and mean may also be folded into one slope and one offset."""
+    layers = as_layers(inputs)
+    error = layer_norm_bound(model, y.reshape(layers["x"].shape), **layers)
+    if not {"scale", "normalized"} & set(model.casts):
+        r, bias = layers["x"].double(), layers["bias"]
+        scale = (r.var(-1, correction=0, keepdim=True) + layers["eps"]).rsqrt()
+        slope = scale if layers["weight"] is None else scale * layers["weight"].double().abs()
+        size = r.abs() + 2 * r.mean(-1, keepdim=True).abs()
+        reach = size * slope if bias is None else size * slope + bias.double().abs()
+        error = error + model.steps(4) * reach + 2 * size * model.underflow
+        error = model.within_range(error, reach.maximum(slope))
+    return error.reshape(y.shape)
+
+
+def group_norm_spread(y: Tensor, **inputs: Any) -> Tensor:
+    layers = as_layers(inputs)
+    return layer_norm_spread(y.reshape(layers["x"].shape), **layers).reshape(y.shape)

@@ -1,4 +1,4 @@
-"""The records of RMSNorm and LayerNorm, with their checks and seeded inputs."""
+"""The records of RMSNorm, LayerNorm and GroupNorm, with their checks and seeded inputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...inputs import check_number, checked_tensor, mismatch
-from ..operation import Axes, Eager, Native, Operation, Scaling, WrongFormula
+from ...inputs import InputsError, check_number, checked_tensor, mismatch
+from ..operation import Axes, Eager, Native, Operation, Scaling, Seeded, WrongFormula
 from ..seeded import SeededDraw
-from . import program, real, wrong
-from .bound import layer_norm_bound, layer_norm_spread, rms_norm_bound, rms_norm_spread
+from . import bound, program, real, wrong
 
 if TYPE_CHECKING:
     from ...strategies.drawing import Drawing
@@ -23,10 +22,22 @@ Tensor = torch.Tensor
 
 def _check(op: str, inputs: dict[str, Any], vectors: tuple[str, ...], eps: float) -> None:
     x = checked_tensor(op, inputs, "x")
-    for name in vectors:
-        if checked_tensor(op, inputs, name).shape != x.shape[-1:]:
-            raise mismatch(op, inputs, "x", name)
+    _check_vectors(op, inputs, vectors, x.shape[-1])
     check_number(op, inputs, "eps", eps, above=0.0)
+
+
+def _check_vectors(op: str, inputs: dict[str, Any], names: tuple[str, ...], n: int) -> None:
+    for name in names:
+        if inputs[name] is not None and checked_tensor(op, inputs, name).shape != (n,):
+            raise mismatch(op, inputs, "x", name)
+
+
+def _check_groups(op: str, inputs: dict[str, Any]) -> None:
+    x, groups = checked_tensor(op, inputs, "x", 2), inputs["groups"]
+    if not isinstance(groups, int) or groups < 1 or x.shape[1] % groups or not x[0].numel():
+        raise InputsError(f"{op}: groups={groups!r} must divide {x.shape[1]} channels")
+    _check_vectors(op, inputs, ("weight", "bias"), x.shape[1])
+    check_number(op, inputs, "eps", 1e-5, above=0.0)
 
 
 def _ordinary(draw: SeededDraw, *vectors: str) -> dict[str, Any]:
@@ -86,8 +97,8 @@ def _drawings() -> Mapping[str, Drawing]:
 
 RMS_NORM = Operation(
     name="rms_norm",
-    arguments=("x", "weight"),
-    optional=("eps",),
+    arguments=("x",),
+    optional=("weight", "eps"),
     cast_points=("scale", "normalized", "output"),
     statistics=("scale",),
     reduces=True,
@@ -95,8 +106,8 @@ RMS_NORM = Operation(
     check=partial(_check, vectors=("weight",), eps=1e-6),
     program=program.rms_norm,
     real=real.rms_norm,
-    bound=rms_norm_bound,
-    spread=rms_norm_spread,
+    bound=bound.rms_norm_bound,
+    spread=bound.rms_norm_spread,
     axes=_AXES,
     scalings=(Scaling({"x": 1, "eps": 2}, 0), Scaling({"weight": 1}, 1)),
     native=Native(order="blocked:256"),
@@ -112,8 +123,8 @@ RMS_NORM = Operation(
 
 LAYER_NORM = Operation(
     name="layer_norm",
-    arguments=("x", "weight", "bias"),
-    optional=("eps",),
+    arguments=("x",),
+    optional=("weight", "bias", "eps"),
     cast_points=("scale", "normalized", "output"),
     statistics=("scale",),
     reduces=True,
@@ -121,10 +132,11 @@ LAYER_NORM = Operation(
     check=partial(_check, vectors=("weight", "bias"), eps=1e-5),
     program=program.layer_norm,
     real=real.layer_norm,
-    bound=layer_norm_bound,
-    spread=layer_norm_spread,
+    bound=bound.layer_norm_bound,
+    spread=bound.layer_norm_spread,
     axes=_AXES,
     scalings=(Scaling({"x": 1, "eps": 2}, 0), Scaling({"weight": 1, "bias": 1}, 1)),
+    native=Native(),
     wrong=(
         WrongFormula(
             "variance_from_squares",
@@ -147,4 +159,65 @@ LAYER_NORM = Operation(
     },
     drawings=_drawings,
 )
-OPERATIONS = (RMS_NORM, LAYER_NORM)
+
+
+def _one_group(rows: Seeded) -> Seeded:
+    """Positions for features, one channel, and so no vectors: they would each be one number."""
+
+    def seeded(draw: SeededDraw) -> dict[str, Any]:
+        inputs = rows(draw)
+        x = inputs["x"]
+        return {"x": x[:, None], "groups": 1} | ({"eps": inputs["eps"]} if "eps" in inputs else {})
+
+    return seeded
+
+
+def _group_of(draw: SeededDraw, *numbers: float, weight: Tensor) -> dict[str, Any]:
+    """One row of one channel."""
+    x = draw.stored(torch.tensor(numbers, dtype=torch.float64))
+    return {"x": x[None, None], "groups": 1, "weight": weight}
+
+
+def _grouped(draw: SeededDraw) -> dict[str, Any]:
+    return {
+        "x": draw.normal(4, 6, 40),
+        "groups": 3,
+        "weight": draw.normal(6),
+        "bias": draw.normal(6),
+    }
+
+
+GROUP_NORM = Operation(
+    name="group_norm",
+    arguments=("x", "groups"),
+    optional=("weight", "bias", "eps"),
+    cast_points=("scale", "normalized", "output"),
+    statistics=("scale",),
+    reduces=True,
+    fuses=True,
+    check=_check_groups,
+    program=program.group_norm,
+    real=real.group_norm,
+    bound=bound.group_norm_bound,
+    spread=bound.group_norm_spread,
+    axes=Axes({"x": "mcs", "weight": "c", "bias": "c"}, "mcs", "m", "s"),
+    scalings=(Scaling({"x": 1, "eps": 2}, 0), Scaling({"weight": 1, "bias": 1}, 1)),
+    wrong=(
+        WrongFormula(
+            "variance_from_squares",
+            "takes the variance as E[x^2] - E[x]^2",
+            wrong.group_norm_from_squares,
+        ),
+    ),
+    ordinary=_grouped,
+    separating={
+        "flush_to_zero": lambda draw: _group_of(draw, 1.0, -1.0, weight=draw.tiny),
+        "reordered_reduction": _one_group(_vanishing_terms),
+        "other_overflow": lambda draw: _group_of(
+            draw, 2.0, *[0.0] * 15, weight=draw.largest
+        ),
+        "variance_from_squares": _one_group(_offset_rows),
+    },
+    drawings=_drawings,
+)  # fmt: skip
+OPERATIONS = (RMS_NORM, LAYER_NORM, GROUP_NORM)

@@ -1,4 +1,4 @@
-"""LayerNorm as implementations have got it wrong, each a correct program but for one thing.
+"""LayerNorm and GroupNorm as implementations have got them wrong, each right but for one thing.
 
 For `Emulation` only: they look at the numbers that they compute with.
 """
@@ -19,6 +19,11 @@ SMALL_VARIANCE = 1e-6
 def layer_norm_from_squares(ar: Arithmetic[Tensor], inputs: Inputs) -> Tensor:
     """The variance as E[x^2] - E[x]^2, which cancels where the mean is large (pytorch#51102)."""
     return program.layer_norm(ar, inputs, variance=_from_squares)
+
+
+def group_norm_from_squares(ar: Arithmetic[Tensor], inputs: Inputs) -> Tensor:
+    """The same of a group (pytorch/executorch#16727)."""
+    return program.group_norm(ar, inputs, variance=_from_squares)
 
 
 def _from_squares(ar: Arithmetic[Tensor], x: Tensor, mean: Tensor, n: int) -> Tensor:

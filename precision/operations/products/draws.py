@@ -1,4 +1,4 @@
-"""Draws the factors of a matrix product; m rows, k inner length, n columns."""
+"""Draws the factors of products; m rows, k inner length, n columns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...strategies.drawing import (
     operand_beside,
     span_within,
 )
-from ...strategies.fills import Constant
-from ...strategies.operands import KINDS
+from ...strategies.fills import Constant, Listed
+from ...strategies.operands import KINDS, LISTED
 from ...strategies.positions import tile_sizes
 from ...strategies.recipe import Recipe
 from ...strategies.sums import stagnating_terms
@@ -53,6 +53,53 @@ def _matmul(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict
     return inputs
 
 
+def _conv1d(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    """Channels in groups, and a window that fits: causal, centred, strided, dilated."""
+    fmt = formats.storage
+    groups, taps = draw(st.sampled_from([1, 1, 2])), draw(st.sampled_from([1, 3, 4]))
+    each = draw(st.sampled_from([1, 2]))
+    channels = groups * draw(st.sampled_from([1, 2, 5]))
+    length = inner_length(draw, kind, min(max_size, 33))
+    span = span_within((-4, 1), fmt, max(1, (fmt.max_exponent - 10) // 2))
+    inputs: dict[str, Any] = {
+        "x": draw(KINDS[kind]((draw(st.sampled_from([1, 2])), channels, length), fmt, span)),
+        "weight": draw(
+            operand_beside(kind, (each * groups, channels // groups, taps), fmt, (-4, 1))
+        ),
+    }
+    dilation = draw(st.sampled_from([1, 2]))
+    reach = dilation * (taps - 1)
+    if reach >= length or draw(st.booleans()):
+        inputs["padding"] = draw(st.sampled_from([(reach, 0), (reach, reach)]))
+    if dilation > 1 and taps > 1:
+        inputs["dilation"] = dilation
+    if groups > 1:
+        inputs["groups"] = groups
+    if draw(st.booleans()):
+        inputs["stride"] = draw(st.sampled_from([1, 2]))
+    if kind in LISTED or draw(st.booleans()):
+        beside = "extremes" if kind in LISTED else kind
+        inputs["bias"] = draw(operand_beside(beside, (each * groups,), fmt, (-4, 1)))
+    return inputs
+
+
+def _embedding(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    fmt = formats.storage
+    rows = draw(st.integers(1, 3))
+    table = (draw(st.integers(1, 3)), inner_length(draw, kind, min(max_size, 65)))
+    ids = draw(st.lists(st.integers(0, table[0] - 1), min_size=rows, max_size=rows))
+    span = span_within((-4, 4), fmt, max(1, (fmt.max_exponent - 10) // 2))
+    inputs: dict[str, Any] = {
+        "ids": Recipe((rows,), "int64", Listed(tuple(map(float, ids)))),
+        "weight": draw(KINDS[kind](table, fmt, span)),
+    }
+    if draw(st.booleans()):
+        inputs["scale"] = draw(st.sampled_from([55.42562584220407, 1.0, 0.0, -2.0]))
+    return inputs
+
+
 DRAWINGS = {
     "matmul": Drawing(_matmul, ("exact_lattice", "ill_conditioned_dot", "stagnating_sums")),
+    "conv1d": Drawing(_conv1d),
+    "embedding": Drawing(_embedding),
 }

@@ -1,4 +1,4 @@
-"""The matrix product over any `Arithmetic`."""
+"""Matrix products, convolutions and lookups over any `Arithmetic`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
+from .windows import as_product, from_product
 
 V = TypeVar("V")
 
@@ -16,3 +17,17 @@ def matmul(ar: Arithmetic[V], inputs: Inputs) -> V:
     if bias is None or not ar.declares("product"):
         return ar.cast(ar.cast(ar.dot(a, b, bias), "product"), "output")
     return ar.cast(ar.add(ar.cast(ar.dot(a, b), "product"), bias), "output")
+
+
+def conv1d(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """Every position's window times the filters: a product of matrices for each group."""
+    y = matmul(ar, as_product(inputs))
+    return ar.shape(from_product, y)
+
+
+def embedding(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """Rows of the table, times a scale where there is one."""
+    rows = ar.shape(lambda t: t[inputs["ids"]], ar.given(inputs["weight"]))
+    if inputs["scale"] is None:
+        return ar.cast(rows, "output")
+    return ar.cast(ar.mul(rows, ar.cast(ar.constant(inputs["scale"]), "scale")), "output")

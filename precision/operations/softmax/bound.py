@@ -1,4 +1,4 @@
-"""Bounds and conditions of shifted softmax, logsumexp and cross entropy.
+"""Bounds and conditions of shifted softmax, its logarithm, logsumexp and cross entropy.
 
 Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021, written for errors of the exponents:
 whatever moves score j by at most d_j moves p_j by the factor exp(d_j) * sum p exp(d) at most,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from ...arithmetic.rounding_model import RoundingModel
+from ..elementwise.bound import sigmoid_error
 
 Tensor = torch.Tensor
 
@@ -19,14 +20,29 @@ def softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
     return model.cast("output", y, relative * y + softmax_underflow(model, y))
 
 
+def log_softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
+    """The shifted logit and the logarithm of the sum err by themselves; their difference once."""
+    scores = x.double()
+    peak = scores.amax(-1, keepdim=True)
+    shifted = scores - peak
+    exponents = _exponents(model, shifted, 0.0)
+    sums = _sum_error(model, scores, exponents).log1p()
+    log = scores.logsumexp(-1, keepdim=True) - peak
+    error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
+    error = error + model.steps(1) * shifted.abs() + model.flushed(scores)
+    error = error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
+    return model.cast("output", y, model.within_range(error, shifted.abs() + log))
+
+
 def logsumexp_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
     return model.cast("output", y, _logsumexp_error(model, y, x.double()))
 
 
 def _logsumexp_error(model: RoundingModel, y: Tensor, scores: Tensor) -> Tensor:
     peak = scores.amax(-1, keepdim=True)
+    peak = peak.masked_fill(peak == -torch.inf, 0.0)
     exponents = _exponents(model, scores - peak, 0.0)
-    sums = _sum_error(model, scores.softmax(-1), exponents)[..., 0].log1p()
+    sums = _sum_error(model, scores, exponents)[..., 0].log1p()
     log = (y - peak[..., 0]).abs()
     error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
     return error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
@@ -75,8 +91,9 @@ def softmax_error(model: RoundingModel, scores: Tensor, given: Tensor | float = 
     """Relative, where `scores` (fp64, -inf at hidden keys) come with absolute errors `given`."""
     shifted = scores - scores.amax(-1, keepdim=True)
     exponents = _exponents(model, shifted, given)
-    sums = _sum_error(model, scores.softmax(-1), exponents)
-    return exponents.exp() * (1 + sums) * (1 + model.steps(2)) - 1
+    sums = _sum_error(model, scores, exponents)
+    relative = exponents.exp() * (1 + sums) * (1 + model.steps(2)) - 1
+    return relative.clamp(max=1e300)  # of what vanishes, which has any error, and is 0 all the same
 
 
 def softmax_underflow(model: RoundingModel, p: Tensor) -> Tensor:
@@ -99,9 +116,12 @@ def _exponents(model: RoundingModel, shifted: Tensor, given: Tensor | float) -> 
     return error.masked_fill(hidden, 0.0)
 
 
-def _sum_error(model: RoundingModel, p: Tensor, exponents: Tensor) -> Tensor:
-    n = p.shape[-1]
-    mean = (p * exponents.exp()).sum(-1, keepdim=True)
+def _sum_error(model: RoundingModel, scores: Tensor, exponents: Tensor) -> Tensor:
+    """Of the sum of exponentials, relatively: each by its share, in logarithms, as one that
+    vanishes may have any error."""
+    n = scores.shape[-1]
+    mean = (scores.log_softmax(-1) + exponents).exp().sum(-1, keepdim=True)
+    mean = torch.where(mean.isnan(), 1.0, mean)  # all hidden: there is no sum to be off
     growth = model.rescaled(n, model.reduction(n, exact_terms=True))
     error = (mean + n * model.underflow) * (1 + growth) - 1
     if "sum" in model.casts:
@@ -114,6 +134,14 @@ def softmax_spread(y: Tensor, x: Tensor) -> Tensor:
     scores = x.double().masked_fill(x == -torch.inf, 0.0).abs()
     mean = (y * scores).sum(-1, keepdim=True)
     return y * (scores * (1 - y) + (mean - y * scores).clamp(min=0.0))
+
+
+def log_softmax_spread(y: Tensor, x: Tensor) -> Tensor:
+    """dy_i/dx_j = delta_ij - p_j; a score of -inf stays what it is."""
+    scores = x.double().masked_fill(x == -torch.inf, 0.0).abs()
+    p = x.double().softmax(-1)
+    mean = (p * scores).sum(-1, keepdim=True)
+    return (scores * (1 - p) + (mean - p * scores).clamp(min=0.0)).nan_to_num(0.0)
 
 
 def logsumexp_spread(y: Tensor, x: Tensor) -> Tensor:
@@ -129,3 +157,58 @@ def cross_entropy_spread(
     slope = (scores.softmax(-1) - _weights(scores, targets, smoothing, counted)).abs()
     each = (slope * scores.abs()).sum(-1).masked_fill(~counted, 0.0)
     return each if reduction == "none" else each.sum() / int(counted.sum())
+
+
+def moe_gate_bound(
+    model: RoundingModel,
+    y: Tensor,
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Tensor:
+    """A score's error; of a share that of the sum of shares, too, which cannot cancel."""
+    r = x.double()
+    if score == "softmax":
+        p = r.softmax(-1)
+        error = softmax_error(model, r) * p + softmax_underflow(model, p)
+    else:
+        p, error = r.sigmoid(), sigmoid_error(model, r)
+    error = model.cast("scores", p, error) * chosen
+    weights = p * chosen
+    if renormalize:
+        total, lost = weights.sum(-1, keepdim=True), error.sum(-1, keepdim=True)
+        growth = (1 + model.reduction(x.shape[-1], exact_terms=True)) * (1 + model.steps(3)) - 1
+        sums = (lost + growth * (total + lost) + x.shape[-1] * model.underflow) / total
+        inverse = torch.where(sums < 1, 1 / (1 - sums.clamp(max=1.0)), torch.inf)
+        error = (error + weights * sums + model.steps(3) * (weights + error)) / total * inverse
+        weights = weights / total
+        error = error + model.underflow
+    if factor != 1:
+        error = model.cast("weights", weights, error) * abs(factor)
+        error = error + model.steps(2) * (weights * abs(factor) + error) + model.underflow
+    return model.cast("output", y, error.masked_fill(~chosen, 0.0))
+
+
+def moe_gate_spread(
+    y: Tensor,
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Tensor:
+    """By the triangle inequality, as of a softmax over all experts: at most twice the truth."""
+    scores = x.double().abs()
+    own = scores if score == "softmax" else scores * (-x.double()).sigmoid()
+    weights = x.double().softmax(-1) if score == "softmax" else y.abs() / abs(factor or 1.0)
+    mean = (weights * own).sum(-1, keepdim=True)
+    if renormalize:
+        mean = mean.maximum((y.abs() / abs(factor or 1.0) * own).sum(-1, keepdim=True))
+    moved = own + (mean if renormalize or score == "softmax" else 0.0)
+    return (y.abs() * moved).masked_fill(undecided, 0.0)

@@ -1,4 +1,4 @@
-"""Draws logits and targets."""
+"""Draws logits, targets and numbers of experts."""
 
 from __future__ import annotations
 
@@ -47,8 +47,22 @@ def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) 
     return {"x": x, **options}
 
 
+def _moe_gate(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    x = _logits(draw, formats, kind, min(max_size, 65))["x"]
+    inputs: dict[str, Any] = {"x": x, "k": draw(st.integers(1, min(4, x.shape[-1])))}
+    if draw(st.booleans()):
+        inputs["score"] = "sigmoid"
+    if draw(st.booleans()):
+        inputs["renormalize"] = True
+    if draw(st.booleans()):
+        inputs["factor"] = draw(st.sampled_from([2.5, 1.0, -0.3]))
+    return inputs
+
+
 DRAWINGS = {
     "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
     "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
+    "log_softmax": Drawing(_logits, ("stagnating_sums",)),
+    "moe_gate": Drawing(_moe_gate),
     "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
 }

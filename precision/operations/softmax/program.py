@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and cross entropy over any `Arithmetic`; T rows, V classes."""
+"""Softmax and what is made of it, over any `Arithmetic`; T rows, V classes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import torch
 
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
+from ..elementwise.program import sigmoid_of
 
 V = TypeVar("V")
 
 
 def softmax(ar: Arithmetic[V], inputs: Inputs) -> V:
-    exponentials, total, _ = _softmax_terms(ar, ar.given(inputs["x"]))
+    exponentials, total, _ = softmax_terms(ar, ar.given(inputs["x"]))
     return ar.cast(ratio(ar, exponentials, total), "output")
 
 
+def log_softmax(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """(x - max) - log of the sum, in that order: x - (max + log) loses what max is larger by."""
+    x = ar.given(inputs["x"])
+    _, total, maximum = softmax_terms(ar, x)
+    return ar.cast(ar.sub(ar.sub(x, maximum), ar.log(total)), "output")
+
+
 def logsumexp(ar: Arithmetic[V], inputs: Inputs) -> V:
-    _, total, maximum = _softmax_terms(ar, ar.given(inputs["x"]))
+    _, total, maximum = softmax_terms(ar, ar.given(inputs["x"]))
     result = ar.add(maximum, ar.log(total))
     return ar.cast(ar.shape(lambda t: t.squeeze(-1), result), "output")
 
@@ -40,7 +48,7 @@ def cross_entropy(ar: Arithmetic[V], inputs: Inputs, even: Even[V] = even_loss) 
     """-sum q log softmax(x), q = 1 - s on the target and s / V on every class (Szegedy et al.
     2016, section 7); per row, 0 where ignored, or the mean of the others."""
     x, smoothing, counted_T = ar.given(inputs["x"]), inputs["smoothing"], inputs["counted"]
-    _, total, maximum = _softmax_terms(ar, x)
+    _, total, maximum = softmax_terms(ar, x)
     log_total = ar.log(total)
 
     def loss_of(values: V) -> V:
@@ -62,12 +70,48 @@ def cross_entropy(ar: Arithmetic[V], inputs: Inputs, even: Even[V] = even_loss) 
     return ar.cast(ar.shape(lambda t: t[0], mean), "output")
 
 
+def moe_gate(ar: Arithmetic[V], inputs: Inputs) -> V:
+    """The weights of the k best experts of each row, 0 of the others [T, V]; their scores, or
+    their shares of the sum of these, times a factor. Where the k-th best ties with the next one,
+    nothing is said of the row."""
+    x, chosen_TV, undecided_TV = ar.given(inputs["x"]), inputs["chosen"], inputs["undecided"]
+    if inputs["score"] == "softmax":
+        exponentials, total, _ = softmax_terms(ar, x)
+
+        def scores() -> V:
+            return ar.cast(ratio(ar, exponentials, total), "scores")
+    else:
+        exponentials = scored = ar.cast(sigmoid_of(ar, x, inputs["x"] < 0), "scores")
+
+        def scores() -> V:
+            return scored
+
+    if not inputs["renormalize"]:
+        weights = scores()
+    elif inputs["score"] == "sigmoid" or ar.declares("scores"):
+        weights = _shares(ar, scores(), chosen_TV)
+    else:
+        weights = ar.either(
+            lambda: _shares(ar, scores(), chosen_TV),
+            lambda: _shares(ar, exponentials, chosen_TV),
+        )
+    if inputs["factor"] != 1:
+        weights = ar.mul(ar.cast(weights, "weights"), ar.constant(inputs["factor"]))
+    weights = ar.cast(ar.where(chosen_TV, weights, 0.0), "output")
+    return ar.where(~undecided_TV, weights, torch.nan)
+
+
+def _shares(ar: Arithmetic[V], scores: V, chosen: torch.Tensor) -> V:
+    kept = ar.where(chosen, scores, 0.0)
+    return ratio(ar, kept, ar.sum(kept))
+
+
 def over_count(ar: Arithmetic[V], total: V, n: int) -> V:
     """A sum of n as a mean: divided, or multiplied by a reciprocal."""
     return ratio(ar, total, ar.constant(float(n)))
 
 
-def _softmax_terms(ar: Arithmetic[V], x: V) -> tuple[V, V, V]:
+def softmax_terms(ar: Arithmetic[V], x: V) -> tuple[V, V, V]:
     """exp(x - max), their sum, max (Blanchard, Higham & Higham 2021)."""
     shifted, maximum = ar.shifted(x)
     exponentials = ar.cast(ar.exp(shifted), "exponentials")

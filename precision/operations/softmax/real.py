@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and cross entropy over the real numbers."""
+"""Softmax, its logarithm, logsumexp and cross entropy over the real numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def softmax(over: Algebra, x: Tensor) -> Array:
 def softmax_of(over: Algebra, x: Array) -> Array:
     e = over.exp(x - over.peak(x))
     return e / over.sum(e)
+
+
+def log_softmax(over: Algebra, x: Tensor) -> Array:
+    r = over.lift(x)
+    shifted = r - over.peak(r)
+    return shifted - over.log(over.sum(over.exp(shifted)))
 
 
 def logsumexp(over: Algebra, x: Tensor) -> Array:
@@ -40,3 +46,22 @@ def cross_entropy(
     if reduction == "none":
         return losses
     return over.sum(losses)[..., 0] / float(counted.sum())
+
+
+def moe_gate(
+    over: Algebra,
+    x: Tensor,
+    k: int,
+    score: str,
+    renormalize: bool,
+    factor: float,
+    chosen: Tensor,
+    undecided: Tensor,
+) -> Array:
+    r = over.lift(x)
+    scores = softmax_of(over, r) if score == "softmax" else over.lift(1.0) / (over.exp(-r) + 1.0)
+    kept = scores * over.lift(chosen)
+    if renormalize:
+        kept = kept / over.sum(kept)
+    unsaid = torch.zeros(x.shape, dtype=torch.float64).masked_fill(undecided, torch.nan)
+    return kept * over.lift(factor) + over.lift(unsaid)

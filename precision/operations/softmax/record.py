@@ -1,4 +1,4 @@
-"""The records of softmax, logsumexp and cross entropy, with their checks and seeded inputs."""
+"""The records of softmax, its logarithm, logsumexp and cross entropy; checks, seeded inputs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from . import program, real, wrong
 from .bound import (
     cross_entropy_bound,
     cross_entropy_spread,
+    log_softmax_bound,
+    log_softmax_spread,
     logsumexp_bound,
     logsumexp_spread,
     softmax_bound,
@@ -44,7 +46,7 @@ def _subnormal(draw: SeededDraw) -> dict[str, Any]:
     return {"x": draw.stored(torch.tensor([[0.0, math.log(small / 2)]]).double())}
 
 
-def _drawings() -> Mapping[str, Drawing]:
+def drawings() -> Mapping[str, Drawing]:
     from .draws import DRAWINGS
 
     return DRAWINGS
@@ -69,7 +71,57 @@ SOFTMAX = Operation(
         "flush_to_zero": _subnormal,
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 32)},
     },
-    drawings=_drawings,
+    drawings=drawings,
+)
+
+
+def _small_logarithm(draw: SeededDraw) -> dict[str, Any]:
+    """-4.5e-5, which fp16 has as a subnormal number."""
+    return {"x": draw.stored(torch.tensor([[0.0, -10.0]], dtype=torch.float64))}
+
+
+def _far_behind(draw: SeededDraw) -> dict[str, Any]:
+    """A probability that no format holds."""
+    return {"x": draw.stored(torch.tensor([[0.0, -200.0]], dtype=torch.float64))}
+
+
+def _large_equals(draw: SeededDraw) -> dict[str, Any]:
+    """Two logits beside which log 2 is no more than their rounding."""
+    return {"x": draw.full((1, 2), 2.0 ** min(20, draw.format.max_exponent))}
+
+
+LOG_SOFTMAX = Operation(
+    name="log_softmax",
+    arguments=("x",),
+    cast_points=("exponentials", "sum", "output"),
+    statistics=("sum",),
+    reduces=True,
+    masked=True,
+    least=2.0**-64,  # 0, or the logarithm of 1 + 2^-23 or more
+    check=check_x,
+    program=program.log_softmax,
+    real=real.log_softmax,
+    bound=log_softmax_bound,
+    spread=log_softmax_spread,
+    axes=Axes({"x": "md"}, "md", "m", "d"),
+    wrong=(
+        WrongFormula(
+            "log_of_softmax", "takes the logarithm of a probability", wrong.log_of_softmax
+        ),
+        WrongFormula(
+            "log_sum_added_to_maximum",
+            "adds the logarithm of the sum to the maximum first",
+            wrong.log_sum_added_to_maximum,
+        ),
+    ),
+    ordinary=lambda draw: {"x": draw.normal(2048, 4)},
+    separating={
+        "flush_to_zero": _small_logarithm,
+        "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 32)},
+        "log_of_softmax": _far_behind,
+        "log_sum_added_to_maximum": _large_equals,
+    },
+    drawings=drawings,
 )
 
 LOGSUMEXP = Operation(
@@ -91,7 +143,7 @@ LOGSUMEXP = Operation(
         "flush_to_zero": lambda draw: {"x": draw.tiny[None]},
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 512)},
     },
-    drawings=_drawings,
+    drawings=drawings,
 )
 
 
@@ -170,6 +222,6 @@ CROSS_ENTROPY = Operation(
         "ignored_counted": _with_ignored,
         "smoothing_off_by_one": lambda draw: _predictions(draw, smoothing=0.1),
     },
-    drawings=_drawings,
+    drawings=drawings,
 )
-OPERATIONS = (SOFTMAX, LOGSUMEXP, CROSS_ENTROPY)
+OPERATIONS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY)

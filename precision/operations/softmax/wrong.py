@@ -1,4 +1,7 @@
-"""Cross entropy as implementations have got it wrong, each a correct program but for one thing."""
+"""Log-softmax, losses and gates of experts as implementations have got them wrong.
+
+Each is a correct program but for one thing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,32 @@ import torch
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
 from . import program
+
+
+def log_of_softmax(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """The logarithm of a probability that is rounded to 0 (tracel-ai/burn#315)."""
+    exponentials, total, _ = program.softmax_terms(ar, ar.given(inputs["x"]))
+    return ar.cast(ar.log(program.ratio(ar, exponentials, total)), "output")
+
+
+def log_sum_added_to_maximum(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """x less a sum of the maximum and a logarithm small beside it (pytorch#11752)."""
+    x = ar.given(inputs["x"])
+    _, total, maximum = program.softmax_terms(ar, x)
+    return ar.cast(ar.sub(x, ar.add(maximum, ar.log(total))), "output")
+
+
+def gates_are_logits(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """Without renormalising, the logits themselves (sgl-project/sglang#35160)."""
+    if inputs["renormalize"]:
+        return program.moe_gate(ar, inputs)
+    logits = ar.where(inputs["chosen"], ar.given(inputs["x"]), 0.0)
+    return ar.where(~inputs["undecided"], ar.cast(logits, "output"), torch.nan)
+
+
+def other_renormalization(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """Shares where scores are asked for, and scores where shares are."""
+    return program.moe_gate(ar, {**inputs, "renormalize": not inputs["renormalize"]})
 
 
 def ignored_in_mean(ar: Arithmetic[Any], inputs: Inputs) -> Any:

@@ -246,6 +246,7 @@ def _large_page(n_features: int) -> Page:
     return Page("random", data, (*map(shard, parts), shard(index)))
 
 
+@pytest.mark.nightly
 def test_9216_features_are_searched_in_50_milliseconds(opened: Any) -> None:
     browser = opened(_large_page(9216))
     browser.wait("document.querySelectorAll('.hits .entry').length")

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import anthropic
 import httpx
 import openai
 import pytest
-import torch
-import uvicorn
-from bitlens.model.serving import Engine
-from bitlens.model.serving.http import Service, create_app
+from bitlens.model.serving import Engine, ModelIsWatched, Request
+from bitlens.model.serving.http import listen
+from bitlens.model.serving.http.service import Service
 from bitlens.model.transformer import HookedTransformer
+from support.http_server import TEMPLATE, Server, serving
 from support.random_models import byte_tokenizer, random_model
-
-TEMPLATE = (
-    "{% for m in messages %}<bos>{{ m.role }}\n{{ m.content }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant\n{% endif %}"
-)
-
-
-class Server(NamedTuple):
-    url: str
-    service: Service
-    model: HookedTransformer
-
-    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=30, **options)
-
-
-def serving(model: HookedTransformer, **options: Any) -> Iterator[Server]:
-    """A server on a free port, until the test ends."""
-    torch.set_num_threads(1)
-    timeout = options.pop("timeout", 60.0)
-    service = Service(Engine(model, token_budget=60), "tiny", timeout=timeout)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service, **options), log_level="warning", lifespan="on")
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    while not server.started:
-        time.sleep(0.01)
-    yield Server(url, service, model)
-    server.should_exit = True
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    assert service.engine.cache.pool.n_references == 0
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +32,7 @@ def model() -> HookedTransformer:
 
 @pytest.fixture(scope="module")
 def server(model: HookedTransformer) -> Iterator[Server]:
-    yield from serving(model)
+    yield from serving({"only": model})
 
 
 def conversations(n: int) -> list[list[dict[str, str]]]:
@@ -143,7 +109,7 @@ def test_bits_through_http(server: Server) -> None:
         answers = pool.map(lambda w: w[1](server, asked[w[0]], w[0], bool(w[2])), work)
         for (i, *_), answer in zip(work, answers, strict=True):
             assert answer == want[i]
-    assert server.service.engine.stats().cache.hit_tokens > 0
+    assert server.engine.stats().cache.hit_tokens > 0
 
 
 def test_what_clients_of_openai_read(server: Server) -> None:
@@ -161,7 +127,7 @@ def test_what_clients_of_openai_read(server: Server) -> None:
         assert len(choice.logprobs.tokens) == len(choice.logprobs.top_logprobs) == 6
     again = client.completions.create(model="tiny", prompt="abc abc", max_tokens=6, temperature=0)
     assert again.usage.prompt_tokens_details.cached_tokens == 6  # type: ignore[union-attr]
-    assert again.system_fingerprint == server.service.fingerprint
+    assert again.system_fingerprint == server.engine.fingerprint
     chat = client.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": "a"}], max_tokens=4, logprobs=True,
         top_logprobs=2, stream=True, stream_options={"include_usage": True}, n=2,
@@ -203,16 +169,16 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_to
     ("path", "change", "status", "said"),
     [
         ("/v1/chat/completions", {"tools": []}, 400, "tools"),
-        (
-            "/v1/chat/completions",
-            {"response_format": {"type": "json_object"}},
-            400,
-            "response_format",
-        ),
+        ("/v1/chat/completions", {"response_format": {"type": "xml"}}, 400, "response_format"),
         ("/v1/chat/completions", {"store": True}, 400, "store"),
         ("/v1/chat/completions", {"temperature": -1}, 400, "temperature"),
         ("/v1/chat/completions", {"messages": []}, 400, "messages"),
-        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "a"}]}, 400, "role"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]},
+            400,
+            "tool_call_id",
+        ),
         ("/v1/chat/completions", {"max_tokens": 100_000}, 400, "context"),
         ("/v1/chat/completions", {"model": "other"}, 404, "other"),
         ("/v1/chat/completions", {"pool_fingerprint": "bl_0"}, 421, "bl_0"),
@@ -278,13 +244,26 @@ def test_a_client_that_hangs_up_frees_its_pages(server: Server) -> None:
         lines = answer.iter_lines()
         for _ in range(6):
             next(lines)
-        assert server.service.engine.stats().running == 1
+        assert server.engine.stats().running == 1
     for _ in range(400):
-        stats = server.service.engine.stats()
+        stats = server.engine.stats()
         if stats.running == 0 and stats.cache.pages_referenced == 0:
             break
         time.sleep(0.02)
     assert (stats.running, stats.cache.pages_referenced) == (0, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connections_send_at_once(host: str) -> None:
+    """Or the end of every answer waits for the client to acknowledge its beginning."""
+    try:
+        listening = listen(host, 0)
+    except OSError as error:
+        pytest.skip(f"no {host} on this machine: {error}")
+    with listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_is_public(server: Server) -> None:
@@ -298,7 +277,7 @@ def test_what_is_public(server: Server) -> None:
 
 
 def test_keys_are_asked_for_and_share_no_prompts(model: HookedTransformer) -> None:
-    for server in serving(model, keys=["first", "second"]):
+    for server in serving({"only": model}, keys=["first", "second"]):
         ask = {"model": "tiny", "prompt": "a" * 90, "max_tokens": 2}
 
         def cached(headers: dict[str, str], ask: Any = ask, server: Server = server) -> Any:
@@ -318,11 +297,12 @@ def test_keys_are_asked_for_and_share_no_prompts(model: HookedTransformer) -> No
 
 
 def test_answers_that_take_too_long_end(model: HookedTransformer) -> None:
-    for server in serving(model, timeout=0.05):
+    looks = itertools.count(0.0, 1.0)  # a clock that each look at it moves on by a second
+    for server in serving({"only": model}, timeout=90, clock=lambda: next(looks)):
         body = {**CHAT, "max_tokens": 400, "logit_bias": {"257": -100}}
         answer = server.post("/v1/chat/completions", body).json()
         assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["usage"]["completion_tokens"] < 400
+        assert 1 <= answer["usage"]["completion_tokens"] < 90
 
 
 def test_messages_cannot_write_turns(server: Server) -> None:
@@ -332,3 +312,34 @@ def test_messages_cannot_write_turns(server: Server) -> None:
     bos = server.model.tokenizer.token_id("<bos>")  # type: ignore[union-attr]
     assert choice["prompt_token_ids"].count(bos) == 2
     assert json.dumps(choice)
+
+
+@pytest.mark.parametrize("error", [ModelIsWatched("hooks"), RuntimeError("out of order")])
+def test_a_step_that_fails_is_told_and_the_next_ones_serve(
+    model: HookedTransformer,
+    error: RuntimeError,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Service(Engine(model), "model", timeout=60)
+    step, failures = service.router.step, [error, error]
+
+    def failing() -> bool:
+        if failures:
+            raise failures.pop()
+        return step()
+
+    monkeypatch.setattr(service.router, "step", failing)
+
+    async def answered() -> list[int]:
+        answer = await service.submit(Request("hello", max_new_tokens=3))
+        return [piece.id async for piece in answer.pieces() if piece.id is not None]
+
+    service.start()
+    try:
+        assert len(asyncio.run(answered())) == 3
+    finally:
+        service.stop()
+    assert not failures
+    told = [record for record in caplog.records if record.name.endswith("service")]
+    assert len(told) == (0 if isinstance(error, ModelIsWatched) else 2)

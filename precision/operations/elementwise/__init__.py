@@ -1,0 +1,1 @@
+"""Sums, products and functions, element by element."""

@@ -1,0 +1,83 @@
+"""The record of the gate of experts, with its check and seeded inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ...inputs import InputsError, check_number, checked_tensor
+from ..operation import Axes, Operation, WrongFormula
+from ..seeded import SeededDraw
+from . import bound, program, real, wrong
+from .record import drawings, vanishing_scores
+
+Tensor = torch.Tensor
+
+
+def _check(op: str, inputs: dict[str, Any]) -> None:
+    x, k = checked_tensor(op, inputs, "x"), inputs["k"]
+    if not isinstance(k, int) or not 1 <= k <= x.shape[-1]:
+        raise InputsError(f"{op}: k={k!r} must be from 1 to the {x.shape[-1]} experts")
+    inputs["score"] = inputs["score"] or "softmax"
+    if inputs["score"] not in ("softmax", "sigmoid"):
+        raise InputsError(f"{op}: score={inputs['score']!r}: use 'softmax' or 'sigmoid'")
+    inputs["renormalize"] = bool(inputs["renormalize"])
+    check_number(op, inputs, "factor", 1.0, above=-math.inf)
+    ranked = torch.sort(x.double(), dim=-1, descending=True, stable=True)
+    chosen = torch.zeros(x.shape, dtype=torch.bool).scatter(-1, ranked.indices[..., :k], True)
+    tie = torch.zeros((*x.shape[:-1], 1), dtype=torch.bool)
+    if k < x.shape[-1]:
+        tie = ranked.values[..., k - 1 : k] == ranked.values[..., k : k + 1]
+    inputs.update(chosen=chosen, undecided=tie.expand(x.shape))
+
+
+def _scores(draw: SeededDraw, **options: Any) -> dict[str, Any]:
+    return {"x": draw.normal(512, 8), "k": 2, "score": "sigmoid", "renormalize": True, **options}
+
+
+def _small_score(draw: SeededDraw) -> dict[str, Any]:
+    """The score of one expert of two, between 0 and the smallest normal number."""
+    small = math.log(0.75 * draw.format.smallest_normal)
+    x = draw.stored(torch.tensor([[0.0, small]], dtype=torch.float64))
+    return {"x": x, "k": 2, "renormalize": False, "score": "sigmoid"}
+
+
+def _many_small(draw: SeededDraw) -> dict[str, Any]:
+    """Scores of which all but a few vanish one by one beside the sum, and not together."""
+    x = vanishing_scores(draw, 32)
+    return {"x": x, "k": x.shape[-1], "renormalize": True}
+
+
+MOE_GATE = Operation(
+    name="moe_gate",
+    arguments=("x", "k"),
+    optional=("score", "renormalize", "factor"),
+    cast_points=("scores", "weights", "output"),
+    reduces=True,
+    check=_check,
+    program=program.moe_gate,
+    real=real.moe_gate,
+    bound=bound.moe_gate_bound,
+    spread=bound.moe_gate_spread,
+    axes=Axes({"x": "md"}, "md", "m", ""),
+    wrong=(
+        WrongFormula("gates_are_logits", "gives logits for scores", wrong.gates_are_logits),
+        WrongFormula(
+            "other_renormalization",
+            "renormalises where it should not, and not where it should",
+            wrong.other_renormalization,
+        ),
+    ),
+    ordinary=lambda draw: _scores(draw, factor=2.5),
+    separating={
+        "flush_to_zero": _small_score,
+        "reordered_reduction": _many_small,
+        "gates_are_logits": lambda draw: _scores(draw, renormalize=False),
+    },
+    drawings=drawings,
+)
+
+
+OPERATIONS = (MOE_GATE,)
