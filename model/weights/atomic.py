@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, which replaces it once the block has ended well.
 
     The content is on the disk before the name is. Where the block raises, or the disk is full,
-    `path` is as it was and nothing else is left.
+    `path` is as it was and nothing else is left. What a process that was killed has left here is
+    removed by the next one that writes.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_left_over(path)
     try:
         yield scratch
         with scratch.open("rb+") as file:
@@ -29,6 +32,24 @@ def write_atomically(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Removes scratch files of this path whose process is no more."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = other.name.rpartition(".")[2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            other.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ def config_json(name: str) -> dict[str, Any]:
         "torch_dtype": "float32",
         "bos_token_id": 1,
         "eos_token_id": [2, 3],
-        **CONFIGS[name],
+        **copy.deepcopy(CONFIGS[name]),  # whoever damages a tree damages its own
     }
 
 

@@ -82,6 +82,16 @@ def test_mutations_are_fixed(tmp_path: Path) -> None:
         assert written[0] == written[1]
 
 
+def test_whoever_damages_a_tree_damages_its_own() -> None:
+    for name in seeds.CONFIGS:
+        sound = json.dumps(seeds.config_json(name))
+        tree = seeds.config_json(name)
+        for value in tree.values():
+            if isinstance(value, list | dict):
+                value.clear()
+        assert json.dumps(seeds.config_json(name)) == sound
+
+
 def test_the_undamaged_files_are_sound(tmp_path: Path) -> None:
     for documents in seeds.gguf_models():
         files = [seeds.gguf_bytes(*document) for document in documents]
