@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...model.sources.json_lines import json_lines
 from ...model.text.prompts import encode, require_tokenizer
 from ...model.text.tokenizer import Tokenizer
 
@@ -45,21 +45,18 @@ def read_trace(path: Path, tokenizer: Tokenizer | None = None) -> list[TracedReq
     Raises ValueError naming the line and what is wrong with it.
     """
     requests: list[TracedRequest] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for where, fields in json_lines(path):
         try:
-            found = _request(line, tokenizer, requests[-1].time if requests else 0.0)
+            found = _request(fields, tokenizer, requests[-1].time if requests else 0.0)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
         requests.append(found)
     if not requests:
         raise ValueError(f"{path}: holds no request")
     return requests
 
 
-def _request(line: str, tokenizer: Tokenizer | None, last: float) -> TracedRequest:
-    fields = json.loads(line)
+def _request(fields: Any, tokenizer: Tokenizer | None, last: float) -> TracedRequest:
     if not isinstance(fields, dict):
         raise ValueError(f"expected an object, got {type(fields).__name__}")
     if unknown := sorted(fields.keys() - _FIELDS):

@@ -7,12 +7,12 @@ comes, in whatever order, and two runs agree on it without a list.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...model.sources.json_lines import parse_json
 from .corpus import default_corpus
 
 Split = Literal["train", "held_out", "all"]
@@ -93,14 +93,7 @@ class _Files:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         where = f"{file}, line {number}"
-                        yield _text_of(_parsed(_decoded(line, where), where), where)
-
-
-def _parsed(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
+                        yield _text_of(parse_json(line, where), where)
 
 
 def _text_of(item: Any, where: str) -> str:

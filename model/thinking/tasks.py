@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from pathlib import Path
 
+from ..sources.json_lines import json_lines
 from .measure import Problem
 
 NUMBER = re.compile(r"-?\d+")
@@ -53,14 +53,7 @@ def read_problems(path: str | Path) -> list[Problem]:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: longer than {MOST_BYTES >> 30} GiB")
     problems = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON: {error}") from error
+    for where, row in json_lines(path):
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected an object")
         prompt, answer = row.get("prompt"), row.get("answer")

@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..sources.json_lines import json_lines
 from ..text.tokenizer import Tokenizer
 
 Row = Mapping[str, Any]
@@ -163,15 +163,9 @@ def read_rows(data: str | Path | Iterable[Row]) -> Sequence[Row]:
         rows = [dict(row) for row in data]
     else:
         rows = []
-        for number, line in enumerate(Path(data).read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{data}, line {number}: {error}") from error
+        for where, row in json_lines(data):
             if not isinstance(row, dict):
-                raise ValueError(f"{data}, line {number}: expected a JSON object")
+                raise ValueError(f"{where}: expected a JSON object")
             rows.append(row)
     if not rows:
         raise ValueError("data: no rows")
