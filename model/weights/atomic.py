@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,29 +18,33 @@ from safetensors.torch import save_file
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, which replaces it once the block has ended well.
+    """Yields a path in a folder beside `path` to write to, which replaces it once the block has
+    ended well.
 
     The content is on the disk before the name is. Where the block raises, or the disk is full,
     `path` is as it was and nothing else is left. What a process that was killed has left here is
     removed by the next one that writes.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # A folder, as save_file has scratch files of its own beside the one that it writes.
+    folder = path.with_name(f".{path.name}.{os.getpid()}")
     _remove_left_over(path)
+    folder.mkdir(exist_ok=True)
     try:
+        scratch = folder / path.name
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
     finally:
-        scratch.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_left_over(path: Path) -> None:
-    """Removes scratch files of this path whose process is no more."""
+    """Removes scratch folders of this path whose process is no more."""
     for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid = other.name.rpartition(".")[2]
         if pid.isdecimal() and not _is_running(int(pid)):
-            other.unlink(missing_ok=True)
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _is_running(pid: int) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from bitlens.model.weights.atomic import write_atomically
 with write_atomically(Path(sys.argv[1])) as scratch:
     scratch.write_text("half")
+    scratch.with_name(".tmp123456").write_text("as save_file writes first")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -30,7 +31,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     running = tmp_path / f".value.json.{os.getppid()}"  # somebody writes at this moment
     others = tmp_path / ".value.json.backup"
     for kept in (running, others):
-        kept.write_text("kept")
+        kept.mkdir()
     write_json(path, 1)
     assert {file.name for file in tmp_path.iterdir()} == {path.name, running.name, others.name}
 
