@@ -22,9 +22,8 @@ from ..activations.documents import Text
 from ..activations.store import ActivationStore
 from ..dictionaries import Dictionary, load_dictionary
 from ..dictionaries.formats.sae_lens import CONFIG
-from .checkpoint import CHECKPOINT
 from .config import TrainConfig
-from .trainer import Trainer
+from .trainer import CHECKPOINT, Trainer
 
 HARVEST = "harvest"
 DICTIONARY = "dictionary"

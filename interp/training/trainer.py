@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import torch
 
 from ...model.training.log import TrainingLog
+from ...model.training.state_file import StateFile
 from ..activations.store import ActivationStore
 from ..dictionaries import Dictionary, kernels
-from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .finish import to_dictionary
 from .objectives import Outcome, objective_of, squared_sum
@@ -27,6 +27,7 @@ from .parameters import Parameters
 Report = Callable[[dict[str, Any]], None]
 """Called with each line of the log."""
 
+CHECKPOINT = "checkpoint.safetensors"
 HASHED_STEP = 100
 _WATCHED_STEPS = 50
 _FIRST_THRESHOLD = 0.1
@@ -63,7 +64,7 @@ class Trainer:
         self.objective = objective_of(config)
         self.last_fired = torch.zeros(config.d_sae, dtype=torch.int64, device="cpu")
         self._first_loss = math.nan
-        self._checkpoint = Checkpoint(folder, config)
+        self._checkpoint = StateFile(folder / CHECKPOINT, config.to_dict())
         self._log = TrainingLog(folder)
         sample = store.sample(1 << 15)
         x, y = sample[config.hook_name], sample[config.target_hook]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ....model.training.state_file import require_same_run
 from ....model.weights.atomic import write_json, write_tensors
 from ..parameters import Parameters
 from .config import LayersTrainConfig
@@ -55,7 +56,7 @@ class LayersCheckpoint:
         try:
             found = json.loads(pointer.read_text())
             folder, state, config = self._folder / found["folder"], found["state"], found["config"]
-            self._check(config)
+            require_same_run(self._folder, self._config, config)
             for i, part in enumerate(parts):
                 part.restore(_read(folder / _file(i)), state["step"])
             more = _read(folder / "more.safetensors")
@@ -69,14 +70,6 @@ class LayersCheckpoint:
         """Removes it, if it is there."""
         (self._folder / POINTER).unlink(missing_ok=True)
         self._remove_others("")
-
-    def _check(self, found: Mapping[str, Any]) -> None:
-        for name, value in self._config.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"{self._folder} is of a run with {name} = {found.get(name)!r}, not {value!r}: "
-                    "name another output folder, or resume=False to begin anew"
-                )
 
     def _remove_others(self, kept: str) -> None:
         for each in self._folder.glob(_FOLDER.format(0).rstrip("0") + "*"):
