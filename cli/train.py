@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     method: Annotated[
-        str, typer.Argument(help="sft, lm, rm, dpo, grpo or rloo (docs/training.md).")
+        str, typer.Argument(help="sft, lm, rm, dpo, ppo, grpo or rloo (docs/training.md).")
     ],
     config: Annotated[
         Path,
         typer.Argument(
             help="A TOML or JSON file: data (a JSONL file), steps, optionally model, dtype, "
-            "batch_size, lr ...; for grpo and rloo a reward, FILE.py:FUNCTION."
+            "batch_size, lr ...; for ppo, grpo and rloo a reward, FILE.py:FUNCTION."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Create the run's folder here.")],
