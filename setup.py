@@ -95,7 +95,7 @@ def link_package() -> None:
 version = re.search(r'^__version__ = "(.+)"$', (ROOT / "version.py").read_text(), re.MULTILINE)
 assert version is not None
 subpackages = find_packages(
-    str(ROOT), include=["precision*", "model*", "interp*", "audit*", "cli*"]
+    str(ROOT), include=["precision*", "model*", "interp*", "audit*", "alignment*", "cli*"]
 )
 
 setup(

@@ -1,0 +1,1 @@
+"""Constitutional AI on a model that one can open: what a constitution changes, and what not."""
