@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...model.text.tokenizer import Tokenizer
 from .layouts import read_layout
 from .plain_text import checked_text, require_no_special_tokens
+
+P = TypeVar("P", "Critique", "Comparison")
 
 MOST_PRINCIPLES = 512
 SHIPPED = ("default", "standin", "unrelated")
@@ -108,11 +110,11 @@ class Constitution:
 
         Raises ValueError for a name or a text that it does not have.
         """
-        critiques, comparisons = (
-            tuple(_edited(one, texts) if one.name == name else one for one in each)
-            for each in (self.critiques, self.comparisons)
+        edited = dataclasses.replace(
+            self,
+            critiques=_edited(self.critiques, name, texts),
+            comparisons=_edited(self.comparisons, name, texts),
         )
-        edited = dataclasses.replace(self, critiques=critiques, comparisons=comparisons)
         if edited == self:
             raise ValueError(f"{name}: no principle has this name and other texts of these")
         return edited
@@ -125,10 +127,16 @@ class Constitution:
                     require_no_special_tokens(text, tokenizer, f"{kind} {number}, {field}")
 
 
-def _edited(one: Any, texts: dict[str, str]) -> Any:
-    known = {field: text for field, text in texts.items() if hasattr(one, field)}
-    return dataclasses.replace(
-        one, **{field: checked_text(text, f"{one.name}, {field}") for field, text in known.items()}
+def _edited(principles: tuple[P, ...], name: str, texts: dict[str, str]) -> tuple[P, ...]:
+    """The same, with the texts that a principle of this name has a field for."""
+    return tuple(
+        dataclasses.replace(
+            one,
+            **{f: checked_text(t, f"{name}, {f}") for f, t in texts.items() if hasattr(one, f)},
+        )
+        if one.name == name
+        else one
+        for one in principles
     )
 
 
