@@ -105,6 +105,7 @@ setup(
     py_modules=["bitlens_pytest"],
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
+        "bitlens.alignment.constitution": ["default.toml", "standin.toml", "unrelated.toml"],
         "bitlens.audit.cache_cost": ["prices.toml"],
         "bitlens.audit.page": ["report.html.j2"],
         "bitlens.interp.probes.page": ["report.html.j2", "report.css"],

@@ -1,1 +1,22 @@
 """Constitutional AI on a model that one can open: what a constitution changes, and what not."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .constitution import Constitution
+
+__all__ = ["Constitution"]
+
+_HOMES = {"Constitution": "constitution"}
+"""The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
+and the command line need no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return found
