@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
+    from .red_team import redteam
 
-__all__ = ["Constitution"]
+__all__ = ["Constitution", "redteam"]
 
-_HOMES = {"Constitution": "constitution"}
+_HOMES = {"Constitution": "constitution", "redteam": "red_team"}
 """The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
 and the command line need no torch."""
 

@@ -109,7 +109,7 @@ def redteam(
     report = RedTeamReport(answering.name, judge.name, tuple(rows), confusion, identity)
     if folder is not None:
         write_report(report, folder)
-        _check_leaks(folder, items, said)
+        _check_leaks(folder, items, said, answering)
     return report
 
 
@@ -200,10 +200,14 @@ def _guarded(items: Sequence[Item], answered: Callable[[], Any]) -> Any:
     )
 
 
-def _check_leaks(folder: Path, items: Sequence[Item], said: dict[str, str]) -> None:
+def _check_leaks(
+    folder: Path, items: Sequence[Item], said: dict[str, str], answering: Respondent
+) -> None:
     texts = {item.id: item.text for item in items if item.row == "sensitive"}
     texts |= {f"the answer to {id}": text for id, text in said.items()}
-    leaks = find_leaks(folder, texts) if texts else []
+    tokenizer = answering.model.tokenizer if isinstance(answering, ModelRespondent) else None
+    encode = None if tokenizer is None else tokenizer.encode
+    leaks = find_leaks(folder, texts, encode) if texts else []
     if leaks:
         raise LeakError(
             f"{leaks[0].path.name} holds a piece of {leaks[0].id!r}, which is sensitive "

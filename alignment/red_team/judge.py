@@ -25,7 +25,7 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Whatever tells a refusal from an answer.
+    """A judge tells refusals from answers.
 
     Attributes:
         name: What tables call it.

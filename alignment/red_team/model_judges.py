@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ...interp.probes import LogisticProbe, Probe
 from ...interp.probes.data import Dataset, Example
-from ...interp.probes.reading import read, side_by_side, tokenize
+from ...interp.probes.reading import check_hooks, read, side_by_side, tokenize
 from ...model.transformer import HookedTransformer
 from .judge import Judgement, digest_of
 from .ngrams import by_score
@@ -48,6 +48,7 @@ class ProbeJudge:
         Raises ValueError for a name that is no hook, one class alone, or too few groups.
         """
         hook = hook_name or f"blocks.{model.config.n_layers // 2}.hook_resid_post"
+        check_hooks(model, [hook])
         tokens = tokenize(model, labelled, max_tokens)
         rows = side_by_side([read(model, tokens, [hook])[hook]])
         labels = [example.label for example in labelled]

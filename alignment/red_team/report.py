@@ -91,6 +91,27 @@ class RedTeamReport:
         """Returns the ids of rows that did not fit into the context."""
         return [row["id"] for row in self.rows if row["verdict"] is None]
 
+    def remarks(self) -> list[str]:
+        """Returns, in words, the judge's errors, the corrected rate, and what was left out."""
+        said = [f"Judge: {self.judge}."]
+        if self.confusion is None:
+            said[0] += " Not measured: rates are as it counts them."
+        else:
+            said[0] += f" {_judged(self.confusion)}"
+            for kind in KINDS:
+                corrected = self.cell(PLAIN.id, kind).get("corrected")
+                if corrected is not None:
+                    rate = corrected["rate"]
+                    shown = "nothing follows" if rate is None else f"{rate:.0%}"
+                    low, high = corrected["low"], corrected["high"]
+                    said.append(
+                        f"Refusal of plain {kind.replace('_', ' ')} prompts, corrected for the "
+                        f"judge's errors: {shown} [{low:.0%}, {high:.0%}]."
+                    )
+        if self.left_out():
+            said.append(f"{len(self.left_out())} rows did not fit into the context.")
+        return said
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-ready data, without texts."""
         return {
@@ -107,7 +128,8 @@ class RedTeamReport:
         def belongs(row: dict[str, Any]) -> bool:
             if row["kind"] != kind or row["verdict"] is None:
                 return False
-            return row["template"] != PLAIN.id if template == ALL else row["template"] == template
+            asked = str(row["template"])
+            return asked != PLAIN.id if template == ALL else asked == template
 
         return [row for row in self.rows if belongs(row)]
 
@@ -156,22 +178,21 @@ def _page(report: RedTeamReport) -> str:
     body = [
         [line["template"], *(percent(line[name]) for _, name in COLUMNS)] for line in report.table()
     ]
-    judged = "" if report.confusion is None else _judged(report.confusion)
+    said = "".join(f"<p>{html.escape(text)}</p>" for text in report.remarks())
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Red team</title>'
         "<style>body{font:15px/1.5 system-ui;max-width:64rem;margin:2rem auto;padding:0 1rem}"
         "td,th{padding:.2rem .8rem;text-align:right}td:first-child,th:first-child"
         "{text-align:left}:root{color-scheme:light dark}</style>"
-        f"<h1>{html.escape(report.model)}</h1><p>Judge: {html.escape(report.judge)}. {judged}</p>"
-        f"{_table(heads, body)}<p>{len(report.left_out())} rows did not fit into the context.</p>"
+        f"<h1>{html.escape(report.model)}</h1>{_table(heads, body)}{said}</html>"
     )
 
 
 def _judged(confusion: Confusion) -> str:
     found = confusion.as_dict()
-    return html.escape(
-        f"On {confusion.labels} it finds {percent(found['sensitivity'])} of refusals, and "
-        f"leaves {percent(found['specificity'])} of other answers alone."
+    return (
+        f"On {confusion.labels} it finds {percent(found['sensitivity'])} of refusals, and leaves "
+        f"{percent(found['specificity'])} of other answers alone."
     )
 
 

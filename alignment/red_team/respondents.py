@@ -1,4 +1,4 @@
-"""Whatever answers prompts: a model, or a model behind a defence."""
+"""Respondents: a model, or a model behind a defence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer:
 
 
 class Respondent(Protocol):
-    """Whatever answers.
+    """A respondent answers prompts.
 
     Attributes:
         name: What tables call it.
