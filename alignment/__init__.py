@@ -7,10 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
+    from .preferences import Gate, Labels, UngatedLabels, gate, label
+    from .revision import replay, revise
 
-__all__ = ["Constitution"]
+__all__ = [
+    "Constitution",
+    "Gate",
+    "Labels",
+    "UngatedLabels",
+    "gate",
+    "label",
+    "replay",
+    "revise",
+]
 
-_HOMES = {"Constitution": "constitution"}
+_HOMES = {
+    "Constitution": "constitution",
+    "Gate": "preferences",
+    "Labels": "preferences",
+    "UngatedLabels": "preferences",
+    "gate": "preferences",
+    "label": "preferences",
+    "replay": "revision",
+    "revise": "revision",
+}
 """The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
 and the command line need no torch."""
 
