@@ -7,11 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
+    from .preferences import Gate, Labels, UngatedLabels, gate, label
     from .red_team import redteam
+    from .revision import replay, revise
 
-__all__ = ["Constitution", "redteam"]
+__all__ = [
+    "Constitution",
+    "Gate",
+    "Labels",
+    "UngatedLabels",
+    "gate",
+    "label",
+    "redteam",
+    "replay",
+    "revise",
+]
 
-_HOMES = {"Constitution": "constitution", "redteam": "red_team"}
+_HOMES = {
+    "Constitution": "constitution",
+    "Gate": "preferences",
+    "Labels": "preferences",
+    "UngatedLabels": "preferences",
+    "gate": "preferences",
+    "label": "preferences",
+    "redteam": "red_team",
+    "replay": "revision",
+    "revise": "revision",
+}
 """The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
 and the command line need no torch."""
 

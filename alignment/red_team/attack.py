@@ -10,13 +10,13 @@ from typing import Any
 
 from ..._core import numerics_version
 from ...model.transformer import HookedTransformer
+from ..row_file import RowFile
 from .confusion import Confusion
-from .judge import Judge, Judgement
+from .judge import Judge, Judgement, digest_of
 from .leaks import find_leaks
 from .prompts import Prompt, PromptSet, Row, standin_prompts
 from .report import RedTeamReport, write_report
 from .respondents import Answer, ModelRespondent, Respondent
-from .rows import RowFile
 from .templates import PLAIN, Template, open_templates
 
 BATCH = 16
@@ -130,15 +130,13 @@ class _Run:
         file, rows = None, list[dict[str, Any]]()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            file = RowFile(folder / "rows.jsonl", identity)
-            rows = file.begin()
+            file = RowFile(folder / "rows.jsonl", digest_of(identity))
+            rows = list(file.rows)
         said: dict[str, str] = {}
         for start in range(len(rows), len(items), BATCH):
             batch = items[start : start + BATCH]
             found = list(self._batch(batch, said))
-            if file is not None:
-                file.append(found)
-            rows += found
+            rows += found if file is None else file.append(found)
             if progress is not None:
                 progress(len(rows), len(items))
         return rows, said
