@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .preferences import Gate, Labels, UngatedLabels, gate, label
     from .red_team import redteam
     from .revision import replay, revise
+    from .safety_levels import levels
 
 __all__ = [
     "Constitution",
@@ -18,6 +19,7 @@ __all__ = [
     "UngatedLabels",
     "gate",
     "label",
+    "levels",
     "redteam",
     "replay",
     "revise",
@@ -30,6 +32,7 @@ _HOMES = {
     "UngatedLabels": "preferences",
     "gate": "preferences",
     "label": "preferences",
+    "levels": "safety_levels",
     "redteam": "red_team",
     "replay": "revision",
     "revise": "revision",

@@ -1,65 +1,46 @@
-"""Naive Bayes over words and pairs of words: what the text alone tells."""
+"""Logistic regression over words and pairs of words (tf-idf): what the text alone tells."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
+from typing import Any
 
+from ...interp.probes.extra import scikit_learn
 from .judge import Judgement, digest_of
 from .rules import is_nonsense
 
+STRENGTH = 10.0
+"""The inverse penalty, C."""
+
 
 class NgramClassifier:
-    """Multinomial naive Bayes with add-one smoothing; fitting twice gives equal scores.
-
-    Attributes:
-        n: Longest run of words that counts.
-    """
-
-    def __init__(self, n: int = 2) -> None:
-        self.n = n
-        self._log_odds: dict[str, float] = {}
-        self._prior = 0.0
+    """Tf-idf of words and pairs of words, and logistic regression; equal texts, equal scores."""
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NgramClassifier:
         """Fits it to texts labelled 0 or 1, and returns it.
 
-        Raises ValueError for one class alone.
+        Raises ValueError for one class alone, RuntimeError where scikit-learn is not installed.
         """
-        counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        n_of = Counter(int(label) for label in labels)
-        if set(n_of) != {0, 1} or len(texts) != len(labels):
+        if len(texts) != len(labels) or {int(label) for label in labels} != {0, 1}:
             raise ValueError("labels: expected both 0 and 1 among them, one for each text")
-        for text, label in zip(texts, labels, strict=True):
-            counts[int(label)].update(self._ngrams(text))
-        known = counts[0] | counts[1]
-        totals = [sum(c.values()) + len(known) for c in counts]
-        self._log_odds = {
-            ngram: math.log((counts[1][ngram] + 1) / totals[1])
-            - math.log((counts[0][ngram] + 1) / totals[0])
-            for ngram in sorted(known)
-        }
-        self._prior = math.log(n_of[1] / n_of[0])
+        text, linear = scikit_learn("feature_extraction.text"), scikit_learn("linear_model")
+        self._vectors: Any = text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        table = self._vectors.fit_transform(list(texts))
+        self._fit: Any = linear.LogisticRegression(C=STRENGTH, max_iter=2000)
+        self._fit.fit(table, [int(label) for label in labels])
         return self
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """Returns ln of the odds that each text has label 1; unseen n-grams count nothing."""
-        return [
-            self._prior + math.fsum(self._log_odds.get(g, 0.0) for g in self._ngrams(text))
-            for text in texts
-        ]
+        found: list[float] = self._fit.decision_function(self._vectors.transform(texts)).tolist()
+        return found
 
     def digest(self) -> str:
         """Returns a digest of what was fitted; no text can be read from it."""
-        return digest_of(self.n, self._prior, self._log_odds)
-
-    def _ngrams(self, text: str) -> Iterator[str]:
-        words = re.findall(r"\w+", text.lower())
-        for n in range(1, self.n + 1):
-            for i in range(len(words) - n + 1):
-                yield " ".join(words[i : i + n])
+        known = sorted(self._vectors.vocabulary_)
+        weights = self._fit.coef_.tobytes() + self._fit.intercept_.tobytes()
+        return digest_of(known, hashlib.sha256(weights).hexdigest())
 
 
 class NgramJudge:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ...model.transformer import HookedTransformer
@@ -82,9 +82,11 @@ class ModelRespondent:
     ) -> list[Answer]:
         """Returns an answer to each prompt, in one batch."""
         options: dict[str, Any] = {"seed": seed, "temperature": temperature}
-        found = self.model.generate(
-            [self.form(prompt) for prompt in prompts], max_new_tokens=max_new_tokens, **options
-        )
+        return self.generate(prompts, max_new_tokens=max_new_tokens, **options)
+
+    def generate(self, prompts: Sequence[str], **settings: Any) -> list[Answer]:
+        """Returns answers; `settings` are those of `model.generate`."""
+        found = self.model.generate([self.form(prompt) for prompt in prompts], **settings)
         return [Answer(text, n) for text, n in zip(found.text, found.n_new, strict=True)]
 
     def timed(self, prompt: str, *, max_new_tokens: int) -> Answer:
@@ -96,10 +98,11 @@ class ModelRespondent:
             moments.append(time.perf_counter())
             return False
 
-        found = self.model.generate([self.form(prompt)], max_new_tokens=max_new_tokens, stop=[note])
+        (answer,) = self.generate([prompt], max_new_tokens=max_new_tokens, stop=[note])
+        first = moments[0] if moments else time.perf_counter()
         later = [b - a for a, b in itertools.pairwise(moments)]
         each = 1e3 * sum(later) / len(later) if later else 0.0
-        return Answer(found.text[0], found.n_new[0], 1e3 * (moments[0] - began), each)
+        return replace(answer, ttft_ms=1e3 * (first - began), token_ms=each)
 
     def form(self, prompt: str) -> Any:
         """Returns a prompt as `generate` takes it."""
