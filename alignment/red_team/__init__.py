@@ -12,6 +12,7 @@ from .confusion import Confusion, measure, measure_fitted
 from .correction import CorrectedRate, corrected_rate
 from .judge import VERDICTS, Judge, Judgement, Verdict
 from .leaks import Leak, find_leaks
+from .many_shot import ManyShotCurve, ManyShotPoint, many_shot
 from .model_judges import ProbeJudge, RewardJudge
 from .ngrams import NgramClassifier, NgramJudge
 from .prompts import Prompt, PromptSet, check_disjoint, standin_prompts
@@ -32,6 +33,8 @@ __all__ = [
     "Judgement",
     "Leak",
     "LeakError",
+    "ManyShotCurve",
+    "ManyShotPoint",
     "ModelRespondent",
     "NgramClassifier",
     "NgramJudge",
@@ -49,6 +52,7 @@ __all__ = [
     "corrected_rate",
     "find_leaks",
     "licences",
+    "many_shot",
     "measure",
     "measure_fitted",
     "open_prompts",
