@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...model.hooks.registry import HookPoint, Hooks
 from ...model.transformer import HookedTransformer
 from .. import standin
 from .movement import last_streams
@@ -53,7 +54,8 @@ def refusal_direction(
     gap = means[0] - means[1]
     if not bool(gap.any()):
         raise ValueError("insides: the two means are equal: there is no direction")
-    return gap / gap.norm()
+    unit: torch.Tensor = gap / gap.norm()
+    return unit
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -66,12 +68,13 @@ def without_direction(model: HookedTransformer, direction: torch.Tensor) -> Iter
     """Takes a direction out of the residual stream behind every block, for the passes of this block
     of code."""
 
-    def remove(x: torch.Tensor, hook: object) -> torch.Tensor:
-        unit = direction.to(x.dtype)
-        return x - (x @ unit)[..., None] * unit
+    def remove(tensor: torch.Tensor, *, hook: HookPoint) -> torch.Tensor:
+        unit = direction.to(tensor.dtype)
+        return tensor - (tensor @ unit)[..., None] * unit
 
     names = [f"blocks.{i}.hook_resid_post" for i in range(model.config.n_layers)]
-    with model.hooks([(name, remove) for name in names]):
+    hooks: Hooks = [(name, remove) for name in names]
+    with model.hooks(hooks):
         yield
 
 

@@ -1,4 +1,4 @@
-"""How far training moved each layer: its weights, and what it makes of the same prompts."""
+"""The movement of each layer by training: its weights, and its stream on the same prompts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a model would rather say: how much likelier a refusal is than an answer, and where in its
-blocks that sits."""
+"""The lead of refusals: how much likelier than answers they are, and in which block that sits."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def staleness(
     ]
     draws = resampled(scores[:2], test.y, test.groups)
     interval = percentile_interval(draws[1] - draws[0])
-    found = [auroc(each, test.y) for each in scores]
-    return Staleness(*found, found[1] - found[0], interval.low, interval.high)
+    first, second, anew = (auroc(each, test.y) for each in scores)
+    return Staleness(first, second, anew, second - first, interval.low, interval.high)
 
 
 def _fitted(model: HookedTransformer, train: Dataset, hook: str, max_tokens: int) -> Probe:

