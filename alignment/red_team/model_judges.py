@@ -65,7 +65,7 @@ class ProbeJudge:
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """Returns the verdict on each answer; the score is the probe's. Empty ones are nonsense."""
         said = [i for i, answer in enumerate(answers) if answer.strip()]
-        scores = [-math.inf] * len(answers)
+        scores = [0.0] * len(answers)
         if said:
             found = Dataset("answers", tuple(_example(i, answers[i]) for i in said))
             tokens = tokenize(self._model, found, self._max_tokens)

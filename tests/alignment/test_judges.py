@@ -123,6 +123,7 @@ def test_a_probe_tells_them_from_a_model_s_insides() -> None:
     judge = ProbeJudge.fit(model, data, max_tokens=32)
     found = judge.judge([""] * 3, [data.examples[0].text, data.examples[1].text, " "])
     assert [j.verdict for j in found] == ["refusal", "answer", "nonsense"]
+    assert all(math.isfinite(j.score) for j in found)
     assert judge.digest() == ProbeJudge.fit(model, data, max_tokens=32).digest()
     with pytest.raises(ValueError, match="no_such_hook"):
         ProbeJudge.fit(model, data, "no_such_hook")
