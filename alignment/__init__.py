@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
+    from .pipeline import CaiConfig, CaiRun, run
     from .preferences import Gate, Labels, UngatedLabels, gate, label
     from .revision import replay, revise
 
 __all__ = [
+    "CaiConfig",
+    "CaiRun",
     "Constitution",
     "Gate",
     "Labels",
@@ -19,9 +22,12 @@ __all__ = [
     "label",
     "replay",
     "revise",
+    "run",
 ]
 
 _HOMES = {
+    "CaiConfig": "pipeline",
+    "CaiRun": "pipeline",
     "Constitution": "constitution",
     "Gate": "preferences",
     "Labels": "preferences",
@@ -30,6 +36,7 @@ _HOMES = {
     "label": "preferences",
     "replay": "revision",
     "revise": "revision",
+    "run": "pipeline",
 }
 """The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
 and the command line need no torch."""

@@ -43,6 +43,7 @@ GROUPS = (
     "watch",
     "serve",
     "train",
+    "cai",
 )
 """Modules beside this one, in the order of `--help`; each registers the command of its name."""
 
