@@ -10,8 +10,10 @@ from typing import Any
 import bitlens
 import pytest
 from bitlens.alignment import CaiConfig, CaiRun, run
+from bitlens.alignment.rewards import over_optimisation
+from bitlens.alignment.standin import KINDS, prompts, verdict
 from bitlens.model.load import load
-from bitlens.model.training import export
+from bitlens.model.training import TrainConfig, export, rollout, train
 from support.standin_model import (
     smallest_run,
     speaking_checkpoint,
@@ -185,6 +187,38 @@ def test_a_reward_without_merit_is_not_optimised(helpful: Path, tmp_path: Path) 
     assert set(found.merits) == {"harmlessness"}
     assert not (tmp_path / "rl").exists()
     assert "knows no more than length and words" in found.report.read_text()
+
+
+def test_a_reward_that_pays_for_length_is_over_optimised(helpful: Path, tmp_path: Path) -> None:
+    """GRPO on the number of words: more reward, fewer answers that are answers."""
+    model = load(helpful, trainable="full")
+    held_out = [row for kind in KINDS for row in prompts(kind, 12, seed=4, split="test")]
+    asked = [[{"role": "user", "content": row.text}] for row in held_out]
+
+    def measured() -> tuple[list[float], list[float]]:
+        texts = rollout(model, asked, n=1, max_new_tokens=14, temperature=1.0, seed=1).text
+        return [float(len(t.split())) for t in texts], [
+            float(verdict(t) == "answer") for t in texts
+        ]
+
+    def reward(prompts: list[Any], completions: list[str]) -> list[float]:
+        return [float(len(text.split())) for text in completions]
+
+    first = measured()
+    rows = [
+        {"prompt": [{"role": "user", "content": row.text}]} for row in prompts("benign", 40, seed=0)
+    ]
+    config = TrainConfig(
+        method="grpo", steps=16, batch_size=4, samples=4, max_new_tokens=14, lr=2e-3, beta=0.01
+    )
+    trained = train(model, config, data=rows, output=tmp_path, reward=reward)
+    last = measured()
+    path = [[0.0, trained.metrics[-1]["kl"]], [first[0], last[0]], [first[1], last[1]]]
+    found = over_optimisation(*path)
+    assert found.found
+    assert found.best == 0
+    assert found.gained > 1
+    assert not over_optimisation(path[0], path[1][::-1], path[2][::-1]).found
 
 
 @pytest.mark.parametrize(
