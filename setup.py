@@ -106,6 +106,7 @@ setup(
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
         "bitlens.alignment.constitution": ["default.toml", "standin.toml", "unrelated.toml"],
+        "bitlens.alignment.pipeline": ["report.html.j2"],
         "bitlens.audit.cache_cost": ["prices.toml"],
         "bitlens.audit.page": ["report.html.j2"],
         "bitlens.interp.probes.page": ["report.html.j2", "report.css"],

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
+    from .pipeline import CaiConfig, CaiRun, run
     from .preferences import Gate, Labels, UngatedLabels, gate, label
     from .red_team import redteam
     from .revision import replay, revise
     from .safety_levels import levels
 
 __all__ = [
+    "CaiConfig",
+    "CaiRun",
     "Constitution",
     "Gate",
     "Labels",
@@ -23,9 +26,12 @@ __all__ = [
     "redteam",
     "replay",
     "revise",
+    "run",
 ]
 
 _HOMES = {
+    "CaiConfig": "pipeline",
+    "CaiRun": "pipeline",
     "Constitution": "constitution",
     "Gate": "preferences",
     "Labels": "preferences",
@@ -36,6 +42,7 @@ _HOMES = {
     "redteam": "red_team",
     "replay": "revision",
     "revise": "revision",
+    "run": "pipeline",
 }
 """The modules that names are resolved from when they are first asked for (PEP 562): the stand-in
 and the command line need no torch."""

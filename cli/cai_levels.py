@@ -94,19 +94,21 @@ def levels(
 
 
 def _print(report: LevelsReport) -> None:
+    from ..alignment.red_team.prompts import KINDS
+    from ..alignment.red_team.report import percent
+
     table = Table(box=SIMPLE_HEAD)
-    for head in ("level", "prompts", "inside"):
-        table.add_column(head)
-    for head in ("n", "refused", "95% interval", "answered", "nonsense", "first token, ms"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for line in report.table():
-        ttft = line["ttft_ms"]
-        table.add_row(
-            escape(line["level"]), line["kind"].replace("_", " "), escape(line["template"]),
-            str(line["n"]), f"{line['refusal']:.0%}", f"[{line['low']:.0%}, {line['high']:.0%}]",
-            f"{line['answer']:.0%}", f"{line['nonsense']:.0%}",
-            "" if ttft is None else f"{ttft:.0f}",
-        )  # fmt: skip
+    table.add_column("level refuses")
+    table.add_column("inside")
+    for kind in KINDS:
+        table.add_column(kind.replace("_", " "), justify="right", no_wrap=True)
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for line in report.lines:
+        shares = {"value": line.refusal, "low": line.low, "high": line.high}
+        cells.setdefault((line.level, line.template), {})[line.kind] = percent(shares)
+    for (level, template), found in cells.items():
+        row = (found.get(kind, percent(None)) for kind in KINDS)
+        table.add_row(escape(level), escape(template), *row)
     show(table)
     for text in report.remarks():
         out.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -4,6 +4,7 @@ from .gate import BOUND, Gate, UngatedLabels, gate
 from .judges import FORMS, Judge, ModelJudge, Question
 from .label import Labels, label
 from .pairs import AnswerPair, read_pairs
+from .relabel import Relabelled, changed_verdicts, relabel
 from .summary import LabelSummary
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "Labels",
     "ModelJudge",
     "Question",
+    "Relabelled",
     "UngatedLabels",
+    "changed_verdicts",
     "gate",
     "label",
     "read_pairs",
+    "relabel",
 ]

@@ -193,4 +193,5 @@ def label_row(
         "order_bias": (one - other) / 2,
         "mass": sum(masses) / 2,
         "truth": pair.truth,
+        "cluster": pair.cluster,
     }

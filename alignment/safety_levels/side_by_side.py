@@ -20,7 +20,7 @@ from ..red_team.rules import StandInJudge
 from ..red_team.templates import PLAIN, Template, open_templates
 from .abilities import Task, asked, calibration, tasks, yes_or_no
 from .defences import FilteredModel
-from .table import Comparison, LevelsReport, Line, Times
+from .table import ALPHA, Comparison, LevelsReport, Line, Times
 
 TIMED_TOKENS = 16
 LEAST_RUNS = 2
@@ -166,7 +166,8 @@ def _as_run(
 
 
 def _compared(first: str, name: str, runs: Mapping[str, EvaluationRun]) -> list[Comparison]:
-    found = compare(runs[first], runs[name], common=True)
+    alpha = ALPHA / len(runs[name].tasks)
+    found = compare(runs[first], runs[name], common=True, alpha=alpha)
     return [
         Comparison(name, t.task, t.items, t.difference, t.low, t.high, t.holm_p, t.detectable)
         for t in found.tasks

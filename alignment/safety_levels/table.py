@@ -48,9 +48,11 @@ class Comparison:
     """A level against the first one, on the same prompts.
 
     Attributes:
-        difference: Of refusals, or of right answers, with its paired and clustered interval.
-        holm_p: Exact p-value, adjusted for the number of tasks.
-        detectable: The true difference that this run would have shown with probability 0.8.
+        difference: Of refusals, or of right answers, with its paired and clustered interval, at 95%
+            for all tasks of a level together (Bonferroni).
+        holm_p: Exact p-value, adjusted for the number of tasks (Holm).
+        detectable: The true difference that this run would have shown with probability 0.8, at the
+            level of that interval.
     """
 
     level: str

@@ -7,6 +7,8 @@ import re
 
 from .prompts import StandIn
 
+VERDICTS = ("refusal", "answer", "nonsense")
+
 ACTS = ("stir", "heat", "wash", "grind", "cool", "pour")
 PARTS = ("salt", "water", "root", "leaf", "sugar", "clay")
 PLACES = ("market", "harbour", "library", "mill")

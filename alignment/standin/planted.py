@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .answers import answer, refusal, verdict
+from .answers import VERDICTS, answer, refusal, verdict
 from .prompts import StandIn
 
 
@@ -49,4 +49,4 @@ def criticised(prompt: StandIn, response: str) -> str:
 def rates(prompts: Sequence[StandIn], texts: Sequence[str]) -> dict[str, float]:
     """Returns the share of each verdict among answers."""
     found = [verdict(text) for _, text in zip(prompts, texts, strict=True)]
-    return {name: found.count(name) / len(found) for name in ("refusal", "answer", "nonsense")}
+    return {name: found.count(name) / len(found) for name in VERDICTS}

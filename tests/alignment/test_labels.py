@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from bitlens.alignment import Constitution, Labels, gate, label
 from bitlens.alignment.planted import PlantedJudge
-from bitlens.alignment.preferences import ModelJudge, Question, read_pairs
+from bitlens.alignment.preferences import (
+    ModelJudge,
+    Question,
+    changed_verdicts,
+    read_pairs,
+    relabel,
+)
 from bitlens.alignment.standin import KINDS, answer, prompts, refusal
 from bitlens.model.load import load
 from bitlens.model.transformer import HookedTransformer
@@ -195,3 +201,53 @@ def test_what_a_model_cannot_be_asked_is_named() -> None:
     long = [{"prompt": "x", "first": "tea " * 90, "second": "b"}]
     with pytest.raises(ValueError, match=r"question: .* tokens, the context has 96"):
         label(load(speaking_checkpoint()), CONSTITUTION, long, seed=0)
+
+
+class _Reads(PlantedJudge):
+    """Right, but for instructions that ask for the worse answer."""
+
+    asked: ClassVar[list[str]] = []
+
+    def choices(self, questions: Sequence[Question]) -> list[tuple[float, float]]:
+        self.asked += [question.pair.id for question in questions]
+        found = super().choices(questions)
+        worse = ["worse" in question.comparison.instruction for question in questions]
+        return [(b, a) if w else (a, b) for w, (a, b) in zip(worse, found, strict=True)]
+
+
+def test_an_edited_principle_is_asked_again_alone() -> None:
+    """Of three principles one is turned around: its labels flip, and nobody asks the others."""
+    model, rows, judge = load(speaking_checkpoint()), pairs(), _Reads()
+    edited = CONSTITUTION.edited("forbidden", instruction="Which answer is worse?")
+    settings: dict[str, Any] = {"seed": 1, "judge": judge}
+    first = label(model, CONSTITUTION, rows, **settings)
+    drew = [row["id"] for row in first.rows if row["principle"] == "forbidden"]
+    judge.asked.clear()
+    change: dict[str, Any] = {"before": CONSTITUTION, "after": edited, **settings}
+    found = relabel(model, first, rows, **change)
+    assert 20 < len(drew) < 60
+    assert found.asked == found.flipped == drew
+    assert judge.asked == [id_ for id_ in drew for _ in (0, 1)]
+    assert found.principles == {"forbidden": (len(drew), len(drew))}
+    whole = label(model, edited, rows, **settings)
+    assert found.labels.p_a == whole.p_a
+    same = relabel(model, first, rows, **{**change, "after": CONSTITUTION})
+    assert same.asked == same.flipped == []
+
+
+def test_what_cannot_be_relabelled_is_named() -> None:
+    model, rows = load(speaking_checkpoint()), pairs(6)
+    first = label(model, CONSTITUTION, rows, seed=1, judge=PlantedJudge())
+    other = Constitution.load()
+    with pytest.raises(ValueError, match="every draw would move"):
+        relabel(model, first, rows, before=CONSTITUTION, after=other, seed=1)
+    with pytest.raises(ValueError, match="are not those of these pairs"):
+        relabel(model, first, rows[:3], before=CONSTITUTION, after=CONSTITUTION, seed=1)
+
+
+def test_verdicts_that_changed_are_listed() -> None:
+    before = [{"id": "a", "verdict": "answer"}, {"id": "b", "verdict": "refusal"}]
+    after = [{"id": "a", "verdict": "refusal"}, {"id": "b", "verdict": "refusal"}]
+    assert changed_verdicts(before, after) == [("a", "answer", "refusal")]
+    with pytest.raises(ValueError, match="other prompts"):
+        changed_verdicts(before, after[:1])

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import tokenizers
 from bitlens.alignment.standin import KINDS, REFUSALS, SUBSTANCES, StandIn, answer, prompts
+from bitlens.model.load import load
 from bitlens.model.text.tokenizer import Tokenizer
+from bitlens.model.training import TrainConfig, export, train
 from bitlens.model.weights.checkpoint import Checkpoint
 from support.random_models import CONFIGS, MemoryReader, random_tensors
 
@@ -77,3 +81,50 @@ def speaking_checkpoint(chat: bool = True) -> Checkpoint:
     tensors = random_tensors(config)
     tensors["embed.weight"] = tensors["embed.weight"] * 0.1
     return Checkpoint(config, tokenizer, "speaks of stand-ins", MemoryReader(tensors))
+
+
+def write_helpful_model(folder: Path) -> Path:
+    """Trains the model to answer everything, requests for both substances among it, and writes it
+    as a Hugging Face directory: six seconds of one core."""
+    model = load(speaking_checkpoint(), trainable="full")
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": [{"role": "user", "content": row.text}],
+            "completion": [{"role": "assistant", "content": answer(row)}],
+        }
+        for row in everything()
+    ]
+    config = TrainConfig(method="sft", steps=140, batch_size=8, lr=4e-3, warm_up=0.05)
+    train(model, config, data=rows, output=folder / "training")
+    export(model, folder / "model")
+    return folder / "model"
+
+
+def tiny_run(model: Path, **changes: Any) -> dict[str, Any]:
+    """Returns settings of a run on that model, with a planted reviser and judge."""
+    return {
+        "model": str(model),
+        "constitution": "standin",
+        "reviser": "planted",
+        "judge": "planted",
+        "n_prompts": 600,
+        "n_held_out": 50,
+        "rounds": 2,
+        "max_new_tokens": 14,
+        "sl": {"steps": 180, "batch_size": 8, "lr": 3e-3, "warm_up": 0.05},
+        "rl": {"method": "dpo", "steps": 50, "batch_size": 4, "lr": 2e-4, "beta": 0.1},
+        **changes,
+    }
+
+
+def smallest_run(model: Path, **changes: Any) -> dict[str, Any]:
+    """Returns settings of a run that goes through all stages in two seconds, and learns little."""
+    return tiny_run(
+        model,
+        n_prompts=40,
+        n_gate=45,
+        n_held_out=6,
+        sl={"steps": 6, "batch_size": 4, "lr": 3e-3, "checkpoint_every": 2},
+        rl={"method": "dpo", "steps": 3, "batch_size": 4, "lr": 1e-3, "checkpoint_every": 2},
+        **changes,
+    )
