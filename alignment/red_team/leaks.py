@@ -148,7 +148,10 @@ def _unescaped(text: str) -> str:
 
 
 def _integers(data: bytes) -> Iterator[list[int]]:
-    """Yields the data as little-endian integers of 4 and 8 bytes, from every start."""
+    """Yields the data as little-endian integers of 4 and 8 bytes, from every start; nothing of data
+    without a zero byte, which every token id in that form has."""
+    if b"\0" not in data:
+        return
     for size, code in ((4, "i"), (8, "q")):
         for start in range(size):
             n = (len(data) - start) // size
