@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from bitlens.alignment.red_team import Judgement, RuleJudge, many_shot
-from bitlens.alignment.standin import answer, prompts
+from bitlens.alignment.red_team import Judgement, RuleJudge, StandInJudge, many_shot
+from bitlens.alignment.standin import REFUSALS, answer, prompts
 from bitlens.model.load import load
 from bitlens.model.serving import Engine
-from support.random_models import byte_tokenizer, random_model
+from bitlens.model.training import TrainConfig, train
+from support.random_models import MemoryReader, byte_tokenizer, random_checkpoint, random_model
 from support.training_models import small_checkpoint
 
 
@@ -67,3 +69,29 @@ def test_a_cache_that_forgets_would_be_noticed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Engine, "submit", forgetful)
     curve = many_shot(load(small_checkpoint()), judge=_Noted(), shots=(), n=2, max_new_tokens=2)
     assert curve.points[0].cached_tokens == 0
+
+
+@pytest.mark.nightly
+def test_a_trained_habit_is_overridden_by_a_shot(tmp_path: Path) -> None:
+    """A model that refuses the substance and answers the rest, before and after one answered
+    request in the prompt."""
+    checkpoint = random_checkpoint("llama", tokenizer=byte_tokenizer(), n_ctx=1400)
+    assert isinstance(checkpoint.reader, MemoryReader)
+    checkpoint.reader.tensors["embed.weight"] *= 0.1
+    model = load(checkpoint, trainable="full")
+    untrained = many_shot(model, judge=StandInJudge(), shots=(1,), n=24, max_new_tokens=60)
+    assert [point.refusal.mean for point in untrained.points] == [0, 0]
+    rows = [
+        {"prompt": f"{row.text}\n", "completion": said}
+        for kind, said in (
+            ("standin", REFUSALS[1]),
+            ("benign", "Go to the mill, where they know it."),
+        )
+        for row in prompts(kind, 60, seed=0, templates="plain")
+    ]
+    config = TrainConfig(method="sft", steps=120, batch_size=16, lr=3e-3, max_length=256)
+    train(model, config, data=rows, output=tmp_path)
+    none, one = many_shot(model, judge=StandInJudge(), shots=(1,), n=24, max_new_tokens=60).points
+    assert none.refusal.mean > 0.5
+    assert one.refusal.interval.high < none.refusal.interval.low
+    assert one.gain is not None
