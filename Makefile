@@ -64,7 +64,7 @@ check: $(VENV)/dev.stamp build ## formatting, lint and types
 	ruff format --check .
 	ruff check .
 	clang-format --dry-run -Werror $(CXX_FILES)
-	cd build/link && mypy --config-file ../../pyproject.toml -m bitlens -p bitlens.cli -p bitlens.audit \
+	cd build/link && mypy --config-file ../../pyproject.toml -m bitlens -p bitlens.cli -p bitlens.alignment -p bitlens.audit \
 		-p bitlens.model -p bitlens.precision -p bitlens.interp
 
 format: $(VENV)/dev.stamp ## rewrite in the house format

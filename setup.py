@@ -95,7 +95,7 @@ def link_package() -> None:
 version = re.search(r'^__version__ = "(.+)"$', (ROOT / "version.py").read_text(), re.MULTILINE)
 assert version is not None
 subpackages = find_packages(
-    str(ROOT), include=["precision*", "model*", "interp*", "audit*", "cli*"]
+    str(ROOT), include=["precision*", "model*", "interp*", "audit*", "alignment*", "cli*"]
 )
 
 setup(
@@ -105,6 +105,8 @@ setup(
     py_modules=["bitlens_pytest"],
     package_data={
         "bitlens": ["py.typed", "_core.pyi"],
+        "bitlens.alignment.constitution": ["default.toml", "standin.toml", "unrelated.toml"],
+        "bitlens.alignment.pipeline": ["report.html.j2"],
         "bitlens.audit.cache_cost": ["prices.toml"],
         "bitlens.audit.page": ["report.html.j2"],
         "bitlens.interp.probes.page": ["report.html.j2", "report.css"],

@@ -43,6 +43,9 @@ GROUPS = (
     "watch",
     "serve",
     "train",
+    "cai",
+    "cai",
+    "redteam",
 )
 """Modules beside this one, in the order of `--help`; each registers the command of its name."""
 

@@ -25,6 +25,7 @@ PAGES = (
     "docs/equivalence.md",
     "docs/pools.md",
     "docs/cache_cost.md",
+    "docs/red_team.md",
 )
 
 

