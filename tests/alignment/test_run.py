@@ -100,16 +100,6 @@ def _tensor_bytes(file: Path) -> bytes:
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
-def test_threads_move_no_bit(whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path) -> None:
-    bitlens.set_num_threads(2 if bitlens.get_num_threads() == 1 else 1)
-    assert run(smallest_run(helpful), tmp_path).manifest == whole[0].manifest
-    same(whole[1], tmp_path)
-    shutil.rmtree(tmp_path)
-    run(smallest_run(helpful, seed=1), tmp_path)
-    with pytest.raises(AssertionError):
-        same(whole[1], tmp_path)
-
-
 class _Killed(BaseException):
     """Nothing in bitlens may catch it, as nothing catches a kill."""
 
@@ -125,18 +115,24 @@ def _until(stage: int) -> Callable[[str], None]:
     return say
 
 
-def test_a_run_that_is_killed_at_every_stage_has_the_same_bits(
+def test_neither_kills_nor_threads_move_a_bit(
     whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path
 ) -> None:
-    """Each time a stage further; the files that it was writing end in the middle of a row."""
+    """Killed at every stage, on another number of threads; the files that it was writing end in the
+    middle of a row."""
+    bitlens.set_num_threads(2 if bitlens.get_num_threads() == 1 else 1)
     for stage in range(1, 9):
         with pytest.raises(_Killed):
             run(smallest_run(helpful), tmp_path, progress=_until(stage))
         for file in tmp_path.glob("*.jsonl"):
             data = file.read_bytes()
             file.write_bytes(data[: len(data) - 7])
-    run(smallest_run(helpful), tmp_path)
+    assert run(smallest_run(helpful), tmp_path).manifest == whole[0].manifest
     same(whole[1], tmp_path)
+    shutil.rmtree(tmp_path)
+    run(smallest_run(helpful, seed=1), tmp_path)
+    with pytest.raises(AssertionError):
+        same(whole[1], tmp_path)
 
 
 def test_a_run_that_has_ended_is_read(whole: tuple[CaiRun, Path], helpful: Path) -> None:
@@ -156,7 +152,9 @@ def test_the_manifest_names_what_decides_the_bits(whole: tuple[CaiRun, Path]) ->
     assert not manifest["ungated"]
 
 
-def test_labels_at_chance_stop_the_run(untrained: Path, tmp_path: Path) -> None:
+def test_labels_at_chance_stop_the_run(
+    untrained: Path, whole: tuple[CaiRun, Path], tmp_path: Path
+) -> None:
     """An untrained model that judges: its labels are noise."""
     settings = {**smallest_run(untrained, judge="model"), "constitution": str(_short(tmp_path))}
     found = run(settings, tmp_path / "gated")
@@ -168,7 +166,9 @@ def test_labels_at_chance_stop_the_run(untrained: Path, tmp_path: Path) -> None:
     assert not ungated.stopped
     assert ungated.manifest["ungated"]
     assert "UNGATED" in ungated.report.read_text()
-    assert '"ungated": true' in (tmp_path / "ungated" / "gate.json").read_text()
+    for name in ("gate.json", "pairs.jsonl", "labels.jsonl", "answers-rl.jsonl"):
+        assert '"ungated": true' in (tmp_path / "ungated" / name).read_text(), name
+        assert name == "gate.json" or '"ungated"' not in (whole[1] / name).read_text()
 
 
 def _short(folder: Path) -> Path:
@@ -189,6 +189,7 @@ def test_a_reward_without_merit_is_not_optimised(helpful: Path, tmp_path: Path) 
     assert "knows no more than length and words" in found.report.read_text()
 
 
+@pytest.mark.nightly
 def test_a_reward_that_pays_for_length_is_over_optimised(helpful: Path, tmp_path: Path) -> None:
     """GRPO on the number of words: more reward, fewer answers that are answers."""
     model = load(helpful, trainable="full")
