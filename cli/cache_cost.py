@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from .._core import numerics_version
 from ..policies import NativePolicyName
 from ..version import __version__
 from .options import Json, NativeDtypeOption
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from ..audit.cache_cost import Replay, TracedRequest
@@ -77,11 +77,8 @@ def _measured(
     from .loading import load_model
 
     loaded = load_model(model, dtype)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("requests", total=len(requests))
-        found = measure_first_tokens(
-            loaded, requests, ttl, lambda done, total: bar.update(task, completed=done)
-        )
+    with progress_bars() as tell:
+        found = measure_first_tokens(loaded, requests, ttl, partial(tell, "requests"))
     return {"unit": "seconds", **_means(found.with_cache, found.without)}
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from .config_file import read_table
 from .console import err, out, print_json, show
 from .options import Json
 
@@ -143,11 +142,4 @@ class _RunFile:
 
 def _read(file: Path) -> _RunFile:
     """Reads a config file. Raises OSError and ValueError naming file and field."""
-    text = file.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected an object")
-    return _RunFile(found, file)
+    return _RunFile(read_table(file), file)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
 from .console import show
 from .model_argument import Model
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from ..audit.context_cost.cost import ContextCost
@@ -96,13 +96,12 @@ def _measure(model: str, dtype: KVDtype, lengths: Sequence[int], rounds: int) ->
     from ..audit.context_cost.cost import measure_prefill
     from ..model import load
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=None)
+    with progress_bars() as tell:
         return measure_prefill(
             load(model, dtype=dtype.value),
             sorted(set(lengths)),
             rounds,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(tell, "measuring"),
         )
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
 from .console import VIOLATED, show
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from ..audit.postmortem.routing import Detection, RoutingReport
@@ -29,15 +28,8 @@ def report_routing(model: str, prompts: Sequence[str], *, as_json: bool) -> None
     from ..audit.postmortem.routing import run_routing
     from ..model import load
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-        report = run_routing(
-            load(model),
-            prompts,
-            lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
+    with progress_bars() as tell:
+        report = run_routing(load(model), prompts, tell)
     if as_json:
         found = {"model": model, **dataclasses.asdict(report)}
         found |= {"version": __version__, "numerics_version": numerics_version}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from .config_file import read_table
 
 if TYPE_CHECKING:
     from ..interp.training import TrainConfig
@@ -138,14 +139,7 @@ class RunFile:
 
 def read_run(file: Path) -> RunFile:
     """Reads a config file. Raises OSError and ValueError naming file and field."""
-    text = file.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected an object")
-    return RunFile(found, file)
+    return RunFile(read_table(file), file)
 
 
 class _table:

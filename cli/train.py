@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .config_file import read_table
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..model.training import TrainConfig
@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     method: Annotated[
-        str, typer.Argument(help="sft, lm, rm, dpo, grpo or rloo (docs/training.md).")
+        str, typer.Argument(help="sft, lm, rm, dpo, ppo, grpo or rloo (docs/training.md).")
     ],
     config: Annotated[
         Path,
         typer.Argument(
             help="A TOML or JSON file: data (a JSONL file), steps, optionally model, dtype, "
-            "batch_size, lr ...; for grpo and rloo a reward, FILE.py:FUNCTION."
+            "batch_size, lr ...; for ppo, grpo and rloo a reward, FILE.py:FUNCTION."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Create the run's folder here.")],
@@ -89,11 +89,8 @@ class TrainFile:
         """Raises OSError and ValueError naming file and field."""
         from ..model.training import TrainConfig
 
-        text = file.read_text(encoding="utf-8")
+        found = read_table(file)
         try:
-            found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-            if not isinstance(found, dict):
-                raise ValueError("expected an object")
             self.model = str(found.pop("model", "smollm2-135m-instruct"))
             self.dtype = str(found.pop("dtype", "fp32"))
             if "data" not in found:
@@ -123,14 +120,7 @@ def _function(name: str) -> Callable[..., Any]:
 @contextmanager
 def _bar(steps: int) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
     """Yields a function of a step, how many there are and the step's line of the log."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress() as bar:
         task = bar.add_task("training", total=steps)
 
         def advance(step: int, _: int, line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens and a head's scores of texts, each of one pass.
+"""Log-probabilities of tokens and a head's scores of texts and tokens, each of one pass.
 
 Tensor names: T ragged rows, S scored rows, B batch, P padded positions, V vocabulary, d d_model.
 """
@@ -56,6 +56,37 @@ def head_scores(
         _, resid_Td, run = model.rows(tokens, attention_mask, ("scores",))
         x_Bd = model.ln_final(resid_Td[run.batch.last_rows_B], run)
         return run.ops.linear(x_Bd, head, out_dtype=torch.float32)[:, 0]
+
+
+def logprobs_and_values(
+    model: ForwardPass,
+    tokens: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scored: torch.Tensor | None,
+    temperature: float,
+    head: PackedWeight,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns ln p of tokens and a head [1, d] of what stands before each, both fp32 [B, P].
+
+    Raises ValueError for a model with hooks or overrides of its last operations.
+    """
+    with without_autocast(model.ops.device):
+        call = ("values", temperature)
+        tokens_T, resid_Td, run = model.rows(tokens, attention_mask, call)
+        if run.wants(*FINAL_NAMES) or any(map(run.is_overridden, ("unembed", "soft_cap"))):
+            raise ValueError("values: hooks or overrides of the last operations are installed")
+        rows_S = scored_rows(run.batch, scored)
+        x_Td, read_Td = run.ops.fork(model.ln_final(resid_Td, run), 2)
+        unembed = model.unembed.weight, model.config.final_logit_softcap
+        ids_S = tokens_T[rows_S + 1]
+        logprob_S = _head_logprob(run.ops, x_Td, rows_S, ids_S, *unembed, temperature)
+        value_T = run.ops.linear(read_Td, head, out_dtype=torch.float32)[:, 0]
+        zeros_T = logprob_S.new_zeros(run.batch.n_rows)
+        logprobs_BP, values_BP = (
+            run.batch.pad(zeros_T.index_put((rows_S + 1,), x_S))
+            for x_S in (logprob_S, value_T[rows_S])
+        )
+        return logprobs_BP, values_BP
 
 
 def _head_logprob(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...precision.statistics import Estimate, clustered_mean, clustered_proportion
+from ...precision.statistics.kl import kl_of_logprobs
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Distance:
         self.errors.append(math.sqrt(float(apart_PV.square().mean())))
         following = tokens_P[1:, None]
         self.token_errors += apart_PV[:-1].gather(1, following)[:, 0].tolist()
-        self.kl += (true_PV.exp() * -apart_PV).sum(-1).clamp_min(0).tolist()
+        self.kl += kl_of_logprobs(true_PV, found_PV).tolist()
         flips_P = true_PV.argmax(-1) != found_PV.argmax(-1)
         best_P2 = true_PV.topk(2, dim=-1).values
         sure_P = best_P2[:, 0] - best_P2[:, 1] > 2 * apart_PV.abs().amax(-1)

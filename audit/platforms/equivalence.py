@@ -9,10 +9,11 @@ says is another program.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +154,27 @@ def _names(platforms: str | Iterable[str]) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class _Own:
+    """A run of bitlens under one policy: its distance from fp64, its logits' digests by prompt."""
+
+    distance: Distance = field(default_factory=Distance)
+    digests: list[bytes] = field(default_factory=list)
+
+
+def _digest(logits_PV: torch.Tensor) -> bytes:
+    return hashlib.sha256(logits_PV.numpy().tobytes()).digest()
+
+
 class _Judge:
     """Judges platforms on one set of texts."""
 
     def __init__(
         self, source: str, written: Texts, plan: EquivalencePlan, folder: Path, tell: Progress
     ) -> None:
-        self._source, self._written, self._plan = source, written, plan
+        self._source, self._plan = source, plan
         self._tokens_NP, self._folder, self._tell = written.tokens_NP, folder, tell
-        self._own: dict[str, Distance] = {}
-        self._bits: dict[str, bool] = {}
+        self._own: dict[str, _Own] = {}
 
     def write_reference(self, reference: HookedTransformer) -> None:
         """Keeps the fp64 logits on disk, a prompt a file."""
@@ -171,22 +183,20 @@ class _Judge:
 
     def row(self, name: str, platform: Platform) -> PlatformRow:
         """Runs a platform and grades it."""
-        own = self._own_distance(platform.policy)
+        own = self._own_run(platform.policy)
         distance, same = Distance(), platform.same_bits
-        native = self._native(platform.policy) if same else None
         try:
             found = run_remotely(self._source, name, platform.environment, self._tokens_NP)
             for i, logits_PV in enumerate(found):
                 self._add(distance, i, logits_PV)
-                if native is not None:
-                    same = same and torch.equal(next(native), logits_PV)
+                same = same and _digest(logits_PV) == own.digests[i]
                 self._tell(name, i + 1, len(self._tokens_NP))
         except (PlatformError, ValueError) as error:
             return PlatformRow(
                 name, platform.what, platform.policy, Grade.NOT_RUN, error=str(error)
             )
         violation = None if platform.path is None or same else self._first_violation(platform)
-        return self._graded(name, platform, distance, own, same, violation)
+        return self._graded(name, platform, distance, own.distance, same, violation)
 
     def _graded(
         self, name: str, platform: Platform, distance: Distance, own: Distance, same: bool,
@@ -222,15 +232,14 @@ class _Judge:
             first_violation=violation,
         )
 
-    def _own_distance(self, policy: str) -> Distance:
+    def _own_run(self, policy: str) -> _Own:
         if policy not in self._own:
-            distance = self._own[policy] = Distance()
-            for i, logits_PV in enumerate(self._native(policy)):
-                self._add(distance, i, logits_PV)
+            own = self._own[policy] = _Own()
+            model = load(self._source, dtype=policy)
+            for i, logits_PV in enumerate(self._logits(model, f"bitlens {policy}")):
+                self._add(own.distance, i, logits_PV)
+                own.digests.append(_digest(logits_PV))
         return self._own[policy]
-
-    def _native(self, policy: str) -> Iterator[torch.Tensor]:
-        return self._logits(load(self._source, dtype=policy), f"bitlens {policy}")
 
     def _logits(self, model: HookedTransformer, stage: str) -> Iterator[torch.Tensor]:
         for i, tokens_P in enumerate(self._tokens_NP):

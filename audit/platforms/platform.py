@@ -13,6 +13,7 @@ import torch
 from ...model.load import load
 from ...model.sources.resolve import open_checkpoint
 from ...model.weights.checkpoint import Checkpoint
+from ...policies import STEPWISE
 
 Logits = Callable[[np.ndarray], np.ndarray]
 """From tokens int64 [P] to logits fp32 [P, V]."""
@@ -106,20 +107,20 @@ PLATFORMS: Mapping[str, Platform] = MappingProxyType(
             environment={"BITLENS_ISA": "avx2"}, same_bits=True,
         ),
         "hf": Platform("transformers eager, fp32", "fp32", _transformers(_FP32), "hf"),
-        "hf-bf16": Platform("transformers eager, bf16", "hf_bf16", _transformers(_BF16), "hf-bf16"),
+        "hf-bf16": Platform("transformers eager, bf16", STEPWISE, _transformers(_BF16), "hf-bf16"),
         "compile": Platform(
             "torch.compile of transformers, fp32", "fp32", _transformers(_FP32, compiled=True)
         ),
         "compile-bf16": Platform(
-            "torch.compile of transformers, bf16", "hf_bf16", _transformers(_BF16, compiled=True)
+            "torch.compile of transformers, bf16", STEPWISE, _transformers(_BF16, compiled=True)
         ),
         "jax": Platform("XLA through JAX, fp32", "fp32", _jax("float32")),
         "jax-bf16": Platform(
-            "XLA through JAX, bf16, excess precision allowed (its default)", "hf_bf16",
+            "XLA through JAX, bf16, excess precision allowed (its default)", STEPWISE,
             _jax("bfloat16"), environment={"XLA_FLAGS": EXCESS.format("true")},
         ),
         "jax-bf16-strict": Platform(
-            "XLA through JAX, bf16, excess precision forbidden", "hf_bf16",
+            "XLA through JAX, bf16, excess precision forbidden", STEPWISE,
             _jax("bfloat16"), environment={"XLA_FLAGS": EXCESS.format("false")},
         ),
         "onnx": Platform(

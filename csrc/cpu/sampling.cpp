@@ -120,11 +120,17 @@ int64_t count_within(const uint64_t* weights, int64_t count, uint64_t limit) {
   return i;
 }
 
+bool has_min_weight(const SamplingRow& row, uint64_t key) {
+  return row.min_weight <= 1 || spec::weight(spec::x_of_key(key), row.x_max) >= row.min_weight;
+}
+
 // keys: descending, the first 0 ends them; their order may change.
 Choice choose_row(const RowSlice& at, uint64_t* keys, int64_t width, uint64_t total) {
   const SamplingRow& row = at.row;
   int64_t count = 0;
-  while (count < width && count < static_cast<int64_t>(row.top_k) && keys[count] != 0) ++count;
+  while (count < width && count < static_cast<int64_t>(row.top_k) && keys[count] != 0 &&
+         has_min_weight(row, keys[count]))
+    ++count;
   thread_local std::vector<uint64_t> weights;
   thread_local std::vector<int64_t> scores;
   weights.resize(static_cast<size_t>(count));

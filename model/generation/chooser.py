@@ -180,7 +180,9 @@ def _draw(choosers: list[Chooser], sequences: list[Sequence], logits_BV: torch.T
             if n is None:
                 continue
             ids = [] if chosen.top_ids is None else chosen.top_ids[b, :n].tolist()
-            best = [] if chosen.top_logprobs is None else chosen.top_logprobs[b, :n].tolist()
+            ids = [each for each in ids if each >= 0]  # masks may leave fewer tokens than asked for
+            best = [] if chosen.top_logprobs is None else chosen.top_logprobs[b].tolist()
+            best = best[: len(ids)]
             sequence.logprobs.append((float(chosen.logprobs[b]), ids, best))
     tokens: list[int] = chosen.tokens.tolist()
     return tokens

@@ -94,7 +94,7 @@ def rank_rounds(request: Request) -> Rounds[Outcome]:
     listed, unlisted = state.where(is_listed), state.where(~is_listed)
     need_total = (asked >= 0) | request.certify | (filtered & (rows["joint"] == 1)) | ~is_listed
     widths = np.where(is_listed, np.maximum(top_k, asked), np.maximum(asked, 0)).astype(np.int64)
-    merged, scored = yield from _first_exchange(state, need_total, widths, unlisted)
+    merged, scored = yield from _first_exchange(state, need_total, widths, unlisted, asked > 0)
 
     keys = np.ascontiguousarray(merged[listed])
     state.choices[listed] = state.shard.choose(listed, keys, state.kept_totals[listed])
@@ -167,9 +167,12 @@ def _check_tiling(starts: I64, stops: I64, vocab_size: int) -> None:
 
 
 def _first_exchange(
-    state: _State, need_total: Bools, widths: I64, unlisted: I64
+    state: _State, need_total: Bools, widths: I64, unlisted: I64, reported: Bools
 ) -> Rounds[tuple[U64, npt.NDArray[np.void]]]:
-    """Round 2: totals, first tokens of rows with a width [B, widest], best scores [R, m]."""
+    """Round 2: totals, first tokens of rows with a width [B, widest], best scores [R, m].
+
+    Rows whose best tokens are `reported` list them before filters.
+    """
     shard = state.shard
     narrowed = (shard.rows["top_p"] < 1) | (shard.rows["top_k"] > 0)
     m = CANDIDATES if narrowed[unlisted].any() else 1
@@ -178,7 +181,7 @@ def _first_exchange(
     other_mass = shard.mass(others)
     lists = state.where(widths > 0)
     width = int(widths[lists].max(initial=0))
-    first = shard.top(lists, widths[lists], width)
+    first = shard.top(lists, widths[lists], width, reported)
     sent = np.arange(width) < widths[lists, None]
     all_mass, all_other, all_first, all_scored = yield from gather(
         mass, other_mass, first[sent], scored

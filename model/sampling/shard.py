@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -95,10 +95,15 @@ class Shard:
         _core.sampling_perturbed(*self.at(indices), 1, beyond, best, mass)
         return mass
 
-    def top(self, indices: I64, k: I64, width: int) -> U64:
-        """Keys of the first k[i] kept tokens of each row, descending, padded with 0: [R, width]."""
+    def top(self, indices: I64, k: I64, width: int, whole: Bools) -> U64:
+        """Keys of the first k[i] tokens of each row, descending, padded with 0: [R, width].
+
+        They are the kept ones, but in rows of the batch where `whole` [B] they are any.
+        """
         keys = np.empty((len(indices), width), dtype=np.uint64)
-        _core.sampling_top(*self.at(indices), k, width, keys)
+        rows = self.rows.copy()
+        rows["min_weight"][whole] = 1
+        _core.sampling_top(*replace(self, rows=rows).at(indices), k, width, keys)
         return keys
 
     def choose(self, indices: I64, keys: U64, totals: U64) -> npt.NDArray[np.void]:

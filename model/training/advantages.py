@@ -59,6 +59,15 @@ def gae(
     return torch.from_numpy(advantages), torch.from_numpy(returns)
 
 
+def whitened(advantages_BP: torch.Tensor, scored_BP: torch.Tensor) -> torch.Tensor:
+    """Returns (advantage - mean) / (standard deviation + 1e-8) of scored tokens, fp64 [B, P]."""
+    x, scored = array(advantages_BP), scored_BP.numpy()
+    n = int(scored.sum())
+    gap = np.where(scored, x - total(x[scored]) / n, 0.0)
+    deviation = math.sqrt(total(gap * gap) / n)
+    return torch.from_numpy(gap / (deviation + 1e-8))
+
+
 def _groups(rewards_R: torch.Tensor, n: int) -> F64:
     """[groups, n]. Raises ValueError for rewards that are no numbers, or no whole groups."""
     rewards = array(rewards_R)

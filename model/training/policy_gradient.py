@@ -5,26 +5,20 @@ Tensor names: R rows, prompt-major, P positions.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..transformer import HookedTransformer
 from . import advantages, losses
+from .answers import Answers, RewardFunction, check_same_policy, summary, token_divergence
 from .config import TrainConfig
 from .examples import ExampleReader, Question, Row
-from .fixed_math import exp, total
-from .loss_node import array
+from .fixed_math import total
 from .method import Metrics
 from .padded import Policy
-from .rollout import Rollouts, rollout
-
-RewardFunction = Callable[..., Sequence[float]]
-"""Called as TRL calls one: `reward(prompts=[...], completions=[...], **columns)`, where columns are
-the other fields of the data's rows, each a list; returns a number for each completion."""
+from .rollout import Rollouts
 
 
 class PolicyGradient:
@@ -40,62 +34,22 @@ class PolicyGradient:
         self._model = model
         self._reference = reference
         self._config = config
-        self._reward = reward
+        self._answers = Answers(model, config, reward)
 
     def examples(self, row: Row, reader: ExampleReader) -> Sequence[Question]:
         return [reader.question(row)]
 
     def backward(self, batch: Sequence[Question], step: int) -> tuple[Metrics, bool]:
         config, n = self._config, self._config.samples
-        answers = self._answers(batch, step)
-        rewards = self._rewards(batch, answers)
+        answers, rewards = self._answers.sample(batch, step)
         spread = sum(bool((group != group[0]).any()) for group in rewards.view(-1, n))
-        metrics: Metrics = {
-            "reward": total(array(rewards)) / len(rewards),
-            "groups_with_spread": spread / len(batch),
-            "length": int(answers.sampled.sum()) / len(rewards),
-            "tokens": int(answers.sampled.sum()),
-            "policy_digest": answers.policy_digest,
-        }
+        metrics = {**summary(answers, rewards), "groups_with_spread": spread / len(batch)}
         if not spread and not config.kl_weight:
             return {"loss": 0.0, "kl": 0.0, "logprob_gap": 0.0, **metrics}, False
         return {**self._learn(answers, rewards), **metrics}, True
 
     def held_out(self, examples: Sequence[Question]) -> Mapping[str, float]:
-        ids = [list(question.ids) for question in examples]
-        output = self._model.generate(ids, max_new_tokens=self._config.max_new_tokens)
-        rewards = self._scored(examples, output.text)
-        return {"held_out_reward": total(rewards) / len(rewards)}
-
-    def _answers(self, batch: Sequence[Question], step: int) -> Rollouts:
-        salt = hashlib.sha256(f"{self._config.seed} {step}".encode()).digest()
-        return rollout(
-            self._model,
-            [list(question.ids) for question in batch],
-            n=self._config.samples,
-            max_new_tokens=self._config.max_new_tokens,
-            temperature=self._config.temperature,
-            seed=int.from_bytes(salt[:6], "big"),
-        )
-
-    def _rewards(self, batch: Sequence[Question], answers: Rollouts) -> torch.Tensor:
-        asked = [question for question in batch for _ in range(self._config.samples)]
-        return torch.tensor(self._scored(asked, answers.text), dtype=torch.float64, device="cpu")
-
-    def _scored(self, asked: Sequence[Question], texts: Sequence[str]) -> list[float]:
-        """A reward for each text. Raises ValueError for one that is no finite number."""
-        names = sorted({name for question in asked for name in question.row} - {"prompt"})
-        columns: dict[str, Any] = {n: [question.row.get(n) for question in asked] for n in names}
-        prompts = [question.row["prompt"] for question in asked]
-        rewards = [
-            float(r) for r in self._reward(prompts=prompts, completions=list(texts), **columns)
-        ]
-        if len(rewards) != len(texts):
-            raise ValueError(f"reward: {len(rewards)} numbers for {len(texts)} completions")
-        for i, value in enumerate(rewards):
-            if not np.isfinite(value):
-                raise ValueError(f"reward: {value} for the completion {texts[i]!r}")
-        return rewards
+        return self._answers.held_out(examples)
 
     def _learn(self, answers: Rollouts, rewards: torch.Tensor) -> Metrics:
         """Adds the gradients; returns the loss and what says whether policies agree."""
@@ -121,15 +75,11 @@ class PolicyGradient:
             if self._reference is not None:
                 with torch.no_grad():
                     reference = self._reference.logprobs(*batch, **settings)
-                distance += _divergence(reference, logprobs, sampled[rows])
+                distance += token_divergence(reference, logprobs, sampled[rows])
             loss = self._loss(logprobs, old, gains[rows], sampled[rows], reference, len(rewards))
             loss.backward()  # type: ignore[no-untyped-call]
             found.append(float(loss.detach()))
-        if gap:
-            raise RuntimeError(
-                f"the policy under training is not the one that answered: log-probabilities differ "
-                f"by up to {gap}; hooks, overrides or another thread changed the model in between"
-            )
+        check_same_policy(gap)
         kl = total(distance) / len(distance) if distance else 0.0
         return {"loss": total(found), "kl": kl, "logprob_gap": gap}
 
@@ -155,11 +105,3 @@ class PolicyGradient:
             reference_BP=reference,
             count=count,
         )
-
-
-def _divergence(
-    reference: torch.Tensor, logprobs: torch.Tensor, sampled: torch.Tensor
-) -> list[float]:
-    """exp(d) - d - 1 of each sampled token (Schulman 2020)."""
-    gap = (array(reference) - array(logprobs))[sampled.numpy()]
-    return list(map(float, (exp(gap) - gap) - 1.0))

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ..ops.native import NativeOps
 from ..scores import head_scores
 from ..transformer import HookedTransformer
-from ..weights.trained import TrainedMatrix, trained_panels
 from . import losses
 from .config import TrainConfig
 from .examples import ExampleReader, Pair, Row
 from .fixed_math import F64, total
+from .head import trained_head
 from .loss_node import array
 from .method import Metrics
 from .padded import Padded, parts
@@ -34,17 +33,8 @@ class RewardModel:
 
     def __init__(self, model: HookedTransformer) -> None:
         """Raises ValueError for a model without `trainable`."""
-        ops, weights = model.ops, model.trained
-        if weights is None or not isinstance(ops, NativeOps) or ops.trained is None:
-            raise ValueError('RewardModel: load the model with trainable="full" or "lora"')
         self.model = model
-        found = weights.target(HEAD)
-        if found is None:
-            zeros = torch.zeros(1, model.config.d_model, dtype=torch.float32, device="cpu")
-            found = trained_panels(zeros, ops.policy)
-            weights.add(HEAD, found, ops.trained.add_linear(found))
-        assert isinstance(found, TrainedMatrix), "nothing else has this name"
-        self._head = found
+        self._head = trained_head(model, HEAD)
 
     def scores(
         self, tokens: torch.Tensor, attention_mask: torch.Tensor | None = None

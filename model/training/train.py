@@ -20,6 +20,7 @@ from ..transformer import HookedTransformer
 from ..weights.atomic import write_json
 from ..weights.low_rank import LowRankWeights
 from ..weights.trained import TrainedWeights
+from .answers import RewardFunction
 from .checkpoint import RunCheckpoint
 from .config import TrainConfig
 from .dataset import Dataset
@@ -27,8 +28,9 @@ from .examples import ExampleReader, Row, read_rows
 from .log import TrainingLog
 from .method import Method
 from .optimizer import AdamW, learning_rate
-from .policy_gradient import PolicyGradient, RewardFunction
+from .policy_gradient import PolicyGradient
 from .preference import Preference
+from .proximal import Proximal
 from .reward_model import Reward
 from .supervised import Supervised
 
@@ -160,7 +162,7 @@ class _Run:
                 if config.max_kl is not None and line["kl"] > config.max_kl:
                     stopped = "kl"
                     break
-                if step % config.checkpoint_every == 0 and step < config.steps:
+                if config.writes_checkpoint(step):
                     kept = {"step": step, "n_steps": optimizer.n_steps, "before": before}
                     self._checkpoint.write(self._weights, kept, optimizer)
         finally:
@@ -172,7 +174,7 @@ class _Run:
         """Takes one step; returns its line of the log."""
         began, config = time.monotonic(), self._config
         self._weights.clear_gradients()
-        batch = self._dataset.batch(step, config.batch_size)
+        batch = self._dataset.batch(config.round_of(step), config.batch_size)
         metrics, learns = self._method.backward(batch, step)
         rate = learning_rate(
             step, config.steps, peak=config.lr, schedule=config.schedule, warm_up=config.warm_up
@@ -221,7 +223,8 @@ def _method(model: HookedTransformer, config: TrainConfig, reward: RewardFunctio
         return Reward(model, config)
     if config.samples_answers:
         assert reward is not None, "checked before"
-        return PolicyGradient(model, reference, config, reward)
+        kind = Proximal if config.method == "ppo" else PolicyGradient
+        return kind(model, reference, config, reward)
     return Supervised(model, config)
 
 

@@ -10,33 +10,12 @@ import bitlens
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from bitlens.model.interop.transformers_addresses import TransformersAddresses
 from bitlens.precision.addresses import UnobservedError
 from bitlens.precision.divergence import first_divergence
+from support.transformers_models import TOKENS, llama
 from torch import nn
 from transformers.models.llama import modeling_llama
-
-TOKENS = torch.randint(97, (60,), generator=torch.Generator().manual_seed(0))
-_SHAPE = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 96,
-    "initializer_range": 0.2,
-}
-
-
-def llama(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(**_SHAPE | changes)
-    factory: Any = transformers.AutoModelForCausalLM
-    model = factory.from_config(config, attn_implementation="eager", dtype=dtype)
-    return model.requires_grad_(False).eval()
 
 
 @contextmanager

@@ -85,7 +85,17 @@ def test_half_precision_is_its_upcast() -> None:
         assert torch.equal(found.top_ids, upcast.top_ids)
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"top_k": 3},
+        {"top_p": 0.9},
+        {"min_p": 1.0},
+        {"min_p": 0.3, "top_k": 5},
+        {"min_p": 0.3, "top_k": 60, "top_p": 0.9},
+    ],
+)
 def test_best_tokens_and_their_logprobs(options: dict[str, float]) -> None:
     x = torch.randn(4, 300)
     found = sample(x, SamplingParams(seed=1, logprobs=7, **options), positions=range(4))

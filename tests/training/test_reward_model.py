@@ -93,7 +93,7 @@ def test_a_planted_preference_is_learnt(tmp_path: Path, trainable: Any) -> None:
 
 
 def test_margins_and_models_are_checked() -> None:
-    with pytest.raises(ValueError, match="RewardModel: load the model with"):
+    with pytest.raises(ValueError, match=r"reward\.weight: load the model with"):
         RewardModel(small_model(trainable=None))
     with pytest.raises(ValueError, match="centering = -1"):
         TrainConfig(**{**SETTINGS, "centering": -1.0})

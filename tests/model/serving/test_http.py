@@ -139,6 +139,21 @@ def test_what_clients_of_openai_read(server: Server) -> None:
     assert all(len(c.logprobs.content) == 4 for c in ended)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"min_p": 1.0}, {"min_p": 0.3, "top_k": 5}, {"min_p": 0.9, "top_p": 0.5, "n": 2}],
+    ids=str,
+)
+def test_best_tokens_are_listed_before_filters(server: Server, asked: dict[str, Any]) -> None:
+    body = {**CHAT, "seed": 2, "logprobs": True, "top_logprobs": 4}
+    plain, filtered = (
+        [each["top_logprobs"] for each in answer.json()["choices"][0]["logprobs"]["content"]]
+        for answer in (server.post("/v1/chat/completions", {**body, **m}) for m in ({}, asked))
+    )
+    assert {len(best) for best in plain + filtered} == {4}
+    assert filtered[0] == plain[0]
+
+
 def test_what_clients_of_anthropic_read(server: Server) -> None:
     client = anthropic.Anthropic(base_url=server.url, api_key="none")
     mark: Any = {"type": "ephemeral", "ttl": "1h"}

@@ -132,8 +132,11 @@ def test_answers_that_are_json(server: Server) -> None:
         assert choice.finish_reason == "stop"
         assert fits(json.loads(choice.message.content or ""))
     text = create(
-        model="tiny", messages=ASKED, response_format={"type": "json_object"}, max_tokens=40
-    )
+        model="tiny", messages=ASKED, response_format={"type": "json_object"}, max_tokens=40,
+        logprobs=True, top_logprobs=3,
+    )  # fmt: skip
+    listed = [len(each.top_logprobs) for each in text.choices[0].logprobs.content]
+    assert listed[0] == 1  # JSON allows fewer tokens than are asked for
     assert (text.choices[0].message.content or "").startswith("{")
 
 
