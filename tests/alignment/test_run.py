@@ -182,7 +182,7 @@ def _short(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["grpo", "ppo"])
+@pytest.mark.parametrize("method", ["grpo", pytest.param("ppo", marks=pytest.mark.nightly)])
 def test_a_reward_without_merit_is_not_optimised(
     helpful: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +198,10 @@ def test_a_reward_without_merit_is_not_optimised(
     monkeypatch.setattr(sys.modules["bitlens.alignment.pipeline.reward"], "merit", _praised)
     found = run(settings, tmp_path)
     assert not found.stopped
+    assert found.over is not None
+    assert [point.kl for point in found.over.points] == sorted(p.kl for p in found.over.points)
+    assert found.over.points[-1].reward > found.over.points[0].reward
+    assert "The best of n by the reward" in found.report.read_text()
     assert found.manifest["weights"]["rl"] != found.manifest["weights"]["sl"]
 
 
