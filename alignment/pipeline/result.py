@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..preferences import Gate, LabelSummary
-from ..rewards import Merit
+from ..rewards import Merit, OverOptimisation
 from .behaviour import Cell
 from .rounds import Round
 
@@ -23,7 +23,8 @@ class CaiRun:
         rounds: What revisions were like, round by round.
         gate: Of the labels.
         labels: What the gate's labels were worth.
-        merits: Of the reward models of "grpo" and "rloo".
+        merits: Of the reward models, which every method but "dpo" has.
+        over: What choosing the best of n by the reward does to the stand-in's gold score.
         manifest: All that determines the weights, and the digests of what came out.
         report: The HTML page.
     """
@@ -34,6 +35,7 @@ class CaiRun:
     gate: Gate
     labels: LabelSummary
     merits: dict[str, Merit]
+    over: OverOptimisation | None
     manifest: dict[str, Any]
     report: Path
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ... import _core
 from ...model.weights.atomic import write_atomically, write_json
 from ..preferences import Gate
-from ..rewards import Merit
+from ..rewards import Merit, OverOptimisation
 from ..row_file import Row
 from .behaviour import cells_of
 from .config import CaiConfig
@@ -54,38 +55,53 @@ def run(
     weights = {"sl": stages.supervised(revisions).weights_digest}
     behaviour["sl"] = stages.behaviour("sl")
     labels, gated = stages.gated()
-    merits: dict[str, Merit] = {}
-    stopped = "" if gated.passed or read.ungated else "gate"
-    if not stopped:
-        stopped, merits = _reinforced(stages, revisions, labels.form, weights)
-    if not stopped:
+    after = _After(stopped="" if gated.passed or read.ungated else "gate")
+    if not after.stopped:
+        after = _reinforced(stages, revisions, labels.form, weights)
+    if not after.stopped:
         behaviour["rl"] = stages.behaviour("rl")
-    manifest = _manifest(stages, stopped, gated, weights, merits)
+    manifest = _manifest(stages, after, gated, weights)
     write_json(folder / MANIFEST, manifest)
-    cells, rounds = cells_of(behaviour), rounds_of(revisions)
-    found = CaiRun(stopped, cells, rounds, gated, labels.summary, merits, manifest, folder / REPORT)
+    found = CaiRun(
+        after.stopped,
+        cells_of(behaviour),
+        rounds_of(revisions),
+        gated,
+        labels.summary,
+        after.merits,
+        after.over,
+        manifest,
+        folder / REPORT,
+    )
     with write_atomically(found.report) as scratch:
         scratch.write_text(page(found), encoding="utf-8")
     return found
 
 
-def _reinforced(
-    stages: Stages, revisions: list[Row], form: str, weights: dict[str, str]
-) -> tuple[str, dict[str, Merit]]:
-    """Runs what follows the gate; returns what stopped it, and the merits of rewards."""
+@dataclass(frozen=True)
+class _After:
+    """What came of a run behind its gate: what stopped it, and what its rewards are worth."""
+
+    stopped: str = ""
+    merits: dict[str, Merit] = field(default_factory=dict)
+    over: OverOptimisation | None = None
+
+
+def _reinforced(stages: Stages, revisions: list[Row], form: str, weights: dict[str, str]) -> _After:
     labelled = stages.labelled(stages.pairs(revisions), form)
     reward: SummedReward | None = None
-    merits: dict[str, Merit] = {}
+    after = _After()
     if stages.config.rl["method"] != "dpo":
         reward, merits = stages.rewards(labelled)
         if not all(found.passed for found in merits.values()):
-            return "merit", merits
+            return _After("merit", merits)
+        after = _After("", merits, stages.over_optimised(reward))
     weights["rl"] = stages.reinforced(labelled, reward).weights_digest
-    return "", merits
+    return after
 
 
 def _manifest(
-    stages: Stages, stopped: str, gated: Gate, weights: dict[str, str], merits: dict[str, Merit]
+    stages: Stages, after: _After, gated: Gate, weights: dict[str, str]
 ) -> dict[str, Any]:
     files = sorted(stages.folder.glob("*.jsonl"))
     return {
@@ -97,8 +113,8 @@ def _manifest(
         "data": stages.data_digest,
         "ungated": stages.config.ungated,
         "gate": gated.to_dict(),
-        "merits": {name: found.to_dict() for name, found in merits.items()},
-        "stopped": stopped,
+        "merits": {name: found.to_dict() for name, found in after.merits.items()},
+        "stopped": after.stopped,
         "weights": weights,
         "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
     }

@@ -20,10 +20,11 @@ from ..preferences import Gate, Judge, Labels, gate, label
 from ..preferences.pairs import AnswerPair, read_pairs
 from ..revision import Reviser, revise, sft_rows
 from ..revision.targets import as_prompt
-from ..rewards import Merit
+from ..rewards import Merit, OverOptimisation
 from ..row_file import Row
 from .behaviour import answers
-from .config import CaiConfig
+from .best_of import best_of
+from .config import STANDIN, CaiConfig
 from .data import CaiData, read_data
 from .reward import SummedReward, pair_rows, trained_reward
 from .samples import revised_pairs, sampled_pairs
@@ -144,6 +145,28 @@ class Stages:
         )
         write_json(self.folder / "merit.json", {n: m.to_dict() for n, m in merits.items()})
         return found, merits
+
+    def over_optimised(self, reward: SummedReward) -> OverOptimisation | None:
+        """Returns what choosing by the reward does to the stand-in's gold score; None for prompts
+        of one's own, which have none."""
+        config = self.config
+        if config.prompts != STANDIN:
+            return None
+        self._say("the best of n")
+        names = ("requests", "near misses", "benign")
+        found = best_of(
+            self.model,
+            [row for name in names for row in self.data.cells[name]],
+            reward,
+            self.folder / "best-of.jsonl",
+            seed=config.seed,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            chat=self.chat,
+            ungated=config.ungated,
+        )
+        write_json(self.folder / "over-optimisation.json", found.to_dict())
+        return found
 
     def reinforced(self, labelled: Sequence[AnswerPair], reward: SummedReward | None) -> TrainRun:
         """Trains the SL-CAI model on preferences, by pairs or by a reward."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import bitlens
 import pytest
 from bitlens.alignment import CaiConfig, CaiRun, run
-from bitlens.alignment.rewards import over_optimisation
+from bitlens.alignment.rewards import Merit, merit, over_optimisation
 from bitlens.alignment.standin import KINDS, prompts, verdict
 from bitlens.model.load import load
 from bitlens.model.training import TrainConfig, export, rollout, train
@@ -180,13 +182,31 @@ def _short(folder: Path) -> Path:
     return path
 
 
-def test_a_reward_without_merit_is_not_optimised(helpful: Path, tmp_path: Path) -> None:
-    rl = {"method": "grpo", "steps": 2, "batch_size": 2, "samples": 2, "max_new_tokens": 6}
-    found = run({**smallest_run(helpful), "rl": rl, "rm": {"steps": 1}}, tmp_path)
+@pytest.mark.parametrize("method", ["grpo", pytest.param("ppo", marks=pytest.mark.nightly)])
+def test_a_reward_without_merit_is_not_optimised(
+    helpful: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step leaves a reward model that knows nothing; where it is said to have merit, the same
+    settings go through to the end."""
+    rl = {"method": method, "steps": 2, "batch_size": 2, "samples": 2, "max_new_tokens": 6}
+    settings = {**smallest_run(helpful), "rl": rl, "rm": {"steps": 1}}
+    found = run(settings, tmp_path)
     assert found.stopped == "merit"
     assert set(found.merits) == {"harmlessness"}
     assert not (tmp_path / "rl").exists()
     assert "knows no more than length and words" in found.report.read_text()
+    monkeypatch.setattr(sys.modules["bitlens.alignment.pipeline.reward"], "merit", _praised)
+    found = run(settings, tmp_path)
+    assert not found.stopped
+    assert found.over is not None
+    assert [point.kl for point in found.over.points] == sorted(p.kl for p in found.over.points)
+    assert found.over.points[-1].reward > found.over.points[0].reward
+    assert "The best of n by the reward" in found.report.read_text()
+    assert found.manifest["weights"]["rl"] != found.manifest["weights"]["sl"]
+
+
+def _praised(*sets: Any) -> Merit:
+    return dataclasses.replace(merit(*sets), passed=True)
 
 
 @pytest.mark.nightly

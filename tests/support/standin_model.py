@@ -76,7 +76,7 @@ def speaking_checkpoint(chat: bool = True) -> Checkpoint:
         attn_scale=(WIDTH // 4) ** -0.5,
         d_mlp=2 * WIDTH,
         d_vocab=tokenizer.n_tokens,
-        n_ctx=96,
+        n_ctx=512,
     )
     tensors = random_tensors(config)
     tensors["embed.weight"] = tensors["embed.weight"] * 0.1
