@@ -6,6 +6,7 @@ from .cache.kv_cache import KVCache
 from .config import LayerConfig, ModelConfig
 from .config_error import ConfigError
 from .generation import GenerateOutput
+from .gradients import torch_operators  # noqa: F401  it registers more of torch.ops.bitlens
 from .hooks.activation_cache import ActivationCache
 from .hooks.registry import HookPoint
 from .load import load

@@ -7,7 +7,6 @@ None of them computes gradients. Tensor names as in model/ops/kernels.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
@@ -17,78 +16,38 @@ from ..cache.page_pool import PAGE
 from ..config import ActFn
 from ..weights.checkpoint import Format
 from . import kernels
-
-_LIBRARY = torch.library.Library("bitlens", "DEF")  # type: ignore[no-untyped-call]
-
-OPERATORS: list[str] = []
-"""Names under torch.ops.bitlens."""
-
-Impl = Callable[..., Any]
-
-
-def _operator(schema: str, fake: Impl) -> Callable[[Impl], Impl]:
-    """Defines an operator whose CPU implementation is the decorated function."""
-    name = schema.partition("(")[0]
-
-    def register(impl: Impl) -> Impl:
-        OPERATORS.append(name)
-        _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
-        _LIBRARY.impl(name, impl, "CPU")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"bitlens::{name}", fake, lib=_LIBRARY)
-        return impl
-
-    return register
-
-
-def _require(condition: bool, op: str, message: str) -> None:
-    if not condition:
-        raise ValueError(f"bitlens::{op}: {message}")
+from .operator import check_tensor, operator, require
 
 
 def _check_act(op: str, **tensors: torch.Tensor) -> None:
     for name, x in tensors.items():
-        _require(
+        require(
             x.dtype in kernels.DTYPE_CODES, op, f"{name} is {x.dtype}, expected float32 or bfloat16"
         )
-        _require(x.numel() == 0 or x.shape[-1] > 0, op, f"{name} has an empty last axis")
+        require(x.numel() == 0 or x.shape[-1] > 0, op, f"{name} has an empty last axis")
 
 
 def _check_like(op: str, **tensors: torch.Tensor) -> None:
     (first, x), *others = tensors.items()
     for name, y in others:
-        _require(
+        require(
             x.shape == y.shape and x.dtype == y.dtype,
             op,
             f"{name} is {y.dtype} {list(y.shape)}, {first} is {x.dtype} {list(x.shape)}",
         )
 
 
-def _check(op: str, name: str, x: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
-    """`shape` may leave an axis open with -1. The core reads these tensors as they lie."""
-    fits = x.ndim == len(shape) and all(
-        want in (-1, have) for want, have in zip(shape, x.shape, strict=True)
-    )
-    _require(
-        fits and x.dtype == dtype and x.is_contiguous() and x.device.type == "cpu",
-        op,
-        f"{name} is {x.dtype} {list(x.shape)} on {x.device}, "
-        f"expected contiguous {dtype} {list(shape)} on cpu",
-    )
-
-
 def _check_panels(op: str, panels: torch.Tensor, format: int, n: int, k: int) -> None:
     known = [f for f in Format if f.in_kernels]
-    _require(format in known, op, f"format {format} is none of {known}")
-    _require(n > 0 and k >= 0, op, f"no matrix is [{n}, {k}]")
-    _check(op, "panels", panels, torch.uint8, [_core.packed_bytes(format, n, k)])
+    require(format in known, op, f"format {format} is none of {known}")
+    require(n > 0 and k >= 0, op, f"no matrix is [{n}, {k}]")
+    check_tensor(op, "panels", panels, torch.uint8, [_core.packed_bytes(format, n, k)])
 
 
 def _check_indices(op: str, name: str, x: torch.Tensor, stop: int) -> None:
     if x.numel():
         low, high = (int(v) for v in torch.aminmax(x))
-        _require(
-            low >= 0 and high < stop, op, f"{name} holds {low}..{high}, valid is 0..{stop - 1}"
-        )
+        require(low >= 0 and high < stop, op, f"{name} holds {low}..{high}, valid is 0..{stop - 1}")
 
 
 def _fake_linear(
@@ -102,7 +61,7 @@ def _fake_linear(
     return x.new_empty(x.shape[0], n, dtype=out_dtype or x.dtype)
 
 
-@_operator(
+@operator(
     "linear(Tensor x, Tensor panels, int format, int n, Tensor? bias=None, "
     "ScalarType? out_dtype=None) -> Tensor",
     _fake_linear,
@@ -117,12 +76,12 @@ def linear(
 ) -> torch.Tensor:
     """x [rows, k] times a packed [n, k] (model/ops/packed.py) plus bias fp32 [n] -> [rows, n]."""
     _check_act("linear", x=x)
-    _require(x.ndim == 2, "linear", f"x is {list(x.shape)}, expected [rows, k]")
+    require(x.ndim == 2, "linear", f"x is {list(x.shape)}, expected [rows, k]")
     _check_panels("linear", panels, format, n, x.shape[1])
     if bias is not None:
-        _check("linear", "bias", bias, torch.float32, [n])
+        check_tensor("linear", "bias", bias, torch.float32, [n])
     out_dtype = out_dtype or x.dtype
-    _require(out_dtype in kernels.DTYPE_CODES, "linear", f"out_dtype {out_dtype} is not supported")
+    require(out_dtype in kernels.DTYPE_CODES, "linear", f"out_dtype {out_dtype} is not supported")
     return kernels.linear(x, panels, format, n, bias, out_dtype)
 
 
@@ -138,7 +97,7 @@ def _fake_embedding(
     return tokens.new_empty(tokens.shape[0], k, dtype=out_dtype)
 
 
-@_operator(
+@operator(
     "embedding(Tensor tokens, Tensor panels, int format, int n, int k, float scale, "
     "ScalarType out_dtype) -> Tensor",
     _fake_embedding,
@@ -154,8 +113,8 @@ def embedding(
 ) -> torch.Tensor:
     """Rows `tokens` int64 [T] of a packed matrix [n, k], times scale -> [T, k]."""
     op = "embedding"
-    _require(tokens.dtype == torch.int64 and tokens.ndim == 1, op, "tokens must be int64 [T]")
-    _require(out_dtype in kernels.DTYPE_CODES, op, f"out_dtype {out_dtype} is not supported")
+    require(tokens.dtype == torch.int64 and tokens.ndim == 1, op, "tokens must be int64 [T]")
+    require(out_dtype in kernels.DTYPE_CODES, op, f"out_dtype {out_dtype} is not supported")
     _check_panels(op, panels, format, n, k)
     _check_indices(op, "tokens", tokens, n)
     return kernels.embedding(tokens, panels, format, n, k, scale, out_dtype)
@@ -163,11 +122,11 @@ def embedding(
 
 def _check_norm(op: str, x: torch.Tensor, weight: torch.Tensor) -> None:
     _check_act(op, x=x)
-    _require(x.ndim > 0, op, "x is a scalar")
-    _check(op, "weight", weight, torch.float32, [x.shape[-1]])
+    require(x.ndim > 0, op, "x is a scalar")
+    check_tensor(op, "weight", weight, torch.float32, [x.shape[-1]])
 
 
-@_operator(
+@operator(
     "rms_norm(Tensor x, Tensor weight, float eps, ScalarType? out_dtype=None) -> Tensor",
     lambda x, weight, eps, out_dtype=None: torch.empty_like(
         x, dtype=out_dtype, memory_format=torch.contiguous_format
@@ -180,11 +139,11 @@ def rms_norm(
     unless `out_dtype` is another."""
     _check_norm("rms_norm", x, weight)
     out_dtype = out_dtype or x.dtype
-    _require(out_dtype in kernels.DTYPE_CODES, "rms_norm", f"out_dtype {out_dtype}: not supported")
+    require(out_dtype in kernels.DTYPE_CODES, "rms_norm", f"out_dtype {out_dtype}: not supported")
     return kernels.rms_norm(x, weight, eps, out_dtype)
 
 
-@_operator(
+@operator(
     "add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor, Tensor)",
     lambda x, residual, weight, eps: (
         torch.empty_like(residual, memory_format=torch.contiguous_format),
@@ -197,7 +156,7 @@ def add_rms_norm(
     """The norm of s = round(x + residual) in residual's dtype, and s in x's."""
     _check_norm("add_rms_norm", x, weight)
     _check_act("add_rms_norm", residual=residual)
-    _require(
+    require(
         x.shape == residual.shape,
         "add_rms_norm",
         f"residual is {list(residual.shape)}, x is {list(x.shape)}",
@@ -205,7 +164,7 @@ def add_rms_norm(
     return kernels.add_rms_norm(x, residual, weight, eps)
 
 
-@_operator(
+@operator(
     "rope(Tensor x, Tensor positions, Tensor cos, Tensor sin) -> Tensor",
     lambda x, positions, cos, sin: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
@@ -214,10 +173,10 @@ def rope(
 ) -> torch.Tensor:
     """Rotates x [T, H, h] by positions int64 [T]; cos, sin fp32 [n_positions, h / 2]."""
     _check_act("rope", x=x)
-    _require(x.ndim == 3 and x.shape[2] % 2 == 0, "rope", f"x is {list(x.shape)}, h must be even")
-    _check("rope", "positions", positions, torch.int64, [x.shape[0]])
-    _check("rope", "cos", cos, torch.float32, [-1, x.shape[2] // 2])
-    _check("rope", "sin", sin, torch.float32, list(cos.shape))
+    require(x.ndim == 3 and x.shape[2] % 2 == 0, "rope", f"x is {list(x.shape)}, h must be even")
+    check_tensor("rope", "positions", positions, torch.int64, [x.shape[0]])
+    check_tensor("rope", "cos", cos, torch.float32, [-1, x.shape[2] // 2])
+    check_tensor("rope", "sin", sin, torch.float32, list(cos.shape))
     _check_indices("rope", "positions", positions, cos.shape[0])
     return kernels.rope(x, positions, cos, sin)
 
@@ -233,31 +192,31 @@ def _check_pages(
     past: torch.Tensor,
 ) -> None:
     n_pages, n_kv_heads, d_head, _ = k_pages.shape
-    _check(op, "k_pages", k_pages, k_pages.dtype, [-1, -1, -1, PAGE])
-    _check(op, "v_pages", v_pages, k_pages.dtype, [n_pages, n_kv_heads, PAGE, d_head])
-    _require(
+    check_tensor(op, "k_pages", k_pages, k_pages.dtype, [-1, -1, -1, PAGE])
+    check_tensor(op, "v_pages", v_pages, k_pages.dtype, [n_pages, n_kv_heads, PAGE, d_head])
+    require(
         n_kv_heads > 0 and n_heads % n_kv_heads == 0,
         op,
         f"{n_heads} heads do not share {n_kv_heads} key-value heads evenly",
     )
-    _check(op, "past", past, torch.int64, [-1])
-    _check(op, "starts", starts, torch.int64, [past.shape[0] + 1])
-    _check(op, "page_table", page_table, torch.int32, [past.shape[0], -1])
+    check_tensor(op, "past", past, torch.int64, [-1])
+    check_tensor(op, "starts", starts, torch.int64, [past.shape[0] + 1])
+    check_tensor(op, "page_table", page_table, torch.int32, [past.shape[0], -1])
     _check_indices(op, "page_table", page_table, n_pages)
     lengths = starts.diff()
-    _require(
+    require(
         bool((lengths >= 0).all()) and int(starts[0]) == 0 and int(starts[-1]) == rows,
         op,
         f"starts must ascend from 0 to the {rows} rows",
     )
-    _require(bool((past >= 0).all()), op, "past holds a negative length")
+    require(bool((past >= 0).all()), op, "past holds a negative length")
     capacity = page_table.shape[1] * PAGE
-    _require(
+    require(
         bool((past + lengths <= capacity).all()), op, f"page_table holds {capacity} keys a sequence"
     )
 
 
-@_operator(
+@operator(
     "kv_write(Tensor k, Tensor v, Tensor(a!) k_pages, Tensor(b!) v_pages, Tensor page_table, "
     "Tensor starts, Tensor past) -> ()",
     lambda *args: None,
@@ -274,8 +233,8 @@ def kv_write(
     """Writes k, v [T, G, h] of ragged sequences into pages (model/kv_cache.py), from `past` on."""
     _check_act("kv_write", k=k)
     _check_like("kv_write", k=k, v=v)
-    _require(k.ndim == 3 and k_pages.ndim == 4, "kv_write", "k is [T, G, h], k_pages [N, G, h, 64]")
-    _require(
+    require(k.ndim == 3 and k_pages.ndim == 4, "kv_write", "k is [T, G, h], k_pages [N, G, h, 64]")
+    require(
         k_pages.dtype == k.dtype and k_pages.shape[1:3] == k.shape[1:], "kv_write", "pages unlike k"
     )
     _check_pages("kv_write", k.shape[0], k.shape[1], k_pages, v_pages, page_table, starts, past)
@@ -297,7 +256,7 @@ def _fake_attention(
     return z, q.new_empty(q.shape[:2], dtype=torch.float32)
 
 
-@_operator(
+@operator(
     "attention(Tensor q, Tensor k_pages, Tensor v_pages, Tensor page_table, Tensor starts, "
     "Tensor past, float scale, int window=0, float cap=0.0) -> (Tensor, Tensor)",
     _fake_attention,
@@ -319,37 +278,35 @@ def attention(
     cap of the scaled scores.
     """
     _check_act("attention", q=q)
-    _require(
-        q.ndim == 3 and k_pages.ndim == 4, "attention", "q is [T, H, h], k_pages [N, G, h, 64]"
-    )
-    _require(
+    require(q.ndim == 3 and k_pages.ndim == 4, "attention", "q is [T, H, h], k_pages [N, G, h, 64]")
+    require(
         k_pages.dtype == q.dtype and k_pages.shape[2] == q.shape[2], "attention", "pages unlike q"
     )
-    _require(window >= 0, "attention", f"window {window} is negative")
-    _require(cap == 0.0 or _is_cap(cap), "attention", f"cap {cap} is no {_CAP}")
+    require(window >= 0, "attention", f"window {window} is negative")
+    require(cap == 0.0 or _is_cap(cap), "attention", f"cap {cap} is no {_CAP}")
     _check_pages("attention", q.shape[0], q.shape[1], k_pages, v_pages, page_table, starts, past)
     return kernels.attention(q, k_pages, v_pages, page_table, starts, past, scale, window, cap)
 
 
-@_operator(
+@operator(
     "gated_act(Tensor gate, Tensor up, str kind) -> Tensor",
     lambda gate, up, kind: torch.empty_like(gate, memory_format=torch.contiguous_format),
 )
 def gated_act(gate: torch.Tensor, up: torch.Tensor, kind: ActFn) -> torch.Tensor:
     """act(gate) * up over [rows, m]; kind is "silu" or "gelu_tanh" (Shazeer 2020)."""
-    _require(kind in get_args(ActFn), "gated_act", f"kind {kind!r} is none of {get_args(ActFn)}")
+    require(kind in get_args(ActFn), "gated_act", f"kind {kind!r} is none of {get_args(ActFn)}")
     _check_act("gated_act", gate=gate, up=up)
     _check_like("gated_act", gate=gate, up=up)
-    _require(gate.ndim == 2, "gated_act", f"gate is {list(gate.shape)}, expected [rows, m]")
+    require(gate.ndim == 2, "gated_act", f"gate is {list(gate.shape)}, expected [rows, m]")
     return kernels.gated_act(kind, gate, up)
 
 
 def _check_fp32_rows(op: str, x: torch.Tensor) -> None:
-    _require(x.dtype == torch.float32, op, f"x is {x.dtype}, expected float32")
-    _require(x.ndim > 0 and x.shape[-1] > 0, op, f"x {list(x.shape)} has no last axis to reduce")
+    require(x.dtype == torch.float32, op, f"x is {x.dtype}, expected float32")
+    require(x.ndim > 0 and x.shape[-1] > 0, op, f"x {list(x.shape)} has no last axis to reduce")
 
 
-@_operator(
+@operator(
     "softmax(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
@@ -359,7 +316,7 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
     return kernels.softmax(x)
 
 
-@_operator(
+@operator(
     "log_softmax(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
@@ -369,14 +326,14 @@ def log_softmax(x: torch.Tensor) -> torch.Tensor:
     return kernels.log_softmax(x)
 
 
-@_operator("logsumexp(Tensor x) -> Tensor", lambda x: x.new_empty(x.shape[:-1]))
+@operator("logsumexp(Tensor x) -> Tensor", lambda x: x.new_empty(x.shape[:-1]))
 def logsumexp(x: torch.Tensor) -> torch.Tensor:
     """Log-sum-exp over the last axis, fp32."""
     _check_fp32_rows("logsumexp", x)
     return kernels.logsumexp(x)
 
 
-@_operator(
+@operator(
     "cross_entropy(Tensor logits, Tensor targets, float smoothing=0.0, int ignored=-100, "
     "bool mean=True) -> Tensor",
     lambda logits, targets, smoothing=0.0, ignored=-100, mean=True: logits.new_empty(
@@ -394,51 +351,51 @@ def cross_entropy(
     target is not `ignored`, or each; `smoothing` of the target is spread over all classes."""
     op = "cross_entropy"
     _check_act(op, logits=logits)
-    _require(logits.ndim == 2, op, f"logits are {list(logits.shape)}, expected [rows, classes]")
-    _check(op, "targets", targets.contiguous(), torch.int64, logits.shape[:1])
-    _require(0 <= smoothing <= 1, op, f"smoothing {smoothing} is not in [0, 1]")
+    require(logits.ndim == 2, op, f"logits are {list(logits.shape)}, expected [rows, classes]")
+    check_tensor(op, "targets", targets.contiguous(), torch.int64, logits.shape[:1])
+    require(0 <= smoothing <= 1, op, f"smoothing {smoothing} is not in [0, 1]")
     counted = targets[targets != ignored]
     _check_indices(op, "targets", counted, logits.shape[1])
-    _require(not mean or counted.numel() > 0, op, "every target is ignored: there is no mean")
+    require(not mean or counted.numel() > 0, op, "every target is ignored: there is no mean")
     return kernels.cross_entropy(logits, targets, smoothing, ignored, mean=mean)
 
 
-@_operator(
+@operator(
     "exp(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 def exp(x: torch.Tensor) -> torch.Tensor:
     """e^x, fp32, at most 1 ULP off, the same bits on every instruction set."""
-    _require(x.dtype == torch.float32, "exp", f"x is {x.dtype}, expected float32")
+    require(x.dtype == torch.float32, "exp", f"x is {x.dtype}, expected float32")
     return kernels.exp(x)
 
 
-@_operator(
+@operator(
     "log(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 def log(x: torch.Tensor) -> torch.Tensor:
     """Natural logarithm, fp32, at most 1 ULP off, the same bits on every instruction set."""
-    _require(x.dtype == torch.float32, "log", f"x is {x.dtype}, expected float32")
+    require(x.dtype == torch.float32, "log", f"x is {x.dtype}, expected float32")
     return kernels.log(x)
 
 
-@_operator(
+@operator(
     "tanh(Tensor x) -> Tensor",
     lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 def tanh(x: torch.Tensor) -> torch.Tensor:
     """Hyperbolic tangent, fp32, at most 1 ULP off, the same bits on every instruction set."""
-    _require(x.dtype == torch.float32, "tanh", f"x is {x.dtype}, expected float32")
+    require(x.dtype == torch.float32, "tanh", f"x is {x.dtype}, expected float32")
     return kernels.tanh(x)
 
 
-@_operator(
+@operator(
     "soft_cap(Tensor x, float cap) -> Tensor",
     lambda x, cap: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     """cap * tanh(x / cap), fp32 (Gemma 2, arXiv 2408.00118)."""
-    _require(x.dtype == torch.float32, "soft_cap", f"x is {x.dtype}, expected float32")
-    _require(_is_cap(cap), "soft_cap", f"cap {cap} is no {_CAP}")
+    require(x.dtype == torch.float32, "soft_cap", f"x is {x.dtype}, expected float32")
+    require(_is_cap(cap), "soft_cap", f"cap {cap} is no {_CAP}")
     return kernels.soft_cap(x, cap)

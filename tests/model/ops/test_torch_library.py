@@ -8,6 +8,7 @@ from typing import Any
 import bitlens
 import pytest
 import torch
+from bitlens.model.gradients.token_logprob import token_logprob
 from bitlens.model.ops.packed import pack
 from bitlens.model.weights.checkpoint import Format, StoredMatrix
 
@@ -36,6 +37,7 @@ def samples(dtype: torch.dtype) -> dict[str, Sample]:
     heads = torch.randn(8, 2, 16).to(dtype)
     positions = torch.arange(8)
     table = torch.rand(9, 8)
+    cuts = torch.tensor([0, 3, 3, 8])
     return {
         "linear": (x, packed(40, 48), Format.F32, 40, torch.randn(40), torch.float32),
         "embedding": (positions, packed(40, 48, Format.BF16), Format.BF16, 40, 48, 2.0, dtype),
@@ -53,6 +55,19 @@ def samples(dtype: torch.dtype) -> dict[str, Sample]:
         "log": (x.float().abs(),),
         "tanh": (x.float(),),
         "soft_cap": (x.float(), 30.0),
+        "token_logprob": (x.float().clone().requires_grad_(), positions * 5, 0.7),
+        "token_logprob_backward": (
+            torch.randn(8),
+            x.float(),
+            positions * 5,
+            0.7,
+            x.float().amax(1),
+            torch.ones(8) * 20,
+        ),
+        "add_linear_weight_grad": (torch.zeros(48, 48), x, y, cuts),
+        "add_bias_grad": (torch.zeros(48), x, cuts),
+        "add_norm_weight_grad": (torch.zeros(16), heads, heads.float(), cuts),
+        "add_embed_grad": (torch.zeros(9, 48), x.float(), positions, 0.5, cuts),
     }
 
 
@@ -63,7 +78,7 @@ def test_opcheck(name: str, dtype: torch.dtype) -> None:
 
 
 def test_every_operator_is_checked() -> None:
-    assert set(samples(torch.float32)) == set(bitlens.model.ops.torch_library.OPERATORS)
+    assert set(samples(torch.float32)) == set(bitlens.model.ops.operator.OPERATORS)
 
 
 def replaced(sample: Sample, index: int, value: Any) -> Sample:
@@ -96,6 +111,18 @@ BAD: dict[str, tuple[str, int, Callable[[Any], Any], str]] = {
     "soft_cap: no cap": ("soft_cap", 1, lambda _: 0.0, "cap 0.0"),
     "soft_cap: infinite cap": ("soft_cap", 1, lambda _: float("inf"), "cap inf"),
     "soft_cap: bf16": ("soft_cap", 0, lambda x: x.bfloat16(), "bfloat16"),
+    "token_logprob: an id beyond the logits": ("token_logprob", 1, lambda t: t + 14, "ids"),
+    "token_logprob: negative temperature": ("token_logprob", 2, lambda _: -1.0, "temperature -1"),
+    "token_logprob: bf16": ("token_logprob", 0, lambda x: x.bfloat16(), "bfloat16"),
+    "token_logprob_backward: short": ("token_logprob_backward", 0, lambda x: x[:7], "dlogprob"),
+    "linear_weight_grad: narrow sums": ("add_linear_weight_grad", 0, lambda x: x[:40], "sums"),
+    "linear_weight_grad: starts beyond": ("add_linear_weight_grad", 3, lambda s: s + 1, "starts"),
+    "linear_weight_grad: fewer rows of x": ("add_linear_weight_grad", 2, lambda x: x[:7], "row a"),
+    "bias_grad: starts that fall": ("add_bias_grad", 2, lambda s: s.flip(0), "starts"),
+    "bias_grad: fp64": ("add_bias_grad", 1, lambda x: x.double(), "float64"),
+    "norm_weight_grad: other heads": ("add_norm_weight_grad", 2, lambda x: x[:, :1], "normalized"),
+    "embed_grad: token beyond": ("add_embed_grad", 2, lambda t: t + 2, "ids"),
+    "embed_grad: negative token": ("add_embed_grad", 2, lambda t: t - 1, "ids"),
     "logsumexp: nothing to reduce": ("logsumexp", 0, lambda x: x[:, :0], "reduce"),
 }
 
@@ -113,3 +140,19 @@ def test_cuda_tensors_have_no_kernel() -> None:
     assert OPS.rms_norm(x, torch.empty(48, device="meta"), 1e-5).shape == x.shape
     with pytest.raises(NotImplementedError):
         OPS.exp(torch.zeros(2).to_sparse())
+
+
+def test_compiled_log_probabilities_have_the_bits_and_gradients_of_the_eager_ones() -> None:
+    logits = torch.randn(6, 31, requires_grad=True)
+    ids = torch.arange(6)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = OPS.token_logprob(x, ids, 0.7)[0]
+        return found.sum()
+
+    found, expected = torch.compile(loss, fullgraph=True)(logits), token_logprob(logits, ids, 0.7)
+    assert torch.equal(found, expected.sum())
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert torch.equal(gradient, torch.autograd.grad(expected.sum(), logits)[0])
+    with pytest.raises(RuntimeError, match="create_graph"):
+        torch.autograd.grad(loss(logits), logits, create_graph=True)
