@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.weights.atomic import write_atomically
+from .draws import digest_of
 
 Row = dict[str, Any]
 
@@ -19,12 +20,17 @@ class RowFile:
         rows: Those that are there, in their order.
     """
 
-    def __init__(self, path: str | Path, run: str) -> None:
+    def __init__(self, path: str | Path, run: str, *, ungated: bool = False) -> None:
         """Reads the file, if there is one, and drops a last row that was cut off.
+
+        `ungated` is written into every row, and is part of what decides the run.
 
         Raises ValueError for rows of another run, and for a line in the middle that is damaged.
         """
-        self._path, self._run = Path(path), run
+        self._path = Path(path)
+        self._marks = (
+            {"run": digest_of([run, "ungated"]), "ungated": True} if ungated else {"run": run}
+        )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         data = self._path.read_bytes() if self._path.exists() else b""
         whole, _, cut = data.rpartition(b"\n")
@@ -35,7 +41,7 @@ class RowFile:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
         """Writes rows behind those that are there, and returns them as they will be read."""
-        lines = [json.dumps({**row, "run": self._run}, ensure_ascii=False) for row in rows]
+        lines = [json.dumps({**row, **self._marks}, ensure_ascii=False) for row in rows]
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
         added: list[Row] = [json.loads(line) for line in lines]
@@ -50,7 +56,7 @@ class RowFile:
             raise ValueError(
                 f"{where}: damaged ({error}); remove the file to begin anew"
             ) from error
-        if not isinstance(row, dict) or row.get("run") != self._run:
+        if not isinstance(row, dict) or row.get("run") != self._marks["run"]:
             raise ValueError(
                 f"{where}: of a run with another model, constitution, data, seed or setting; name "
                 "another output, or remove the file to begin anew"

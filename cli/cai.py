@@ -117,7 +117,7 @@ def label(
     with progress_bars() as advance:
         labels = label_pairs(
             loaded, principles, pairs, seed=seed, output=output, form=form,
-            development=development, reasoning=reasoning,
+            development=development, reasoning=reasoning, ungated=ungated,
             progress=lambda done, total: advance("pairs", done, total),
         )  # fmt: skip
     known = [row for row in labels.rows if row["truth"] is not None]

@@ -58,11 +58,12 @@ def answers(
     *,
     max_new_tokens: int,
     chat: bool,
+    ungated: bool = False,
 ) -> list[Row]:
     """Returns the greedy answer to every prompt, with its verdict, as the file holds it."""
     places = [(name, row) for name, rows in cells.items() for row in rows]
     run = digest_of(["answers", model.fingerprint(), model.ops.policy.name, max_new_tokens, places])
-    file = RowFile(output, run)
+    file = RowFile(output, run, ungated=ungated)
     for first in range(len(file.rows), len(places), CHUNK):
         part = places[first : first + CHUNK]
         texts = sampled_texts(

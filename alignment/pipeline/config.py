@@ -39,8 +39,8 @@ class CaiConfig:
         pairs: "samples" compares two answers of the SL-CAI model; "revised" calls the last revision
             better than the answer, unasked, which is Hugging Face's shortcut.
         ungated: Trains on labels that the gate stops, and says so everywhere.
-        sl, rl: Settings of `TrainConfig`; `rl` has a method, "dpo", "grpo" or "rloo".
-        rm: Settings of the reward models of "grpo" and "rloo".
+        sl, rl: Settings of `TrainConfig`; `rl` has a method, "dpo", "ppo", "grpo" or "rloo".
+        rm: Settings of the reward models, which every method but "dpo" has.
         rewards: JSONL files of pairs, by "helpfulness", "honesty" or "coherence", which become
             rewards beside harmlessness.
         weights: Of the normalised rewards.
@@ -91,7 +91,7 @@ class CaiConfig:
             set(self.rewards) - set(WEIGHTS) | set(self.rewards) & {"harmlessness"}
         ):
             raise ValueError(f"rewards: {unknown[0]!r} is none of helpfulness, honesty, coherence")
-        _choice("rl, method", self.rl.get("method"), ("dpo", "grpo", "rloo"))
+        _choice("rl, method", self.rl.get("method"), ("dpo", "ppo", "grpo", "rloo"))
         for name in ("sl", "rl", "rm"):
             self.training(name)
 

@@ -22,11 +22,20 @@ def page(found: CaiRun) -> str:
     return template(__package__, "report.html.j2", {"percent": percent, "number": number}).render(
         run=found,
         headline=headline(found),
-        tone="bad" if found.stopped else "plain" if found.manifest["ungated"] else "good",
+        tone=tone(found),
         stages=STAGES,
         refusals=_refusals(found),
         manifest=json.dumps(found.manifest, indent=2),
     )
+
+
+def tone(found: CaiRun) -> str:
+    """Returns "bad" for a run that was stopped, "good" where gated labels moved refusals beyond
+    their interval, "plain" for anything else."""
+    if found.stopped:
+        return "bad"
+    moved = found.cell(found.cells[-1].stage, found.cells[0].name).change_low > 0
+    return "good" if moved and not found.manifest["ungated"] else "plain"
 
 
 def headline(found: CaiRun) -> str:
@@ -47,7 +56,7 @@ def percent(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     """A number in three digits, or a dash for none."""
-    return "–" if value is None else f"{value:.3g}"
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _refusals(found: CaiRun) -> Figure:
@@ -75,7 +84,7 @@ def _refusals(found: CaiRun) -> Figure:
             _points(cell),
             percent(cell.answer),
             percent(cell.nonsense),
-            number(cell.length),
+            f"{cell.length:.0f}",
             percent(cell.boilerplate),
         )
         for cell in sorted(found.cells, key=lambda c: names.index(c.name))

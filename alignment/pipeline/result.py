@@ -23,7 +23,7 @@ class CaiRun:
         rounds: What revisions were like, round by round.
         gate: Of the labels.
         labels: What the gate's labels were worth.
-        merits: Of the reward models of "grpo" and "rloo".
+        merits: Of the reward models, which every method but "dpo" has.
         manifest: All that determines the weights, and the digests of what came out.
         report: The HTML page.
     """

@@ -25,6 +25,7 @@ def sampled_pairs(
     max_new_tokens: int,
     temperature: float,
     chat: bool,
+    ungated: bool = False,
 ) -> list[Row]:
     """Returns pairs of different answers to each prompt, which its id and the seed fix.
 
@@ -32,7 +33,7 @@ def sampled_pairs(
     """
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     identity = ["samples", model.fingerprint(), model.ops.policy.name, settings, seed]
-    file = RowFile(output, digest_of([*identity, list(prompts)]))
+    file = RowFile(output, digest_of([*identity, list(prompts)]), ungated=ungated)
     for first in range(len(file.rows), len(prompts), CHUNK):
         part = prompts[first : first + CHUNK]
         asked = [(row, i) for row in part for i in (0, 1)]

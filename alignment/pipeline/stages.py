@@ -54,6 +54,7 @@ class Stages:
             self.folder / f"answers-{stage}.jsonl",
             max_new_tokens=self.config.max_new_tokens,
             chat=self.chat,
+            ungated=self.config.ungated and stage == "rl",
         )
 
     def revisions(self) -> list[Row]:
@@ -93,6 +94,7 @@ class Stages:
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
             chat=self.chat,
+            ungated=config.ungated,
         )
 
     def gated(self) -> tuple[Labels, Gate]:
@@ -173,6 +175,7 @@ class Stages:
             form=form,
             development=[dict(p.row) for p in self.data.development] if form is None else None,
             judge=self._judge(),
+            ungated=self.config.ungated,
         )
 
     def _reviser(self) -> Reviser | None:

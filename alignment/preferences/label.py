@@ -67,6 +67,7 @@ def label(
     development: Pairs | None = None,
     reasoning: bool = False,
     judge: Judge | None = None,
+    ungated: bool = False,
     progress: Progress | None = None,
 ) -> Labels:
     """Labels pairs of answers by a constitution.
@@ -83,6 +84,7 @@ def label(
         development: Pairs whose truth is known, none of which is among `pairs`.
         reasoning: Lets the model write down what it thinks before it chooses.
         judge: Chooses in the model's place.
+        ungated: Written into every row: no gate was passed, or asked.
 
     Raises:
         ValueError: pairs with equal answers or with special tokens, a pair in both sets, a judge
@@ -101,7 +103,11 @@ def label(
             if shared := sorted({pair.id for pair in read} & {pair.id for pair in tried}):
                 raise ValueError(f"development: pair {shared[0]!r} is among the pairs to label")
             judge = choose_form(judge, constitution, tried, seed=seed)
-    found = _labelled(judge, constitution, read, seed, reasoning, output, progress)
+    file = None
+    if output is not None:
+        run = _digest(judge, constitution, read, seed)
+        file = RowFile(output, run, ungated=ungated)
+    found = _labelled(judge, constitution, read, seed, reasoning, file, progress)
     summary = summarise(found, read)
     if not summary.mass >= LEAST_MASS:
         raise ValueError(
@@ -132,19 +138,9 @@ def _labelled(
     pairs: Sequence[AnswerPair],
     seed: int,
     clamp: bool,
-    output: str | Path | None = None,
+    file: RowFile | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    run = digest_of(
-        {
-            "kind": "labels",
-            "judge": judge.identity,
-            "constitution": constitution.digest,
-            "seed": seed,
-            "pairs": [[p.id, p.prompt, p.first, p.second, p.truth] for p in pairs],
-        }
-    )
-    file = None if output is None else RowFile(output, run)
     rows: list[Row] = [] if file is None else list(file.rows)
     for first in range(len(rows), len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
@@ -164,6 +160,20 @@ def _labelled(
         if progress is not None:
             progress(len(rows), len(pairs))
     return rows
+
+
+def _digest(
+    judge: Judge, constitution: Constitution, pairs: Sequence[AnswerPair], seed: int
+) -> str:
+    return digest_of(
+        {
+            "kind": "labels",
+            "judge": judge.identity,
+            "constitution": constitution.digest,
+            "seed": seed,
+            "pairs": [[p.id, p.prompt, p.first, p.second, p.truth] for p in pairs],
+        }
+    )
 
 
 def drawn_comparison(constitution: Constitution, pair: AnswerPair, seed: int) -> Comparison:

@@ -198,8 +198,8 @@ def test_what_a_model_cannot_be_asked_is_named() -> None:
         label(_model(), CONSTITUTION, pairs(3), seed=0, form="chat")
     with pytest.raises(ValueError, match="form = 'verse'"):
         label(_model(), CONSTITUTION, pairs(3), seed=0, form="verse")
-    long = [{"prompt": "x", "first": "tea " * 90, "second": "b"}]
-    with pytest.raises(ValueError, match=r"question: .* tokens, the context has 96"):
+    long = [{"prompt": "x", "first": "tea " * 500, "second": "b"}]
+    with pytest.raises(ValueError, match=r"question: .* tokens, the context has 512"):
         label(load(speaking_checkpoint()), CONSTITUTION, long, seed=0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import bitlens
 import pytest
 from bitlens.alignment import CaiConfig, CaiRun, run
-from bitlens.alignment.rewards import over_optimisation
+from bitlens.alignment.rewards import Merit, merit, over_optimisation
 from bitlens.alignment.standin import KINDS, prompts, verdict
 from bitlens.model.load import load
 from bitlens.model.training import TrainConfig, export, rollout, train
@@ -100,16 +102,6 @@ def _tensor_bytes(file: Path) -> bytes:
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
-def test_threads_move_no_bit(whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path) -> None:
-    bitlens.set_num_threads(2 if bitlens.get_num_threads() == 1 else 1)
-    assert run(smallest_run(helpful), tmp_path).manifest == whole[0].manifest
-    same(whole[1], tmp_path)
-    shutil.rmtree(tmp_path)
-    run(smallest_run(helpful, seed=1), tmp_path)
-    with pytest.raises(AssertionError):
-        same(whole[1], tmp_path)
-
-
 class _Killed(BaseException):
     """Nothing in bitlens may catch it, as nothing catches a kill."""
 
@@ -125,18 +117,24 @@ def _until(stage: int) -> Callable[[str], None]:
     return say
 
 
-def test_a_run_that_is_killed_at_every_stage_has_the_same_bits(
+def test_neither_kills_nor_threads_move_a_bit(
     whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path
 ) -> None:
-    """Each time a stage further; the files that it was writing end in the middle of a row."""
+    """Killed at every stage, on another number of threads; the files that it was writing end in the
+    middle of a row."""
+    bitlens.set_num_threads(2 if bitlens.get_num_threads() == 1 else 1)
     for stage in range(1, 9):
         with pytest.raises(_Killed):
             run(smallest_run(helpful), tmp_path, progress=_until(stage))
         for file in tmp_path.glob("*.jsonl"):
             data = file.read_bytes()
             file.write_bytes(data[: len(data) - 7])
-    run(smallest_run(helpful), tmp_path)
+    assert run(smallest_run(helpful), tmp_path).manifest == whole[0].manifest
     same(whole[1], tmp_path)
+    shutil.rmtree(tmp_path)
+    run(smallest_run(helpful, seed=1), tmp_path)
+    with pytest.raises(AssertionError):
+        same(whole[1], tmp_path)
 
 
 def test_a_run_that_has_ended_is_read(whole: tuple[CaiRun, Path], helpful: Path) -> None:
@@ -156,7 +154,9 @@ def test_the_manifest_names_what_decides_the_bits(whole: tuple[CaiRun, Path]) ->
     assert not manifest["ungated"]
 
 
-def test_labels_at_chance_stop_the_run(untrained: Path, tmp_path: Path) -> None:
+def test_labels_at_chance_stop_the_run(
+    untrained: Path, whole: tuple[CaiRun, Path], tmp_path: Path
+) -> None:
     """An untrained model that judges: its labels are noise."""
     settings = {**smallest_run(untrained, judge="model"), "constitution": str(_short(tmp_path))}
     found = run(settings, tmp_path / "gated")
@@ -168,7 +168,9 @@ def test_labels_at_chance_stop_the_run(untrained: Path, tmp_path: Path) -> None:
     assert not ungated.stopped
     assert ungated.manifest["ungated"]
     assert "UNGATED" in ungated.report.read_text()
-    assert '"ungated": true' in (tmp_path / "ungated" / "gate.json").read_text()
+    for name in ("gate.json", "pairs.jsonl", "labels.jsonl", "answers-rl.jsonl"):
+        assert '"ungated": true' in (tmp_path / "ungated" / name).read_text(), name
+        assert name == "gate.json" or '"ungated"' not in (whole[1] / name).read_text()
 
 
 def _short(folder: Path) -> Path:
@@ -180,15 +182,30 @@ def _short(folder: Path) -> Path:
     return path
 
 
-def test_a_reward_without_merit_is_not_optimised(helpful: Path, tmp_path: Path) -> None:
-    rl = {"method": "grpo", "steps": 2, "batch_size": 2, "samples": 2, "max_new_tokens": 6}
-    found = run({**smallest_run(helpful), "rl": rl, "rm": {"steps": 1}}, tmp_path)
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_a_reward_without_merit_is_not_optimised(
+    helpful: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step leaves a reward model that knows nothing; where it is said to have merit, the same
+    settings go through to the end."""
+    rl = {"method": method, "steps": 2, "batch_size": 2, "samples": 2, "max_new_tokens": 6}
+    settings = {**smallest_run(helpful), "rl": rl, "rm": {"steps": 1}}
+    found = run(settings, tmp_path)
     assert found.stopped == "merit"
     assert set(found.merits) == {"harmlessness"}
     assert not (tmp_path / "rl").exists()
     assert "knows no more than length and words" in found.report.read_text()
+    monkeypatch.setattr(sys.modules["bitlens.alignment.pipeline.reward"], "merit", _praised)
+    found = run(settings, tmp_path)
+    assert not found.stopped
+    assert found.manifest["weights"]["rl"] != found.manifest["weights"]["sl"]
 
 
+def _praised(*sets: Any) -> Merit:
+    return dataclasses.replace(merit(*sets), passed=True)
+
+
+@pytest.mark.nightly
 def test_a_reward_that_pays_for_length_is_over_optimised(helpful: Path, tmp_path: Path) -> None:
     """GRPO on the number of words: more reward, fewer answers that are answers."""
     model = load(helpful, trainable="full")

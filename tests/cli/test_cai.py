@@ -84,8 +84,10 @@ def test_label_exits_with_1_at_chance(
     found = json.loads(stdout)
     assert found["summary"]["n_known"] == 8
     assert not found["gate"]["passed"]
+    options = ("-o", tmp_path / "ungated.jsonl", *options[2:])
     code, stdout, _ = cai("label", model, file, *options, "--ungated")
     assert code == 0
+    assert '"ungated": true' in (tmp_path / "ungated.jsonl").read_text()
     assert "no better than chance" in stdout
 
 

@@ -76,7 +76,7 @@ def speaking_checkpoint(chat: bool = True) -> Checkpoint:
         attn_scale=(WIDTH // 4) ** -0.5,
         d_mlp=2 * WIDTH,
         d_vocab=tokenizer.n_tokens,
-        n_ctx=96,
+        n_ctx=512,
     )
     tensors = random_tensors(config)
     tensors["embed.weight"] = tensors["embed.weight"] * 0.1
@@ -94,7 +94,7 @@ def write_helpful_model(folder: Path) -> Path:
         }
         for row in everything()
     ]
-    config = TrainConfig(method="sft", steps=140, batch_size=8, lr=4e-3, warm_up=0.05)
+    config = TrainConfig(method="sft", steps=120, batch_size=8, lr=4e-3, warm_up=0.05)
     train(model, config, data=rows, output=folder / "training")
     export(model, folder / "model")
     return folder / "model"
@@ -107,12 +107,12 @@ def tiny_run(model: Path, **changes: Any) -> dict[str, Any]:
         "constitution": "standin",
         "reviser": "planted",
         "judge": "planted",
-        "n_prompts": 600,
-        "n_held_out": 50,
+        "n_prompts": 500,
+        "n_held_out": 40,
         "rounds": 2,
         "max_new_tokens": 14,
-        "sl": {"steps": 180, "batch_size": 8, "lr": 3e-3, "warm_up": 0.05},
-        "rl": {"method": "dpo", "steps": 50, "batch_size": 4, "lr": 2e-4, "beta": 0.1},
+        "sl": {"steps": 140, "batch_size": 8, "lr": 3e-3, "warm_up": 0.05},
+        "rl": {"method": "dpo", "steps": 40, "batch_size": 4, "lr": 2e-4, "beta": 0.1},
         **changes,
     }
 
