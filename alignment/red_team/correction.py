@@ -22,7 +22,8 @@ class CorrectedRate:
 
     Attributes:
         counted: The share that the judge called refusals.
-        rate: Corrected; None where the judge is no better than chance, and nothing follows from it.
+        rate: Corrected; None where nothing follows: the judge is no better than chance, or its
+            measured errors rule the count out, so that it errs otherwise here.
         low, high: The interval of the corrected rate.
     """
 
@@ -59,7 +60,8 @@ def corrected_rate(
     )
     low, high = interval(p * n, n, se * n_se, n_se, sp * n_sp, n_sp, confidence)
     gain = se + sp - 1
-    rate = None if gain <= 0 else min(1.0, max(0.0, (p + sp - 1) / gain))
+    follows = gain > 0 and (low, high) != (0.0, 1.0)
+    rate = min(1.0, max(0.0, (p + sp - 1) / gain)) if follows else None
     return CorrectedRate(p, rate, low, high, confidence)
 
 
@@ -69,7 +71,8 @@ def interval(
 ) -> tuple[float, float]:  # fmt: skip
     """Returns the bounds of the corrected rate, from counts that need not be whole.
 
-    [0, 1] where the judge is not seen to be better than chance.
+    [0, 1] where the judge is not seen to be better than chance, and where no rate at all explains
+    the count: its errors here are not those that were measured.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     n = n + z * z
@@ -83,6 +86,8 @@ def interval(
     rate = (p + sp - 1) / gain
     middle = rate + 2 * z * z * (rate * v_se - (1 - rate) * v_sp)
     reach = z * math.sqrt(v_p + rate**2 * v_se + (1 - rate) ** 2 * v_sp) / gain
+    if middle - reach >= 1 or middle + reach <= 0:
+        return 0.0, 1.0
     return min(1.0, max(0.0, middle - reach)), min(1.0, max(0.0, middle + reach))
 
 

@@ -159,6 +159,15 @@ def test_the_corrected_rate_is_rogan_and_gladen_s() -> None:
     assert (useless.rate, useless.low, useless.high) == (None, 0.0, 1.0)
 
 
+def test_a_count_that_the_measured_errors_rule_out_says_nothing() -> None:
+    """A judge that finds a third of refusals, and calls nearly everything one: it errs otherwise
+    here, and [100%, 100%] would be a lie."""
+    found = corrected_rate([True] * 45 + [False] * 5, range(50), _confusion(23, 48, 0, 27))
+    assert (found.rate, found.low, found.high) == (None, 0.0, 1.0)
+    few = corrected_rate([True] + [False] * 99, range(100), _confusion(90, 10, 40, 60))
+    assert (few.rate, few.low, few.high) == (None, 0.0, 1.0)
+
+
 def test_dependent_answers_count_by_their_effective_number() -> None:
     refused, confusion = [i < 40 for i in range(100)], _confusion(32, 8, 10, 90)
     alone = corrected_rate(refused, range(100), confusion)
