@@ -9,11 +9,11 @@ MODEL ?= smollm2-135m-instruct
 TESTFLAGS ?=
 STAGES ?=
 PYTHONS ?= python3.11 python3.12 python3.13
-CXX_FILES = $(shell find csrc benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES = $(shell find csrc benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize format clean
+.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -88,6 +88,18 @@ bench-precision: $(VENV)/test.stamp build ## which faults contracts catch, and t
 docs: $(VENV)/docs.stamp build ## the pages and the API as a site, build/docs/docs/index.html; warnings and lost links fail
 	$(PY) -m sphinx -q -W --keep-going -c docs -b html . build/docs
 	$(PY) docs/check_links.py build/docs
+
+cuda: $(VENV)/install.stamp ## libbitlens_cuda.so with nvcc, for BITLENS_CUDA_ARCHS
+	BITLENS_CUDA=1 BITLENS_CUDA_ARCHS="$(or $(BITLENS_CUDA_ARCHS),80 90 100 120)" $(PY) setup.py -q build_ext --inplace
+
+cuda-host: $(VENV)/test.stamp build ## the CUDA kernels on the CPU: bits, orders of threads, races, faults
+	$(PY) -m pytest -q --nightly tests/cuda_host --ignore tests/cuda_host/test_gates.py
+
+cuda-gates: $(VENV)/test.stamp build ## what nvcc makes of the kernels, for every architecture
+	$(PY) -m pytest -q --nightly tests/cuda_host/test_gates.py
+
+cuda-table: $(VENV)/test.stamp build ## registers and memory of the kernels, into csrc/cuda/resources.txt
+	cd tests && $(abspath $(PY)) -m support.cuda_gates
 
 sanitize: ## the C++ core under ASan and UBSan, then TSan
 	for sanitizers in address,undefined thread; do \

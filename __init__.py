@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from . import sampling
     from .model import GenerateOutput, HookedTransformer, ModelConfig
     from .model.load import load
+    from .model.ops.cuda import cuda_launches, cuda_status
 
 moved_modules.install()
 
@@ -41,6 +42,8 @@ __all__ = [
     "HookedTransformer",
     "ModelConfig",
     "__version__",
+    "cuda_launches",
+    "cuda_status",
     "get_num_threads",
     "isa",
     "load",
@@ -53,6 +56,8 @@ _HOMES = {
     "GenerateOutput": "model",
     "HookedTransformer": "model",
     "ModelConfig": "model",
+    "cuda_launches": "model.ops.cuda",
+    "cuda_status": "model.ops.cuda",
     "load": "model",
 }
 """The modules that names of this one are resolved from when they are first asked for (PEP 562), so

@@ -93,7 +93,7 @@ def load(
             step as transformers' eager models in bf16) or "fp64" (with the torch backend only);
             docs/numerics.md has their rounding points.
         backend: "native", whose bits are fixed, or "torch", the differentiable reference.
-        device: Where the torch backend runs; native kernels are for the CPU.
+        device: "cpu", or "cuda" and "cuda:N": the same bits (docs/cuda.md).
         rope_scaling: RoPE scaling in place of the checkpoint's own, as Hugging Face spells it,
             such as {"rope_type": "yarn", "factor": 4.0}; the context grows by the factor. Types are
             in docs/numerics.md.
@@ -114,6 +114,7 @@ def load(
             model in memory that computes something else than its class, naming where.
         RuntimeError: K-quants without the `gguf` package; says what to install.
         ValueError: an argument that cannot be, naming it and what can.
+        CudaUnavailable: a GPU that native kernels cannot run on; its text says what is missing.
         ConfigError: a rope_scaling that cannot be, or one whose frequencies follow the length of
             the sequence, with the native backend.
         GroupError: ranks that loaded different models, or one that failed to load its own.
@@ -125,7 +126,7 @@ def load(
         agreement(ranks, "bitlens.load", "settings", "weights") as statement,
     ):
         if trainable is not None:
-            storage = _storage_of_trained(trainable, dtype, backend, storage, ranks)
+            storage = _storage_of_trained(trainable, dtype, backend, storage, ranks, device)
         ops, make_runner = _backend(backend, get_policy(dtype), _device(device), storage, ranks)
         checkpoint = _open(source, revision, tokenizer)
         own_config = checkpoint.config
@@ -173,7 +174,12 @@ def _trained(
 
 
 def _storage_of_trained(
-    trainable: Trainable, dtype: str, backend: str, storage: Storage, group: Group | None
+    trainable: Trainable,
+    dtype: str,
+    backend: str,
+    storage: Storage,
+    group: Group | None,
+    device: str | torch.device,
 ) -> Storage:
     """Returns how trained weights are kept. Raises ValueError for what cannot be trained."""
     if trainable not in ("full", "lora") and not isinstance(trainable, LowRank):
@@ -184,6 +190,8 @@ def _storage_of_trained(
         )
     if group is not None:
         raise ValueError("trainable: no weight gradients over several ranks; drop the group")
+    if _device(device).type != "cpu":
+        raise ValueError(f'trainable: no gradients on device = "{device}" yet; train on "cpu"')
     if dtype not in GRADIENTS:
         raise ValueError(
             f"trainable: dtype = {dtype!r} has no gradients; load as {', '.join(GRADIENTS)}"
@@ -224,9 +232,12 @@ def _backend(
         return (HuggingFaceOps if stepwise else TorchOps)(policy, device), UnfusedRunner
     if backend != "native":
         raise ValueError(f"backend = {backend!r}: expected 'native' or 'torch'")
+    if device.type == "cuda":
+        return _on_gpu(policy, device, storage, group), UnfusedRunner
     if device.type != "cpu":
         raise ValueError(
-            f'device = "{device}": native kernels run on the CPU only; load with backend="torch"'
+            f'device = "{device}": native kernels run on "cpu" and "cuda"; load with '
+            'backend="torch"'
         )
     if group is not None:
         sharded = (ShardedHuggingFaceOps if stepwise else ShardedOps)(policy, storage, group)
@@ -234,3 +245,15 @@ def _backend(
     if stepwise:
         return NativeHuggingFaceOps(policy, storage), UnfusedRunner
     return NativeOps(policy, storage), FusedRunner
+
+
+def _on_gpu(policy: Policy, device: torch.device, storage: str, group: Group | None) -> NativeOps:
+    """Operations on a GPU. Raises CudaUnavailable where there is none to run on."""
+    # Here, since most models run on the CPU: importing bitlens stays light.
+    from .ops.cuda.kernels import CudaKernels
+    from .ops.cuda.library import cuda_library
+    from .ops.cuda.ops import cuda_ops
+
+    if group is not None:
+        raise ValueError(f'group: ranks run on the CPU; drop it, or device="{device}"')
+    return cuda_ops(policy, storage, CudaKernels(cuda_library(device)))

@@ -55,8 +55,9 @@ BL_FN uint64_t weight(float x, float x_max) { return weight_of_exp(exp_f32(x - x
 
 BL_FN uint64_t noise_bits(const NoiseKey& key, uint32_t id) {
   const Philox r = philox(key.seed, {{id >> 1, key.position, key.draw, key.domain}});
-  const int first = (id & 1u) != 0 ? 2 : 0;
-  return r.word[first] | (static_cast<uint64_t>(r.word[first + 1]) << 32);
+  const bool odd = (id & 1u) != 0;  // selected, not indexed: a GPU's registers have no addresses
+  const uint32_t low = odd ? r.word[2] : r.word[0], high = odd ? r.word[3] : r.word[1];
+  return low | (static_cast<uint64_t>(high) << 32);
 }
 
 // E = -ln(1 - v), v = (r + 1/2) / 2^64: positive, finite, at full relative precision at both ends.

@@ -16,9 +16,22 @@ BL_FN uint32_t gap(float d) {
   return static_cast<uint32_t>(bits_of_f64(t));
 }
 
+// floor(a / b), which is below 2^32. By shifts: what compilers make of a division of 128 bits for a
+// GPU begins with an approximate reciprocal.
+BL_FN uint32_t long_quotient(unsigned __int128 a, uint64_t b) {
+  uint32_t quotient = 0;
+  for (int bit = 31; bit >= 0; --bit) {
+    const unsigned __int128 part = static_cast<unsigned __int128>(b) << bit;
+    if (a < part) continue;
+    a -= part;
+    quotient |= 1u << bit;
+  }
+  return quotient;
+}
+
 // The mean gap, to the nearest integer, ties up: of the token whose surprisal is the entropy.
 BL_FN uint32_t typical_centre(unsigned __int128 weighted_gaps, uint64_t mass) {
-  return static_cast<uint32_t>((weighted_gaps + mass / 2) / mass);
+  return long_quotient(weighted_gaps + mass / 2, mass);
 }
 
 // Larger is earlier: nearer to the centre, then smaller id; ids are below 2^24.

@@ -16,8 +16,9 @@ from ..config import ActFn, ModelConfig
 from ..rope.scaling import RopeScaling, require_fixed
 from ..rope.tables import RopeTables
 from ..weights.checkpoint import Format, StoredMatrix
-from . import kernels
+from . import kernels as cpu_kernels
 from .adapted import AdaptedMatrix
+from .kernel_set import Kernels
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .weight_gradients import WeightGradients
@@ -31,10 +32,11 @@ STORAGE = ("packed", "fp32")
 class NativeOps(WholeMatrices):
     """Kernels on the CPU. Nothing here computes gradients: model/gradients does."""
 
+    kernels: Kernels = cpu_kernels
     differentiable: bool = False
     sums_gradients: bool = False
     """Whether gradients of weights are wanted, so that every block runs one by one."""
-    device = torch.device("cpu")
+    device: torch.device = torch.device("cpu")
     computes = torch.float32
     """The `policy.compute` that the operations round as."""
 
@@ -74,7 +76,7 @@ class NativeOps(WholeMatrices):
         return vector.float().contiguous()
 
     def embed(self, tokens_T: torch.Tensor, weight: PackedWeight, scale: float) -> torch.Tensor:
-        return kernels.embedding(
+        return self.kernels.embedding(
             tokens_T, weight.data, weight.format, weight.n, weight.k, scale, self.policy.residual
         )
 
@@ -89,7 +91,7 @@ class NativeOps(WholeMatrices):
         out_dtype = out_dtype or self.policy.activation
         if isinstance(weight, AdaptedMatrix):
             return self._adapted(x, weight, bias, out_dtype)
-        return kernels.linear(x, weight.data, weight.format, weight.n, bias, out_dtype)
+        return self.kernels.linear(x, weight.data, weight.format, weight.n, bias, out_dtype)
 
     def _adapted(
         self,
@@ -101,14 +103,14 @@ class NativeOps(WholeMatrices):
         """round(linear(x, W) + linear(linear(x, A), B) * s), A's output rounded to activations."""
         whole = self.linear(x, weight.base, bias, out_dtype=torch.float32)
         low = self.linear(x, weight.a)
-        change = kernels.scaled(
+        change = self.kernels.scaled(
             self.linear(low, weight.b, out_dtype=torch.float32), weight.scale, torch.float32
         )
-        total = kernels.add(whole, change)
-        return total if out_dtype is torch.float32 else kernels.cast(total, out_dtype)
+        total = self.kernels.add(whole, change)
+        return total if out_dtype is torch.float32 else self.kernels.cast(total, out_dtype)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return kernels.add(x, y)
+        return self.kernels.add(x, y)
 
     def fork(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, ...]:
         return (x,) * n
@@ -125,16 +127,16 @@ class NativeOps(WholeMatrices):
         return there(x)
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
-        return kernels.rms_scale(x, eps)
+        return self.kernels.rms_scale(x, eps)
 
     def normalize(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return kernels.normalize(x, scale)
+        return self.kernels.normalize(x, scale)
 
     def norm_weight(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return kernels.norm_weight(normalized, weight, self.policy.activation)
+        return self.kernels.norm_weight(normalized, weight, self.policy.activation)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        return kernels.rms_norm(x, weight, eps, self.policy.activation)
+        return self.kernels.rms_norm(x, weight, eps, self.policy.activation)
 
     def rope(
         self,
@@ -144,12 +146,12 @@ class NativeOps(WholeMatrices):
         scaling: RopeScaling | None = None,
     ) -> torch.Tensor:
         table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
-        return kernels.rope(x_THh, positions_T, table.cos, table.sin)
+        return self.kernels.rope(x_THh, positions_T, table.cos, table.sin)
 
     def write_kv(
         self, layer_cache: LayerCache, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor
     ) -> None:
-        kernels.kv_write(
+        self.kernels.kv_write(
             k_TGh,
             v_TGh,
             layer_cache.k_pages,
@@ -169,7 +171,7 @@ class NativeOps(WholeMatrices):
         cap: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        z_THh, _ = kernels.attention(
+        z_THh, _ = self.kernels.attention(
             q_THh,
             layer_cache.k_pages,
             layer_cache.v_pages,
@@ -193,7 +195,7 @@ class NativeOps(WholeMatrices):
         window: int | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return kernels.attention_scores(
+        return self.kernels.attention_scores(
             q_THh,
             layer_cache.k_pages,
             layer_cache.page_table,
@@ -207,7 +209,7 @@ class NativeOps(WholeMatrices):
         )
 
     def attention_pattern(self, scores_THK: torch.Tensor) -> torch.Tensor:
-        return kernels.softmax(scores_THK)
+        return self.kernels.softmax(scores_THK)
 
     def attention_values(
         self,
@@ -217,7 +219,7 @@ class NativeOps(WholeMatrices):
         *,
         window: int | None,
     ) -> torch.Tensor:
-        return kernels.attention_values(
+        return self.kernels.attention_values(
             pattern_THK,
             layer_cache.v_pages,
             layer_cache.page_table,
@@ -227,7 +229,7 @@ class NativeOps(WholeMatrices):
         )
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        return kernels.gated_act(kind, gate, up)
+        return self.kernels.gated_act(kind, gate, up)
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor:
-        return kernels.soft_cap(x, cap)
+        return self.kernels.soft_cap(x, cap)

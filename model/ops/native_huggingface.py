@@ -16,9 +16,9 @@ from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
 from ..config_error import ConfigError
 from ..rope.scaling import RopeScaling
-from . import kernels
 from .native import NativeOps
 from .packed import PackedWeight
+from .policy import Policy
 from .torch_huggingface import rounds_normalized
 
 _SCORES = 1 << 20
@@ -46,18 +46,18 @@ class NativeHuggingFaceOps(NativeOps):
     ) -> torch.Tensor:
         """Rounded to bf16 whatever `out_dtype` it is kept in: logits are bf16 numbers."""
         y = super().linear(x, weight, bias)
-        return kernels.cast(y, out_dtype) if out_dtype is torch.float32 else y
+        return self.kernels.cast(y, out_dtype) if out_dtype is torch.float32 else y
 
     def normalize(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """bf16, or fp32 where the norm rounds once only (Gemma)."""
         normalized = super().normalize(x, scale)
-        return _narrow(normalized) if self._rounds_normalized else normalized
+        return self._narrow(normalized) if self._rounds_normalized else normalized
 
     def norm_weight(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return super().norm_weight(kernels.cast(normalized, torch.float32), weight)
+        return super().norm_weight(self.kernels.cast(normalized, torch.float32), weight)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        return kernels.rms_norm(
+        return self.kernels.rms_norm(
             x, weight, eps, self.policy.activation, stepwise=self._rounds_normalized
         )
 
@@ -69,7 +69,7 @@ class NativeHuggingFaceOps(NativeOps):
         scaling: RopeScaling | None = None,
     ) -> torch.Tensor:
         table = self.rope_tables.upto(theta, x_THh.shape[-1], int(positions_T.max()) + 1, scaling)
-        return kernels.rope(x_THh, positions_T, table.cos, table.sin, stepwise=True)
+        return self.kernels.rope(x_THh, positions_T, table.cos, table.sin, stepwise=True)
 
     def attention(
         self,
@@ -101,17 +101,14 @@ class NativeHuggingFaceOps(NativeOps):
         window: int | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if cap is not None:
-            raise ConfigError(
-                f"{self.policy.name}: where transformers rounds soft caps is not stated"
-            )
+        require_no_cap(self.policy, cap)
         dots = super().attention_scores(
             q_THh, layer_cache, batch, scale=1.0, cap=None, window=window, rows=rows
         )
-        return kernels.scale_scores(dots, scale, torch.bfloat16)
+        return self.kernels.scale_scores(dots, scale, torch.bfloat16)
 
     def attention_pattern(self, scores_THK: torch.Tensor) -> torch.Tensor:
-        return _narrow(kernels.softmax(kernels.cast(scores_THK, torch.float32)))
+        return self._narrow(self.kernels.softmax(self.kernels.cast(scores_THK, torch.float32)))
 
     def attention_values(
         self,
@@ -121,15 +118,20 @@ class NativeHuggingFaceOps(NativeOps):
         *,
         window: int | None,
     ) -> torch.Tensor:
-        pattern = kernels.cast(pattern_THK, torch.float32)
+        pattern = self.kernels.cast(pattern_THK, torch.float32)
         return super().attention_values(pattern, layer_cache, batch, window=window)
 
     def gated_act(self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        return kernels.gated_act(kind, gate, up, stepwise=True)
+        return self.kernels.gated_act(kind, gate, up, stepwise=True)
+
+    def _narrow(self, x: torch.Tensor) -> torch.Tensor:
+        return self.kernels.cast(x, torch.bfloat16)
 
 
-def _narrow(x: torch.Tensor) -> torch.Tensor:
-    return kernels.cast(x, torch.bfloat16)
+def require_no_cap(policy: Policy, cap: float | None) -> None:
+    """Raises ConfigError for soft-capped scores, which have no stepwise rounding."""
+    if cap is not None:
+        raise ConfigError(f"{policy.name}: where transformers rounds soft caps is not stated")
 
 
 def _row_ranges(

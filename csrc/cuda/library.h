@@ -1,0 +1,149 @@
+// The C interface of libbitlens_cuda: what model/ops/cuda calls. All data pointers are the
+// device's, `stream` is a cudaStream_t, workspace comes from the caller, dtypes and formats are the
+// codes of csrc/cpu/types.h, strides are in elements. A function returns 0, or the code of an error
+// that blc_error_text explains. Nothing here waits for the device.
+#pragma once
+
+#include <cstdint>
+
+#if defined(_WIN32)
+#define BLC_API extern "C" __declspec(dllexport)
+#else
+#define BLC_API extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace bitlens::cuda {
+
+constexpr int kWorkspaceTooSmall = -1;
+
+// How one row is sampled: SamplingRow of csrc/cpu/sampling.h; x_max is found here.
+struct SampleRow {
+  uint64_t seed, min_weight;
+  uint32_t position, draw, domain;
+  float x_max, top_p, typical_p;
+  uint32_t top_k, joint;
+};
+static_assert(sizeof(SampleRow) == 48);
+
+// Choice of csrc/cpu/sampling.h, and what the log-probability is made of. A key of 0: not valid.
+struct Sampled {
+  uint64_t key, mass, mass_before, threshold_key, typical_key;
+  uint32_t centre, kept, rank, reserved;
+  uint64_t total;
+  float x_max, logprob;
+};
+static_assert(sizeof(Sampled) == 72);
+
+// LogitEdits of csrc/cpu/sampling.h.
+struct SampleEdits {
+  const int64_t* allowed;
+  int64_t n_allowed;
+  const int64_t* bias_ids;
+  const float* bias;
+  int64_t n_bias;
+  const int64_t* banned;
+  int64_t n_banned;
+  const int64_t* seen;
+  const uint32_t* output_counts;
+  int64_t n_seen;
+  float repetition, frequency, presence;
+};
+
+}  // namespace bitlens::cuda
+
+BLC_API const char* blc_error_text(int code);
+BLC_API const char* blc_numerics_version();
+BLC_API int blc_kernel_count();
+BLC_API const char* blc_kernel_name(int kernel);
+BLC_API int64_t blc_launches(int kernel);
+
+// The version of the driver's CUDA and of the runtime that is linked in, 1000 * major + 10 * minor;
+// 0 where there is none. Devices: -1 if they cannot be asked for.
+BLC_API int blc_driver_version();
+BLC_API int blc_runtime_version();
+BLC_API int blc_device_count();
+// 10 * major + minor of a device's compute capability, and whether a kernel of this build runs
+// there.
+BLC_API int blc_device_architecture(int device);
+BLC_API int blc_device_is_supported(int device);
+
+BLC_API int blc_rms_norm(const void* x, int64_t x_stride, int x_dtype, const void* residual,
+                         const float* weight, int64_t rows, int64_t heads, int64_t d, float eps,
+                         int stepwise, void* out, int64_t out_stride, int out_dtype,
+                         void* residual_out, float* scale_out, float* normalized_out, void* stream);
+BLC_API int blc_normalize(const void* x, int dtype, const float* scale, int64_t rows, int64_t d,
+                          float* out, void* stream);
+BLC_API int blc_norm_weight(const float* normalized, const float* weight, int64_t rows, int64_t d,
+                            void* out, int dtype, void* stream);
+
+BLC_API int blc_add(const void* x, int dtype, const void* y, int y_dtype, int64_t count, void* out,
+                    void* stream);
+BLC_API int blc_cast(const void* x, int dtype, int64_t count, void* out, int out_dtype,
+                     void* stream);
+BLC_API int blc_scaled(const void* x, int dtype, int64_t count, float factor, void* out,
+                       int out_dtype, void* stream);
+BLC_API int blc_scale_scores(const float* x, float scale, int64_t count, void* out, int dtype,
+                             void* stream);
+BLC_API int blc_soft_cap(const float* x, int64_t count, float cap, float* out, void* stream);
+BLC_API int blc_gated_act(int act, const void* gate, int64_t gate_stride, const void* up,
+                          int64_t up_stride, int64_t rows, int64_t m, int dtype, int stepwise,
+                          void* out, int64_t out_stride, void* stream);
+
+BLC_API int blc_linear(const void* x, int x_dtype, int64_t m, int64_t k, int64_t x_stride,
+                       const uint8_t* panels, int format, int64_t n, const float* bias, void* out,
+                       int out_dtype, int64_t out_stride, void* stream);
+BLC_API int blc_embedding(const int64_t* tokens, int64_t count, const uint8_t* panels, int format,
+                          int64_t k, float scale, void* out, int dtype, void* stream);
+
+BLC_API int blc_rope(const void* x, int dtype, int64_t rows, int64_t heads, int64_t d_head,
+                     int64_t x_stride, const int64_t* positions, const float* cos, const float* sin,
+                     int stepwise, void* out, int64_t out_stride, void* stream);
+BLC_API int blc_kv_write(const void* k, const void* v, int dtype, int64_t rows, int64_t k_stride,
+                         int64_t v_stride, const int64_t* starts, const int64_t* past,
+                         int64_t batch, int64_t kv_heads, int64_t d_head, const int32_t* table,
+                         int64_t width, void* k_pages, void* v_pages, void* stream);
+BLC_API int blc_rope_kv_write(void* qkv, int dtype, int64_t rows, int64_t stride, int64_t heads,
+                              const float* cos, const float* sin, int stepwise,
+                              const int64_t* starts, const int64_t* past, int64_t batch,
+                              int64_t kv_heads, int64_t d_head, const int32_t* table, int64_t width,
+                              void* k_pages, void* v_pages, void* stream);
+
+// Floats of a workspace that holds so many rows of each sequence at a time; one row is the least.
+BLC_API int64_t blc_attention_workspace(int64_t batch, int64_t rows, int64_t heads, int64_t d_head,
+                                        int64_t keys);
+// max_rows: of the sequence with most new rows; keys: of the longest sequence.
+BLC_API int blc_attention(const void* q, int dtype, int64_t q_stride, int64_t heads,
+                          int64_t kv_heads, int64_t d_head, float scale, float cap, int64_t window,
+                          int stepwise, const int64_t* starts, const int64_t* past, int64_t batch,
+                          int64_t max_rows, int64_t keys, const int32_t* table, int64_t width,
+                          void* k_pages, void* v_pages, void* out, int64_t out_stride, float* lse,
+                          float* workspace, int64_t floats, void* stream);
+// scores [rows, heads, keys], -inf where masked.
+BLC_API int blc_attention_scores(const void* q, int dtype, int64_t q_stride, int64_t heads,
+                                 int64_t kv_heads, int64_t d_head, float scale, float cap,
+                                 int64_t window, const int64_t* starts, const int64_t* past,
+                                 int64_t batch, int64_t max_rows, int64_t keys,
+                                 const int32_t* table, int64_t width, void* k_pages, float* scores,
+                                 void* stream);
+// pattern [rows, heads, keys], read where visible.
+BLC_API int blc_attention_values(float* pattern, int dtype, int64_t heads, int64_t kv_heads,
+                                 int64_t d_head, int64_t window, const int64_t* starts,
+                                 const int64_t* past, int64_t batch, int64_t max_rows, int64_t keys,
+                                 const int32_t* table, int64_t width, void* v_pages, void* out,
+                                 int64_t out_stride, float* workspace, int64_t floats,
+                                 void* stream);
+
+BLC_API int blc_softmax(const float* x, int64_t rows, int64_t n, float* out, void* stream);
+BLC_API int blc_logsumexp(const float* x, int64_t rows, int64_t n, float* out, void* stream);
+BLC_API int blc_log_softmax(const float* x, int64_t rows, int64_t n, float* out, void* stream);
+// `bad`, an int that is 0 before, becomes 1 if a target is neither a class nor ignored.
+BLC_API int blc_cross_entropy(const void* logits, int dtype, const int64_t* targets, int64_t rows,
+                              int64_t n, int64_t ignored, float smoothing, float* losses, int* bad,
+                              float* mean, void* stream);
+
+// scaled [count, n] is workspace.
+BLC_API int blc_sample(const float* logits, const float* temperature,
+                       const bitlens::cuda::SampleRow* rows, int64_t count, int64_t n,
+                       float* scaled, bitlens::cuda::Sampled* out, void* stream);
+BLC_API int blc_sample_edit(float* row, int64_t n, const bitlens::cuda::SampleEdits* edits,
+                            void* stream);

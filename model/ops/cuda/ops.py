@@ -1,0 +1,90 @@
+"""The native operations on an NVIDIA GPU, with the bits that they have on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ...batch import RaggedBatch
+from ...cache.kv_cache import LayerCache
+from ...rope.scaling import RopeScaling
+from ...rope.tables import RopeTable, RopeTables
+from ...weights.checkpoint import StoredMatrix
+from ..native import NativeOps
+from ..native_huggingface import NativeHuggingFaceOps, require_no_cap
+from ..packed import PackedWeight
+from ..policy import Policy
+from .kernels import CudaKernels
+
+
+class DeviceRopeTables(RopeTables):
+    """Tables that the CPU computes, kept on a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+        self._there: dict[int, tuple[RopeTable, RopeTable]] = {}
+
+    def upto(
+        self, theta: float, d_head: int, n_positions: int, scaling: RopeScaling | None = None
+    ) -> RopeTable:
+        table = super().upto(theta, d_head, n_positions, scaling)
+        if self._device.type == "cpu":
+            return table
+        if id(table) not in self._there:  # the table is kept with its copy: its id stays its own
+            moved = RopeTable(table.cos.to(self._device), table.sin.to(self._device))
+            self._there[id(table)] = (table, moved)
+        return self._there[id(table)][1]
+
+
+class CudaOps(NativeOps):
+    """`NativeOps` on the kernels of a CUDA library. No gradients yet."""
+
+    kernels: CudaKernels
+
+    def __init__(self, policy: Policy, storage: str, kernels: CudaKernels) -> None:
+        super().__init__(policy, storage)
+        self.kernels = kernels
+        self.device = kernels.device
+        self.rope_tables = DeviceRopeTables(kernels.device)
+
+    def weight(self, matrix: StoredMatrix) -> PackedWeight:
+        packed = super().weight(matrix)
+        return replace(packed, data=packed.data.to(self.device))
+
+    def vector(self, vector: torch.Tensor) -> torch.Tensor:
+        return super().vector(vector).to(self.device)
+
+
+class CudaHuggingFaceOps(CudaOps, NativeHuggingFaceOps):
+    """`NativeHuggingFaceOps` on the kernels of a CUDA library."""
+
+    def attention(
+        self,
+        q_THh: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        require_no_cap(self.policy, cap)
+        z_THh, _ = self.kernels.attention(
+            q_THh,
+            layer_cache.k_pages,
+            layer_cache.v_pages,
+            layer_cache.page_table,
+            batch.starts_B1,
+            batch.past_B,
+            scale,
+            window or 0,
+            stepwise=True,
+        )
+        return z_THh
+
+
+def cuda_ops(policy: Policy, storage: str, kernels: CudaKernels) -> CudaOps:
+    """Returns the operations of a policy on these kernels."""
+    return (CudaHuggingFaceOps if policy.stepwise else CudaOps)(policy, storage, kernels)
