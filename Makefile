@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.cpp' -o -name '*.h' -o -
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table format clean
+.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -100,6 +100,9 @@ cuda-gates: $(VENV)/test.stamp build ## what nvcc makes of the kernels, for ever
 
 cuda-table: $(VENV)/test.stamp build ## registers and memory of the kernels, into csrc/cuda/resources.txt
 	cd tests && $(abspath $(PY)) -m support.cuda_gates
+
+gpu-check: $(VENV)/test.stamp build ## on a machine with a GPU: the same tests there, into build/gpu_check.json
+	$(PY) tests/support/gpu_check.py
 
 sanitize: ## the C++ core under ASan and UBSan, then TSan
 	for sanitizers in address,undefined thread; do \

@@ -233,7 +233,7 @@ def _backend(
     if backend != "native":
         raise ValueError(f"backend = {backend!r}: expected 'native' or 'torch'")
     if device.type == "cuda":
-        return _on_gpu(policy, device, storage, group), UnfusedRunner
+        return _on_gpu(policy, device, storage, group)
     if device.type != "cpu":
         raise ValueError(
             f'device = "{device}": native kernels run on "cpu" and "cuda"; load with '
@@ -247,13 +247,17 @@ def _backend(
     return NativeOps(policy, storage), FusedRunner
 
 
-def _on_gpu(policy: Policy, device: torch.device, storage: str, group: Group | None) -> NativeOps:
-    """Operations on a GPU. Raises CudaUnavailable where there is none to run on."""
+def _on_gpu(
+    policy: Policy, device: torch.device, storage: str, group: Group | None
+) -> tuple[Ops, RunnerFactory]:
+    """Operations and blocks on a GPU. Raises CudaUnavailable where there is none to run on."""
     # Here, since most models run on the CPU: importing bitlens stays light.
     from .ops.cuda.kernels import CudaKernels
     from .ops.cuda.library import cuda_library
     from .ops.cuda.ops import cuda_ops
+    from .runners.cuda import CudaRunner
 
     if group is not None:
         raise ValueError(f'group: ranks run on the CPU; drop it, or device="{device}"')
-    return cuda_ops(policy, storage, CudaKernels(cuda_library(device)))
+    ops = cuda_ops(policy, storage, CudaKernels(cuda_library(device)))
+    return ops, UnfusedRunner if policy.stepwise else CudaRunner

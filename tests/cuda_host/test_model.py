@@ -45,11 +45,13 @@ def test_logits_and_tokens(dtype: str, architecture: str) -> None:
         assert_same_bits(ours(tokens, MASK), theirs(tokens, MASK))
         for temperature in (0.0, 1.0):
             options = {"max_new_tokens": 4, "temperature": temperature, "seed": 3}
-            found, wanted = (m.generate(tokens[:1], **options).tokens for m in (ours, theirs))
+            found, wanted = (m.generate(tokens[:1], **options).tokens.cpu() for m in (ours, theirs))
             assert torch.equal(found, wanted)
     after = host_library().launches()
     launched = {name for name in after if after[name] > before[name]}
-    assert {"linear_few_rows", "linear_tiled", "attention_sum", "embedding"} <= launched
+    rotating = {"rope", "kv_write"} if dtype == "hf_bf16" else {"rope_kv_write"}
+    assert {"linear_few_rows", "linear_tiled", "attention_sum", "embedding", *rotating} <= launched
+    assert ("rope" in launched) == (dtype == "hf_bf16")  # the others ran fused
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "hf_bf16"])

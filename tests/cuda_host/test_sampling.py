@@ -7,19 +7,24 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from bitlens.model.ops.cuda.kernels import CudaKernels
 from bitlens.model.ops.cuda.sampler import sample_rows
 from bitlens.model.sampling import SamplingParams, sample
 from bitlens.model.sampling.batch import Batch
 from bitlens.model.sampling.certificate import Certificate
 from bitlens.model.sampling.shard import id_of, x_of
 from bitlens.model.sampling.typical import typical_set
-from support.cuda_host import ORDERS, host_kernels, launching, threads_in_order
+from support.cuda_host import ORDERS, host_library, launching, threads_in_order
 
 
 @pytest.fixture(params=ORDERS, autouse=True)
 def order(request: pytest.FixtureRequest) -> Iterator[None]:
     with threads_in_order(request.param):
         yield
+
+
+def kernels() -> CudaKernels:
+    return CudaKernels(host_library())
 
 
 def params(**changes: object) -> SamplingParams:
@@ -63,7 +68,7 @@ def test_tokens_and_certificates(n: int, dtype: torch.dtype) -> None:
     )  # fmt: skip
     batch = Batch.make(PARAMS, positions, None, *history, size=size, seeds_must_agree=False)
     with launching("cast", "sample", "sample_edit"):
-        found = sample_rows(host_kernels(), x, batch)
+        found = sample_rows(kernels(), x.to(kernels().device), batch)
     assert id_of(found["key"]).tolist() == wanted.tokens.tolist()
     assert wanted.logprobs is not None
     assert found["logprob"].tobytes() == wanted.logprobs.numpy().tobytes()
@@ -81,7 +86,7 @@ def test_rows_that_are_not_valid() -> None:
     x[0, 3], x[1, 4], x[2] = float("nan"), float("inf"), -float("inf")
     p = params(logprobs=None)
     batch = Batch.make(p, [0] * 4, None, None, None, size=4, seeds_must_agree=False)
-    found = sample_rows(host_kernels(), x, batch)
+    found = sample_rows(kernels(), x.to(kernels().device), batch)
     assert (found["key"] != 0).tolist() == sample(x, p, positions=[0] * 4).valid.tolist()
     assert np.array_equal(found["key"] != 0, [False, False, False, True])
 
@@ -94,5 +99,5 @@ def test_another_seed_is_another_token() -> None:
         made = Batch.make(
             params(seed=seed), list(range(8)), None, None, None, size=8, seeds_must_agree=False
         )
-        tokens.append(sample_rows(host_kernels(), x, made)["key"].tolist())
+        tokens.append(sample_rows(kernels(), x.to(kernels().device), made)["key"].tolist())
     assert tokens[0] != tokens[1]

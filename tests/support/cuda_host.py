@@ -10,18 +10,20 @@ import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import bitlens
 import pytest
 import torch
 from bitlens.model.ops.cuda.kernels import WORKSPACE, CudaKernels
-from bitlens.model.ops.cuda.library import Library
+from bitlens.model.ops.cuda.library import Library, cuda_library
 from bitlens.model.ops.cuda.ops import cuda_ops
 from bitlens.model.ops.policy import get_policy
+from bitlens.model.runners.cuda import CudaRunner
 from bitlens.model.runners.unfused import UnfusedRunner
 from bitlens.model.transformer import HookedTransformer
 from bitlens.model.weights.checkpoint import Checkpoint
@@ -42,25 +44,18 @@ _FLAGS = [
 ]
 
 
-def build_library(optimization: str = "-O2") -> Path:
+def build_library() -> Path:
     """Compiles the library's kernels and the executor into one shared library; returns its path."""
     return _build(
-        "bitlens_cuda_host.so", [*SOURCES, EXECUTOR / "executor.cpp"], [optimization], ["-shared"]
+        "bitlens_cuda_host.so", [*SOURCES, EXECUTOR / "executor.cpp"], ["-O1"], ["-shared"]
     )
 
 
 def build_program(source: Path, others: Sequence[Path] = (), sanitizer: str = "") -> Path:
     """Compiles a program on the executor, under a sanitizer if one is named; returns its path."""
-    flags = [
-        "-O1",
-        *(
-            ["-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=undefined"]
-            if sanitizer
-            else []
-        ),
-    ]
+    watched = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=undefined"] if sanitizer else []
     sources = [source, *others, EXECUTOR / "executor.cpp"]
-    return _build(f"{source.stem}-{sanitizer or 'plain'}", sources, flags, flags[1:])
+    return _build(f"{source.stem}-{sanitizer or 'plain'}", sources, ["-O0", *watched], watched)
 
 
 def _build(name: str, sources: Sequence[Path], flags: Sequence[str], link: Sequence[str]) -> Path:
@@ -104,19 +99,50 @@ def _run(command: Sequence[str]) -> None:
 
 @functools.cache
 def host_library() -> Library:
-    """The library on the executor, where the CPU's memory is the device's."""
+    """The library on the executor, where the CPU's memory is the device's; under `make gpu-check`
+    the one on the GPU."""
+    if device := os.environ.get("BITLENS_TEST_DEVICE"):
+        return cuda_library(torch.device(device))
     return Library(build_library(), torch.device("cpu"))
 
 
+class CarriedKernels(CudaKernels):
+    """Kernels for tests that hold tensors on the CPU: arguments are copied to the device, and back,
+    as some are written to; results come to the CPU."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in vars(CudaKernels) or name.startswith("_") or name == "empty":
+            return found
+        return functools.partial(_carried, functools.partial(vars(CudaKernels)[name], self._there))
+
+    @property
+    def _there(self) -> CudaKernels:
+        return CudaKernels(self.library, self.workspace)
+
+
+def _carried(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    device = host_library().device
+    there = [x.to(device, copy=True) if isinstance(x, torch.Tensor) else x for x in arguments]
+    found = kernel(*there, **options)
+    for x, moved in zip(arguments, there, strict=True):
+        if isinstance(x, torch.Tensor) and x.numel() and not x.is_inference():
+            x.copy_(moved)
+    if isinstance(found, tuple):
+        return tuple(x.cpu() for x in found)
+    return found.cpu() if isinstance(found, torch.Tensor) else found
+
+
 def host_kernels(workspace: int = WORKSPACE) -> CudaKernels:
-    return CudaKernels(host_library(), workspace)
+    carries = host_library().device.type != "cpu"
+    return (CarriedKernels if carries else CudaKernels)(host_library(), workspace)
 
 
 def host_model(checkpoint: Checkpoint, dtype: str, storage: str = "packed") -> HookedTransformer:
     """A model whose every operation is a CUDA kernel on the executor."""
-    ops = cuda_ops(get_policy(dtype), storage, host_kernels())
+    ops = cuda_ops(get_policy(dtype), storage, CudaKernels(host_library()))
     ops.adopt(checkpoint.config)
-    return HookedTransformer(checkpoint, ops, UnfusedRunner)
+    return HookedTransformer(checkpoint, ops, UnfusedRunner if ops.policy.stepwise else CudaRunner)
 
 
 @contextmanager
@@ -134,6 +160,7 @@ def threads_in_order(order: str) -> Iterator[None]:
 
 def assert_same_bits(found: torch.Tensor, wanted: torch.Tensor) -> None:
     """A NaN is a NaN: its sign and payload are not promised."""
+    found = found.cpu()
     assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
     integers = torch.int32 if found.dtype is torch.float32 else torch.int16
     same = found.view(integers) == wanted.view(integers)

@@ -12,6 +12,7 @@ import torch
 
 from ...config import ActFn
 from ..kernels import ACT_CODES, DTYPE_CODES
+from ..packed import PackedWeight
 from .library import Library
 
 WORKSPACE = 64 << 20
@@ -50,6 +51,22 @@ class CudaKernels:
             "linear", x, DTYPE_CODES[x.dtype], rows, k, k, panels, int(format), n, bias, out,
             DTYPE_CODES[out_dtype], n,
         )  # fmt: skip
+        return out
+
+    def linears(
+        self, x: torch.Tensor, layers: Sequence[tuple[PackedWeight, torch.Tensor | None]]
+    ) -> torch.Tensor:
+        """Products of the same x [rows, k], in its dtype, side by side -> [rows, sum of n]."""
+        x = x.contiguous()
+        (rows, k), dtype = x.shape, DTYPE_CODES[x.dtype]
+        out = self.empty((rows, sum(weight.n for weight, _ in layers)), x.dtype)
+        column = 0
+        for weight, bias in layers:
+            self.library.launch(
+                "linear", x, dtype, rows, k, k, weight.data, int(weight.format), weight.n, bias,
+                out[:, column:], dtype, out.shape[1],
+            )  # fmt: skip
+            column += weight.n
         return out
 
     def embedding(
@@ -119,6 +136,18 @@ class CudaKernels:
             False, out, d, DTYPE_CODES[residual.dtype], total, None, None,
         )  # fmt: skip
         return out, total
+
+    def norm_heads(
+        self, x_Tn: torch.Tensor, first: int, heads: int, weight: torch.Tensor, eps: float
+    ) -> None:
+        """Normalizes heads first .. first + heads - 1 of each row [n], in place."""
+        rows, width = x_Tn.shape
+        d, dtype = len(weight), DTYPE_CODES[x_Tn.dtype]
+        of_heads = x_Tn[:, first * d :]
+        self.library.launch(
+            "rms_norm", of_heads, width, dtype, None, weight, rows, heads, d, eps, False, of_heads,
+            width, dtype, None, None, None,
+        )  # fmt: skip
 
     def rms_scale(self, x: torch.Tensor, eps: float) -> torch.Tensor:
         x = x.contiguous()
@@ -225,14 +254,16 @@ class CudaKernels:
         *,
         stepwise: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        q_THh = q_THh.contiguous()
         rows, heads, d_head = q_THh.shape
-        z_THh, lse_TH = self.empty(q_THh.shape, q_THh.dtype), self.empty((rows, heads))
+        if q_THh.stride()[1:] != (d_head, 1):
+            q_THh = q_THh.contiguous()
+        z_THh = self.empty((rows, heads, d_head), q_THh.dtype)
+        lse_TH = self.empty((rows, heads))
         max_rows, keys = _longest(starts_B1, past_B)
         starts, past, table = self._here(starts_B1, past_B, page_table)
         workspace = self._attention_workspace(len(past), max_rows, heads, d_head, keys)
         self.library.launch(
-            "attention", q_THh, DTYPE_CODES[q_THh.dtype], heads * d_head, heads, k_pages.shape[1],
+            "attention", q_THh, DTYPE_CODES[q_THh.dtype], q_THh.stride(0), heads, k_pages.shape[1],
             d_head, scale, cap, window, stepwise, starts, past, len(past), max_rows, keys, table,
             table.shape[1], k_pages, v_pages, z_THh, heads * d_head, lse_TH, workspace,
             workspace.numel(),
@@ -295,12 +326,12 @@ class CudaKernels:
     def gated_act(
         self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor, *, stepwise: bool = False
     ) -> torch.Tensor:
-        gate, up = gate.contiguous(), up.contiguous()
+        gate, up = (x if x.stride(1) == 1 else x.contiguous() for x in (gate, up))
         rows, m = gate.shape
-        out = self.empty(gate.shape, gate.dtype)
+        out = self.empty((rows, m), gate.dtype)
         self.library.launch(
-            "gated_act", ACT_CODES[kind], gate, m, up, m, rows, m, DTYPE_CODES[gate.dtype],
-            stepwise, out, m,
+            "gated_act", ACT_CODES[kind], gate, gate.stride(0), up, up.stride(0), rows, m,
+            DTYPE_CODES[gate.dtype], stepwise, out, m,
         )  # fmt: skip
         return out
 

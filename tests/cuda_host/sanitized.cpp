@@ -1,0 +1,173 @@
+// sanitized: every kernel of the library once over ragged shapes, in buffers of exactly the size
+// that it may touch, for a sanitizer to watch. Prints a checksum of each result, which must not
+// depend on the order of threads.
+#include <cstdio>
+#include <vector>
+
+#include "cuda/library.h"
+#include "cuda/panels.h"
+
+namespace {
+
+using bitlens::cuda::Sampled;
+using bitlens::cuda::SampleEdits;
+using bitlens::cuda::SampleRow;
+using Floats = std::vector<float>;
+using Halves = std::vector<uint16_t>;
+
+uint32_t g_state = 1;
+uint32_t next() { return g_state = g_state * 1664525u + 1013904223u; }
+float number() { return static_cast<float>(static_cast<int32_t>(next()) >> 8) * 0x1p-23f; }
+
+Floats floats(int64_t n) {
+  Floats x(static_cast<size_t>(n));
+  for (float& v : x) v = number();
+  return x;
+}
+
+Halves halves(int64_t n) {
+  Halves x(static_cast<size_t>(n));
+  for (uint16_t& v : x) v = bitlens::spec::round_bf16(number());
+  return x;
+}
+
+int g_failures = 0;
+
+template <typename T>
+void show(const char* name, int code, const std::vector<T>& result) {
+  if (code != 0) ++g_failures, std::printf("%s: %s\n", name, blc_error_text(code));
+  const auto* bytes = reinterpret_cast<const unsigned char*>(result.data());
+  uint64_t sum = 14695981039346656037u;
+  for (size_t i = 0; i < result.size() * sizeof(T); ++i) sum = (sum ^ bytes[i]) * 1099511628211u;
+  std::printf("%s %016llx\n", name, static_cast<unsigned long long>(sum));
+}
+
+void norms_and_elements() {
+  const int64_t rows = 2, d = 300;
+  Floats x = floats(rows * d), w = floats(d), y(x.size()), sum(x.size()), scale(rows), n(x.size());
+  Halves residual = halves(rows * d), h(x.size());
+  show("rms_norm",
+       blc_rms_norm(x.data(), d, 0, residual.data(), w.data(), rows, 1, d, 1e-5f, 1, h.data(), d, 1,
+                    sum.data(), scale.data(), n.data(), nullptr),
+       h);
+  show("normalize", blc_normalize(h.data(), 1, scale.data(), rows, d, y.data(), nullptr), y);
+  show("norm_weight", blc_norm_weight(y.data(), w.data(), rows, d, h.data(), 1, nullptr), h);
+  show("add", blc_add(x.data(), 0, h.data(), 1, rows * d, y.data(), nullptr), y);
+  show("cast", blc_cast(x.data(), 0, rows * d, h.data(), 1, nullptr), h);
+  show("scaled", blc_scaled(h.data(), 1, rows * d, 0.3f, y.data(), 0, nullptr), y);
+  show("scale_scores", blc_scale_scores(x.data(), 0.3f, rows * d, h.data(), 1, nullptr), h);
+  show("soft_cap", blc_soft_cap(x.data(), rows * d, 2.0f, y.data(), nullptr), y);
+  show("gated_act",
+       blc_gated_act(1, h.data(), d, h.data(), d, rows, d, 1, 1, residual.data(), d, nullptr),
+       residual);
+}
+
+void softmaxes() {
+  const int64_t rows = 3, n = 270;
+  Floats x = floats(rows * n), y(x.size()), one(rows), mean(1);
+  std::vector<int64_t> targets = {5, -100, 269};
+  int bad = 0;
+  show("softmax", blc_softmax(x.data(), rows, n, y.data(), nullptr), y);
+  show("log_softmax", blc_log_softmax(x.data(), rows, n, y.data(), nullptr), y);
+  show("logsumexp", blc_logsumexp(x.data(), rows, n, one.data(), nullptr), one);
+  show("cross_entropy",
+       blc_cross_entropy(x.data(), 0, targets.data(), rows, n, -100, 0.1f, one.data(), &bad,
+                         mean.data(), nullptr),
+       mean);
+}
+
+void products() {
+  for (int format = 0; format < 6; ++format) {
+    const int64_t n = 40, k = 288;
+    const int64_t bytes = bitlens::cuda::panel_bytes(static_cast<bitlens::spec::Format>(format), k);
+    std::vector<uint8_t> panels(static_cast<size_t>(bytes) * 2);
+    for (uint8_t& b : panels) b = static_cast<uint8_t>(next() >> 24 & 0x3f);
+    const Floats bias = floats(n);
+    for (const int64_t m : {1, 3, 9}) {
+      const Halves x = halves(m * k);
+      Floats y(static_cast<size_t>(m * n));
+      show("linear",
+           blc_linear(x.data(), 1, m, k, k, panels.data(), format, n, bias.data(), y.data(), 0, n,
+                      nullptr),
+           y);
+    }
+    const std::vector<int64_t> tokens = {39, 0, 32};
+    Floats rows(static_cast<size_t>(3 * k));
+    show("embedding",
+         blc_embedding(tokens.data(), 3, panels.data(), format, k, 2.0f, rows.data(), 0, nullptr),
+         rows);
+  }
+}
+
+void attention() {
+  const int64_t heads = 4, kv_heads = 2, d = 10, stride = (heads + 2 * kv_heads) * d, keys = 70;
+  const std::vector<int64_t> starts = {0, 1, 6}, past = {69, 0}, positions = {69, 0, 1, 2, 3, 4};
+  const std::vector<int32_t> table = {2, 0, 1, 1};
+  const Floats cos = floats(keys * d / 2), sin = floats(keys * d / 2);
+  Floats qkv = floats(6 * stride), q = floats(6 * heads * d), z(q.size());
+  Floats k_pages = floats(3 * kv_heads * d * 64), v_pages = floats(3 * kv_heads * d * 64);
+  show("rope",
+       blc_rope(q.data(), 0, 6, heads, d, heads * d, positions.data(), cos.data(), sin.data(), 0,
+                z.data(), heads * d, nullptr),
+       z);
+  show("rope_kv_write",
+       blc_rope_kv_write(qkv.data(), 0, 6, stride, heads, cos.data(), sin.data(), 0, starts.data(),
+                         past.data(), 2, kv_heads, d, table.data(), 2, k_pages.data(),
+                         v_pages.data(), nullptr),
+       k_pages);
+  const Floats rows = floats(6 * kv_heads * d);
+  show("kv_write",
+       blc_kv_write(rows.data(), rows.data(), 0, 6, kv_heads * d, kv_heads * d, starts.data(),
+                    past.data(), 2, kv_heads, d, table.data(), 2, k_pages.data(), v_pages.data(),
+                    nullptr),
+       v_pages);
+  const int64_t size = blc_attention_workspace(2, 2, heads, d, keys);
+  Floats workspace(static_cast<size_t>(size)), lse(6 * heads), scores(6 * heads * keys);
+  show("attention",
+       blc_attention(q.data(), 0, heads * d, heads, kv_heads, d, 0.3f, 2.0f, 4, 0, starts.data(),
+                     past.data(), 2, 5, keys, table.data(), 2, k_pages.data(), v_pages.data(),
+                     z.data(), heads * d, lse.data(), workspace.data(), size, nullptr),
+       z);
+  show("attention_scores",
+       blc_attention_scores(q.data(), 0, heads * d, heads, kv_heads, d, 0.3f, 0.0f, 0,
+                            starts.data(), past.data(), 2, 5, keys, table.data(), 2, k_pages.data(),
+                            scores.data(), nullptr),
+       scores);
+  show("attention_values",
+       blc_attention_values(scores.data(), 0, heads, kv_heads, d, 0, starts.data(), past.data(), 2,
+                            5, keys, table.data(), 2, v_pages.data(), z.data(), heads * d,
+                            workspace.data(), size, nullptr),
+       z);
+}
+
+void sampling() {
+  const int64_t n = 333;
+  Floats logits = floats(3 * n), scaled(logits.size()), temperature = {1.0f, 0.7f, 1.0f};
+  const std::vector<int64_t> ids = {1, 5, 332};
+  const std::vector<uint32_t> counts = {1, 2, 0};
+  const SampleEdits edits = {ids.data(), 3,    ids.data(), temperature.data(), 3,
+                             ids.data(), 1,    ids.data(), counts.data(),      3,
+                             1.2f,       0.1f, 0.1f};
+  show("sample_edit", blc_sample_edit(logits.data(), n, &edits, nullptr), logits);
+  const std::vector<SampleRow> rows = {{1, 1, 5, 0, 0, 0, 1.0f, 1.0f, 0, 0},
+                                       {2, 1, 6, 0, 0, 0, 0.5f, 0.5f, 20, 1},
+                                       {3, 1ull << 40, 7, 0, 0, 0, 0.9f, 1.0f, 0, 0}};
+  std::vector<Sampled> out(3);
+  show("sample",
+       blc_sample(logits.data(), temperature.data(), rows.data(), 3, n, scaled.data(), out.data(),
+                  nullptr),
+       out);
+}
+
+}  // namespace
+
+int main() {
+  norms_and_elements();
+  softmaxes();
+  products();
+  attention();
+  sampling();
+  for (int i = 0; i < blc_kernel_count(); ++i)
+    if (blc_launches(i) == 0) ++g_failures, std::printf("%s never ran\n", blc_kernel_name(i));
+  return g_failures != 0;
+}
