@@ -44,7 +44,6 @@ GROUPS = (
     "serve",
     "train",
     "cai",
-    "cai",
     "redteam",
 )
 """Modules beside this one, in the order of `--help`; each registers the command of its name."""
