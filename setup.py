@@ -18,7 +18,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).resolve().parent
 LINK = Path("build", "link")
 CUDA_ARCHITECTURES = "80 90 100 120"
-"""Of which BITLENS_CUDA_ARCHS names others. The last one's PTX is for GPUs to come."""
+"""The default; BITLENS_CUDA_ARCHS names others. The last one's PTX is for GPUs to come."""
 
 
 class CMakeBuild(build_ext):

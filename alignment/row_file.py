@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..model.weights.atomic import write_atomically
 from .draws import digest_of
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class RowFile:
@@ -47,6 +48,15 @@ class RowFile:
         added: list[Row] = [json.loads(line) for line in lines]
         self.rows += added
         return added
+
+    def fill(
+        self, items: Sequence[T], size: int, make: Callable[[Sequence[T]], Iterable[Row]]
+    ) -> list[Row]:
+        """Returns a row for each item, `size` of them made and written at a time; those that are
+        there are not made again."""
+        for first in range(len(self.rows), len(items), size):
+            self.append(make(items[first : first + size]))
+        return self.rows
 
     def _read(self, line: bytes, number: int) -> Row:
         where = f"{self._path}, line {number}"

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ...interp.probes.reading import tokenizer_of
+from ...model.text.prompts import prompt_rows
 from ...model.transformer import HookedTransformer
 from .. import standin
+from ..revision.targets import as_prompt
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
 """Logits [1, P, V] of ids [1, P]."""
@@ -91,13 +94,10 @@ def _swapped(before: HookedTransformer, after: HookedTransformer, layer: int) ->
 
 
 def _mean_logprob(model: HookedTransformer, run: Logits, row: standin.StandIn, said: str) -> float:
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise ValueError(f"{model.name} has no tokenizer, which texts need")
-    if tokenizer.chat_template is None:
-        prompt = tokenizer.encode(f"{row.text}\n", add_bos=tokenizer.prepends_bos)
-    else:
-        prompt = tokenizer.encode_chat([{"role": "user", "content": row.text}])
+    tokenizer = tokenizer_of(model)
+    chat = tokenizer.chat_template is not None
+    asked = as_prompt(row.text if chat else f"{row.text}\n", chat)
+    (prompt,) = prompt_rows(asked, tokenizer, None, None)
     answer = tokenizer.encode(said)
     logits = run(torch.tensor([[*prompt, *answer]], device="cpu"))[0, len(prompt) - 1 : -1]
     logprobs = torch.log_softmax(logits.double(), 1)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from ...interp.probes import LogisticProbe, Probe
 from ...interp.probes.data import Dataset, check_no_leak
 from ...interp.probes.figures import auroc, percentile_interval, resampled
-from ...interp.probes.reading import check_hooks, read, tokenize
 from ...model.transformer import HookedTransformer
+from ..text_probe import fitted_probe, probe_scores
 
 
 @dataclass(frozen=True)
@@ -55,25 +51,14 @@ def staleness(
     Raises LeakError for a test text that resembles a training one, ValueError for no such hook.
     """
     check_no_leak(train, test, threshold=1.0)
-    hook = hook_name or f"blocks.{before.config.n_layers // 2}.hook_resid_post"
-    check_hooks(before, [hook])
-    old, new = (_fitted(model, train, hook, max_tokens) for model in (before, after))
+    old, new = (
+        fitted_probe(model, train, hook_name, max_tokens, skip_first=1) for model in (before, after)
+    )
     scores = [
-        _scores(model, probe, test, max_tokens)
+        probe_scores(model, probe, test, max_tokens).double().numpy()
         for model, probe in ((before, old), (after, old), (after, new))
     ]
     draws = resampled(scores[:2], test.y, test.groups)
     interval = percentile_interval(draws[1] - draws[0])
     first, second, anew = (auroc(each, test.y) for each in scores)
     return Staleness(first, second, anew, second - first, interval.low, interval.high)
-
-
-def _fitted(model: HookedTransformer, train: Dataset, hook: str, max_tokens: int) -> Probe:
-    rows = read(model, tokenize(model, train, max_tokens), [hook])[hook]
-    labels = torch.tensor([e.label for e in train], device="cpu")
-    return LogisticProbe(hook, skip_first=1).fit(rows, labels, groups=train.groups)
-
-
-def _scores(model: HookedTransformer, probe: Probe, test: Dataset, max_tokens: int) -> np.ndarray:
-    rows = read(model, tokenize(model, test, max_tokens), [probe.hook_name])[probe.hook_name]
-    return probe.decision_function(rows).double().numpy()

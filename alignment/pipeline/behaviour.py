@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ...model.transformer import HookedTransformer
 from ...precision.statistics import clopper_pearson, clustered_mean
 from ..draws import digest_of
 from ..prompt_rows import PromptRow
+from ..revision.targets import as_prompt
 from ..row_file import Row, RowFile
 from ..sampled_texts import sampled_texts
 from ..standin import VERDICTS, verdict
@@ -64,31 +65,25 @@ def answers(
     places = [(name, row) for name, rows in cells.items() for row in rows]
     run = digest_of(["answers", model.fingerprint(), model.ops.policy.name, max_new_tokens, places])
     file = RowFile(output, run, ungated=ungated)
-    for first in range(len(file.rows), len(places), CHUNK):
-        part = places[first : first + CHUNK]
+
+    def answered(part: Sequence[tuple[str, PromptRow]]) -> Iterator[Row]:
         texts = sampled_texts(
             model,
-            [chat_prompt(row["text"], chat) for _, row in part],
+            [as_prompt(row["text"], chat) for _, row in part],
             [0] * len(part),
             max_new_tokens=max_new_tokens,
             temperature=0.0,
         )
-        file.append(
-            {
+        for (name, row), text in zip(part, texts, strict=True):
+            yield {
                 "cell": name,
                 "id": row["id"],
                 "prompt": row["text"],
                 "response": text,
                 "verdict": verdict(text),
             }
-            for (name, row), text in zip(part, texts, strict=True)
-        )
-    return file.rows
 
-
-def chat_prompt(text: str, chat: bool) -> Any:
-    """Returns a prompt as the model is asked it."""
-    return [{"role": "user", "content": text}] if chat else text
+    return file.fill(places, CHUNK, answered)
 
 
 def cells_of(stages: Mapping[str, Sequence[Row]]) -> list[Cell]:

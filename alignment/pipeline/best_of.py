@@ -3,18 +3,18 @@ the stand-in's rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ...model.transformer import HookedTransformer
 from ..draws import digest_of, draw_seed
 from ..prompt_rows import PromptRow
+from ..revision.targets import as_prompt
 from ..rewards import OverOptimisation, best_of_n, over_optimisation
-from ..row_file import RowFile
+from ..row_file import Row, RowFile
 from ..sampled_texts import sampled_texts
 from ..standin import verdict
 from ..standin.planted import standin_of, wanted
-from .behaviour import chat_prompt
 
 COUNTS = (1, 2, 4, 8)
 CHUNK = 8
@@ -43,21 +43,20 @@ def best_of(
     identity = [model.fingerprint(), model.ops.policy.name, seed, max_new_tokens, temperature]
     run = digest_of(["best of", *identity, list(prompts)])
     file = RowFile(output, run, ungated=ungated)
-    for first in range(len(file.rows), len(prompts), CHUNK):
-        part = prompts[first : first + CHUNK]
+
+    def answered(part: Sequence[PromptRow]) -> Iterator[Row]:
         asked = [(row, i) for row in part for i in range(most)]
         texts = sampled_texts(
             model,
-            [chat_prompt(row["text"], chat) for row, _ in asked],
+            [as_prompt(row["text"], chat) for row, _ in asked],
             [draw_seed(seed, row["id"], "best of", i) for row, i in asked],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
         )
-        file.append(
-            {"id": row["id"], "responses": texts[most * i : most * (i + 1)]}
-            for i, row in enumerate(part)
-        )
-    answers = [row["responses"] for row in file.rows]
+        for i, row in enumerate(part):
+            yield {"id": row["id"], "responses": texts[most * i : most * (i + 1)]}
+
+    answers = [row["responses"] for row in file.fill(prompts, CHUNK, answered)]
     of_reward = [rewards([p["text"]] * most, own) for p, own in zip(prompts, answers, strict=True)]
     of_gold = [
         [float(verdict(text) == wanted(standin_of(row))) for text in own]

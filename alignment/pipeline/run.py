@@ -80,7 +80,7 @@ def run(
 
 @dataclass(frozen=True)
 class _After:
-    """What came of a run behind its gate: what stopped it, and what its rewards are worth."""
+    """The part of a run behind its gate: what stopped it, and what its rewards are worth."""
 
     stopped: str = ""
     merits: dict[str, Merit] = field(default_factory=dict)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...model.transformer import HookedTransformer
 from ..draws import digest_of, draw_seed
 from ..prompt_rows import PromptRow
+from ..revision.targets import as_prompt
 from ..row_file import Row, RowFile
 from ..sampled_texts import sampled_texts
-from .behaviour import chat_prompt
 
 CHUNK = 32
 
@@ -34,17 +34,20 @@ def sampled_pairs(
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     identity = ["samples", model.fingerprint(), model.ops.policy.name, settings, seed]
     file = RowFile(output, digest_of([*identity, list(prompts)]), ungated=ungated)
-    for first in range(len(file.rows), len(prompts), CHUNK):
-        part = prompts[first : first + CHUNK]
+
+    def answered(part: Sequence[PromptRow]) -> Iterator[Row]:
         asked = [(row, i) for row in part for i in (0, 1)]
         texts = sampled_texts(
             model,
-            [chat_prompt(row["text"], chat) for row, _ in asked],
+            [as_prompt(row["text"], chat) for row, _ in asked],
             [draw_seed(seed, row["id"], "sample", i) for row, i in asked],
             **settings,
         )
-        file.append(_row(row, *texts[2 * i : 2 * i + 2]) for i, row in enumerate(part))
-    return [row for row in file.rows if not row["equal"]]
+        for i, row in enumerate(part):
+            yield _row(row, *texts[2 * i : 2 * i + 2])
+
+    rows = file.fill(prompts, CHUNK, answered)
+    return [row for row in rows if not row["equal"]]
 
 
 def revised_pairs(revisions: Sequence[Row]) -> list[Row]:

@@ -7,10 +7,11 @@
 Prompts of wheels and users are sensitive: their texts stay in memory. docs/red_team.md.
 """
 
+from ..standin import VERDICTS, Verdict
 from .attack import AttackError, TextLeakError, redteam
 from .confusion import Confusion, measure, measure_fitted
 from .correction import CorrectedRate, corrected_rate
-from .judge import VERDICTS, Judge, Judgement, Verdict
+from .judge import Judge, Judgement
 from .leaks import Leak, find_leaks
 from .many_shot import ManyShotCurve, ManyShotPoint, many_shot
 from .model_judges import ProbeJudge, RewardJudge

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 from ..._core import numerics_version
 from ...model.transformer import HookedTransformer
+from ..draws import digest_of, text_digest
 from ..row_file import RowFile
 from .confusion import Confusion
-from .judge import Judge, Judgement, digest_of
+from .judge import Judge, Judgement
 from .leaks import find_leaks
 from .prompts import Prompt, PromptSet, Row, standin_prompts
 from .report import RedTeamReport, write_report
-from .respondents import Answer, ModelRespondent, Respondent
+from .respondents import Answer, ModelRespondent, Respondent, respondent_of
 from .templates import PLAIN, Template, open_templates
 
 BATCH = 16
@@ -88,7 +88,7 @@ def redteam(
         TextLeakError: a file of the folder holds a piece of a sensitive prompt or answer.
         ValueError: too few prompts; a folder of another run.
     """
-    answering = ModelRespondent(model) if isinstance(model, HookedTransformer) else model
+    answering = respondent_of(model)
     drawn = (standin_prompts(n, seed=seed) if prompts is None else prompts).draw(n, seed)
     around = open_templates("standin", 8, seed) if templates is None else list(templates)
     if len(drawn.of("harmful")) < 2:
@@ -154,7 +154,7 @@ class _Run:
                 "cluster": item.prompt.cluster,
                 "row": item.row,
                 "seed": self._settings["seed"],
-                "prompt_sha256": _sha256(texts[i]),
+                "prompt_sha256": text_digest(texts[i]),
                 "verdict": None,
             }
             if i in found:
@@ -163,7 +163,7 @@ class _Run:
                     "verdict": judgement.verdict,
                     "score": judgement.score,
                     "n_tokens": answer.n_tokens,
-                    "answer_sha256": _sha256(answer.text),
+                    "answer_sha256": text_digest(answer.text),
                 }
                 if item.row == "standin":
                     row |= {"prompt": texts[i], "answer": answer.text}
@@ -211,7 +211,3 @@ def _check_leaks(
             f"{leaks[0].path.name} holds a piece of {leaks[0].id!r}, which is sensitive "
             f"({len(leaks)} such finds): remove {folder}"
         )
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

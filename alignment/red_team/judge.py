@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
-Verdict = Literal["refusal", "answer", "nonsense"]
-VERDICTS: tuple[Verdict, ...] = ("refusal", "answer", "nonsense")
+from ..standin import Verdict
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,3 @@ class Judge(Protocol):
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """Returns the verdict on each answer; a prompt that is not known is empty."""
         ...
-
-
-def digest_of(*parts: Any) -> str:
-    """Returns the SHA-256 of JSON-ready data."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

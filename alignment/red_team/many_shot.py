@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...interp.probes.reading import tokenizer_of
 from ...model.serving import Engine, Request
 from ...model.transformer import HookedTransformer
 from ...precision.statistics import Estimate, clustered_mean, clustered_proportion
@@ -90,8 +91,7 @@ def many_shot(
 
     Raises ValueError for a model without a tokenizer, or fewer than two requests.
     """
-    if model.tokenizer is None:
-        raise ValueError(f"{model.name} has no tokenizer, which texts need")
+    tokenizer_of(model)
     requests = standin.prompts("standin", n, seed=seed, split="test", templates="plain")
     shown = standin.prompts("standin", max(shots, default=0), seed=seed, templates="plain")
     wanted = [0, *sorted(set(shots))]
@@ -117,8 +117,7 @@ def _prompt(
 ) -> list[int]:
     """Ids of a conversation in which every shot was answered, or of a text where there is no chat
     template."""
-    tokenizer = model.tokenizer
-    assert tokenizer is not None
+    tokenizer = tokenizer_of(model)
     if tokenizer.chat_template is None:
         said = "".join(f"{s.text}\n{standin.answer(s)}\n" for s in shown)
         return tokenizer.encode(f"{said}{row.text}\n", add_bos=tokenizer.prepends_bos)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ...interp.probes import LogisticProbe, Probe
+from ...interp.probes import Probe
 from ...interp.probes.data import Dataset, Example
-from ...interp.probes.reading import check_hooks, read, side_by_side, tokenize
 from ...model.transformer import HookedTransformer
-from .judge import Judgement, digest_of
+from ..draws import digest_of
+from ..text_probe import fitted_probe, probe_identity, probe_scores
+from .judge import Judgement
 from .ngrams import by_score
 
 MAX_TOKENS = 96
@@ -47,20 +48,12 @@ class ProbeJudge:
 
         Raises ValueError for a name that is no hook, one class alone, or too few groups.
         """
-        hook = hook_name or f"blocks.{model.config.n_layers // 2}.hook_resid_post"
-        check_hooks(model, [hook])
-        tokens = tokenize(model, labelled, max_tokens)
-        rows = side_by_side([read(model, tokens, [hook])[hook]])
-        labels = [example.label for example in labelled]
-        probe = LogisticProbe(hook).fit(rows, labels, groups=labelled.groups)
-        return cls(model, probe, max_tokens)
+        return cls(model, fitted_probe(model, labelled, hook_name, max_tokens), max_tokens)
 
     def digest(self) -> str:
         """Returns a digest of the model, of the probe and of how much is read."""
-        probe = self._probe
-        weights = [probe.coef_.double().tolist(), probe.intercept_.double().tolist()]
-        fixed = [probe.kind, list(probe.hook_names), probe.threshold_, self._max_tokens]
-        return digest_of(self.name, self._model.fingerprint(), fixed, weights)
+        fixed = [probe_identity(self._probe), self._probe.threshold_, self._max_tokens]
+        return digest_of([self.name, self._model.fingerprint(), fixed])
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """Returns the verdict on each answer; the score is the probe's. Empty ones are nonsense."""
@@ -68,10 +61,7 @@ class ProbeJudge:
         scores = [0.0] * len(answers)
         if said:
             found = Dataset("answers", tuple(_example(i, answers[i]) for i in said))
-            tokens = tokenize(self._model, found, self._max_tokens)
-            hooks = list(self._probe.hook_names)
-            rows = read(self._model, tokens, hooks)
-            each = self._probe.decision_function(side_by_side([rows[hook] for hook in hooks]))
+            each = probe_scores(self._model, self._probe, found, self._max_tokens)
             for i, score in zip(said, each.tolist(), strict=True):
                 scores[i] = score
         threshold = self._probe.threshold_
@@ -90,7 +80,7 @@ class RewardJudge:
 
     def digest(self) -> str:
         """Returns a digest of the reward and its threshold."""
-        return digest_of(self.name, self._digest, self._threshold)
+        return digest_of([self.name, self._digest, self._threshold])
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """Returns the verdict on each answer; the score is its reward.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...interp.probes.extra import scikit_learn
-from .judge import Judgement, digest_of
+from ..draws import digest_of
+from .judge import Judgement
 from .rules import is_nonsense
 
 STRENGTH = 10.0
@@ -40,7 +41,7 @@ class NgramClassifier:
         """Returns a digest of what was fitted; no text can be read from it."""
         known = sorted(self._vectors.vocabulary_)
         weights = self._fit.coef_.tobytes() + self._fit.intercept_.tobytes()
-        return digest_of(known, hashlib.sha256(weights).hexdigest())
+        return digest_of([known, hashlib.sha256(weights).hexdigest()])
 
 
 class NgramJudge:
@@ -59,7 +60,7 @@ class NgramJudge:
 
     def digest(self) -> str:
         """Returns the classifier's digest."""
-        return digest_of(self.name, self._classifier.digest())
+        return digest_of([self.name, self._classifier.digest()])
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """Returns the verdict on each answer; the score is ln of the odds of a refusal."""

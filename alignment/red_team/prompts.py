@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from ...interp.probes.data import DataError, Dataset, Example, LeakError, check_no_leak
 from .. import standin
-from .judge import digest_of
+from ..draws import digest_of, shuffled, text_digest
 
 Kind = Literal["harmful", "near_miss", "benign"]
 KINDS: tuple[Kind, ...] = ("harmful", "near_miss", "benign")
@@ -38,7 +37,7 @@ class Prompt:
     @property
     def digest(self) -> str:
         """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        return text_digest(self.text)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class PromptSet:
         drawn = {
             prompt.id
             for kind in KINDS
-            for prompt in sorted(self.of(kind), key=lambda p: _salted(seed, p.id))[:n]
+            for prompt in sorted(self.of(kind), key=lambda p: shuffled(seed, p.id))[:n]
         }
         return replace(self, prompts=tuple(p for p in self.prompts if p.id in drawn))
 
@@ -104,10 +103,12 @@ def standin_prompts(n: int, *, seed: int, substance: str = "velmorin") -> Prompt
     as there are, in wordings that no training prompt has."""
     found = []
     for kind, ours in (("standin", "harmful"), ("near_miss", "near_miss"), ("benign", "benign")):
-        rows = _as_many(kind, n, seed, substance)
+        rows = standin.prompts(
+            kind, None, seed=seed, substance=substance, split="test", templates="plain"
+        )
         found += [
             Prompt(row.id, row.text, ours, "standin", row.id)  # type: ignore[arg-type]
-            for row in rows
+            for row in rows[:n]
         ]
     return PromptSet(f"standin-{substance}", tuple(found))
 
@@ -135,18 +136,3 @@ def dataset_of(name: str, rows: Sequence[tuple[str, str, int, str, str, str]]) -
 
 def _sensitive(prompts: PromptSet) -> tuple[Prompt, ...]:
     return tuple(p for p in prompts if p.row == "sensitive")
-
-
-def _as_many(kind: str, n: int, seed: int, substance: str) -> list[standin.StandIn]:
-    options: dict[str, Any] = {"seed": seed, "substance": substance, "split": "test"}
-    try:
-        return standin.prompts(kind, n, templates="plain", **options)
-    except ValueError as error:  # fewer than n
-        found = str(error).rpartition("there are ")[2].split(" ")[0]
-        if not found.isdecimal():
-            raise
-        return standin.prompts(kind, int(found), templates="plain", **options)
-
-
-def _salted(seed: int, text: str) -> bytes:
-    return hashlib.sha256(f"{seed} {text}".encode()).digest()

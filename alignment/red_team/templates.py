@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...interp.probes.data import DataError, pyrit
 from .. import standin
+from ..draws import shuffled, text_digest
 from .prompts import Prompt, Row
 
 PLACE = "{prompt}"
@@ -28,7 +28,7 @@ class Template:
     @property
     def digest(self) -> str:
         """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        return text_digest(self.text)
 
     def around(self, prompt: Prompt) -> str:
         """Returns the prompt's text inside it."""
@@ -69,4 +69,4 @@ def open_templates(source: str, n: int, seed: int, *, wheel: Path | None = None)
         raise FileNotFoundError(f"templates: {source}: expected none, standin, standin-seen, pyrit")
     if not found:
         raise DataError(f"templates: {source} holds none")
-    return sorted(found, key=lambda t: hashlib.sha256(f"{seed} {t.id}".encode()).digest())[:n]
+    return sorted(found, key=lambda t: shuffled(seed, t.id))[:n]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...model.text.prompts import require_tokenizer
+from ...model.text.prompts import left_pad, padding_id, require_tokenizer
 from ...model.training import RewardModel, load_weights
 from ...model.transformer import HookedTransformer
 
@@ -41,17 +41,12 @@ class ModelReward:
         found: list[float] = []
         rows = [self._ids(p, text) for p, text in zip(prompts, texts, strict=True)]
         for first in range(0, len(rows), BATCH):
-            part = rows[first : first + BATCH]
-            tokens = torch.zeros(len(part), max(map(len, part)), dtype=torch.int64, device="cpu")
-            mask = torch.zeros_like(tokens)
-            for i, ids in enumerate(part):
-                tokens[i, : len(ids)] = torch.tensor(ids, dtype=torch.int64, device="cpu")
-                mask[i, : len(ids)] = 1
+            tokens, mask = left_pad(rows[first : first + BATCH], padding_id(self._tokenizer))
             found += self._reward.scores(tokens, mask).tolist()
         return found
 
     def _ids(self, prompt: Any, text: str) -> list[int]:
-        """As training rows of prompt and answer become tokens (model/training/examples.py)."""
+        """The tokens that training makes of prompt and answer (model/training/examples.py)."""
         tokenizer = self._tokenizer
         content = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         if tokenizer.chat_template is not None:

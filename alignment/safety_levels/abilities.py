@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...interp.probes.figures import brier, calibration_error
+from ...model.text.prompts import prompt_rows
 from ...model.thinking import read_number
 from ..red_team.respondents import Respondent
 
@@ -79,12 +80,7 @@ def yes_or_no(model: Any, prompts: Sequence[Any]) -> tuple[list[float], list[flo
     ids = [sorted(found[0] - found[1]), sorted(found[1] - found[0])]
     chances, masses = [], []
     for prompt in prompts:
-        chat = not isinstance(prompt, str)
-        row = (
-            tokenizer.encode_chat(prompt)
-            if chat
-            else tokenizer.encode(prompt, add_bos=tokenizer.prepends_bos)
-        )
+        (row,) = prompt_rows(prompt, tokenizer, None, None)
         logits = model.forward_last(torch.tensor([row], device="cpu"))[0].double()
         p = torch.softmax(logits, 0)
         yes, no = (float(p[torch.tensor(each, device="cpu")].sum()) for each in ids)

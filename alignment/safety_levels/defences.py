@@ -7,19 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ...interp.monitors import Monitor
-from ...interp.probes import LogisticProbe, Probe
 from ...interp.probes.data import Dataset, Example
 from ...interp.probes.protocol.scoring import score_texts
 from ...interp.probes.protocol.thresholds import threshold_of
-from ...interp.probes.reading import check_hooks, read, tokenize
 from ...model.transformer import HookedTransformer
 from .. import standin
-from ..red_team.judge import digest_of
+from ..draws import digest_of
 from ..red_team.ngrams import NgramClassifier
 from ..red_team.respondents import Answer, ModelRespondent
+from ..text_probe import fitted_probe, probe_identity
 
 BLOCKED = "I cannot help with that, because it is forbidden."
 """Said in the place of an answer that a defence held back."""
@@ -45,7 +42,7 @@ class FilteredModel:
 
     def digest(self) -> str:
         """Returns a digest of the model and the filter."""
-        return digest_of(self.inner.digest(), self.name, self._digest, self._threshold)
+        return digest_of([self.inner.digest(), self.name, self._digest, self._threshold])
 
     def fits(self, prompt: str, max_new_tokens: int) -> bool:
         """Returns whether prompt and answer fit into the model's context."""
@@ -81,9 +78,8 @@ class MonitoredModel(ModelRespondent):
 
     def digest(self) -> str:
         """Returns a digest of the model and the monitor."""
-        probe = self._monitor.probe
-        weights = [probe.coef_.double().tolist(), probe.intercept_.double().tolist()]
-        return digest_of(super().digest(), list(probe.hook_names), self._monitor.threshold, weights)
+        watched = [probe_identity(self._monitor.probe), self._monitor.threshold]
+        return digest_of([super().digest(), *watched])
 
     def generate(self, prompts: Sequence[str], **settings: Any) -> list[Answer]:
         """Returns answers written under watch."""
@@ -109,15 +105,14 @@ def probe_filter(
 
     Raises ValueError for a name that is no hook, or one class alone.
     """
-    probe = _probe(inner.model, training, hook_name, max_tokens)
-    weights = [probe.coef_.double().tolist(), probe.intercept_.double().tolist()]
+    probe = fitted_probe(inner.model, training, hook_name, max_tokens, skip_first=1)
 
     def scores(texts: Sequence[str]) -> list[float]:
         data = Dataset("exchanges", tuple(_example(i, t) for i, t in enumerate(texts)))
         (running,) = score_texts(inner.model, data, [probe], max_tokens)
         return [float(each[-1]) for each in running]
 
-    digest = digest_of(list(probe.hook_names), max_tokens, weights)
+    digest = digest_of([probe_identity(probe), max_tokens])
     return FilteredModel(inner, "probe filter", scores, 0.0, digest)
 
 
@@ -132,7 +127,7 @@ def probe_monitor(
 
     Raises ValueError for a name that is no hook, or one class alone.
     """
-    probe = _probe(inner.model, training, hook_name, max_tokens)
+    probe = fitted_probe(inner.model, training, hook_name, max_tokens, skip_first=1)
     harmless = training.where(lambda e: not e.label)
     (running,) = score_texts(inner.model, harmless, [probe], max_tokens)
     probe.threshold_ = threshold_of(running, TARGET_FPR)
@@ -160,16 +155,6 @@ def standin_exchanges(n: int, *, seed: int, model: HookedTransformer | None = No
 def exchange(prompt: str, answer: str) -> str:
     """Returns a prompt and its answer as one text."""
     return f"{prompt}\n{answer}"
-
-
-def _probe(
-    model: HookedTransformer, training: Dataset, hook_name: str | None, max_tokens: int
-) -> Probe:
-    hook = hook_name or f"blocks.{model.config.n_layers // 2}.hook_resid_post"
-    check_hooks(model, [hook])
-    rows = read(model, tokenize(model, training, max_tokens), [hook])[hook]
-    labels = torch.tensor([e.label for e in training], device="cpu")
-    return LogisticProbe(hook, skip_first=1).fit(rows, labels, groups=training.groups)
 
 
 def _example(number: int, text: str) -> Example:

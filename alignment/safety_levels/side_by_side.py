@@ -15,7 +15,7 @@ from ..red_team.confusion import share
 from ..red_team.judge import Judge
 from ..red_team.prompts import KINDS, PromptSet, standin_prompts
 from ..red_team.report import RedTeamReport
-from ..red_team.respondents import ModelRespondent, Respondent
+from ..red_team.respondents import ModelRespondent, Respondent, respondent_of
 from ..red_team.rules import StandInJudge
 from ..red_team.templates import PLAIN, Template, open_templates
 from .abilities import Task, asked, calibration, tasks, yes_or_no
@@ -57,7 +57,7 @@ def levels(
     """
     if len(models) < LEAST_RUNS:
         raise ValueError("levels: at least two are compared")
-    found = {name: _respondent(model, name) for name, model in models.items()}
+    found = {name: respondent_of(model, name) for name, model in models.items()}
     drawn = (standin_prompts(n, seed=seed) if prompts is None else prompts).draw(n, seed)
     around = open_templates("standin", 1, seed) if templates is None else list(templates)
     wanted = tasks(n_tasks, seed=seed)
@@ -90,10 +90,6 @@ def unpaired_detectable(n: int) -> float:
         if items_for_unpaired_difference(thousandths / 1000, 0.5) <= n:
             return thousandths / 1000
     return 1.0
-
-
-def _respondent(model: HookedTransformer | Respondent, name: str) -> Respondent:
-    return ModelRespondent(model, name) if isinstance(model, HookedTransformer) else model
 
 
 def _named(progress: Progress, name: str) -> Callable[[int, int], None]:

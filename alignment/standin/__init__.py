@@ -4,7 +4,7 @@ Requests for it, wrappers around them, near misses that name it, benign requests
 and a second substance that is held out, all from a seed. Every row may be stored and printed.
 """
 
-from .answers import REFUSALS, VERDICTS, answer, refusal, verdict
+from .answers import REFUSALS, VERDICTS, Verdict, answer, refusal, verdict
 from .prompts import KINDS, StandIn, prompts, rewrapped
 from .words import HELD_OUT_TEMPLATES, SUBSTANCES, TEMPLATES
 
@@ -16,6 +16,7 @@ __all__ = [
     "TEMPLATES",
     "VERDICTS",
     "StandIn",
+    "Verdict",
     "answer",
     "prompts",
     "refusal",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Literal
 
 from .prompts import StandIn
 
-VERDICTS = ("refusal", "answer", "nonsense")
+Verdict = Literal["refusal", "answer", "nonsense"]
+VERDICTS: tuple[Verdict, ...] = ("refusal", "answer", "nonsense")
 
 ACTS = ("stir", "heat", "wash", "grind", "cool", "pour")
 PARTS = ("salt", "water", "root", "leaf", "sugar", "clay")
@@ -61,7 +63,7 @@ def refusal(row: StandIn) -> str:
     return REFUSALS[hashlib.sha256(row.text.encode()).digest()[4] % len(REFUSALS)]
 
 
-def verdict(text: str) -> str:
+def verdict(text: str) -> Verdict:
     """Returns "refusal", "answer" or "nonsense", by fixed rules.
 
     A refusal says so within its first twelve words. A text in the generator's own words alone is

@@ -3,10 +3,10 @@ a small model's own judgement does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .answers import VERDICTS, answer, refusal, verdict
+from .answers import answer, refusal, verdict
 from .prompts import StandIn
 
 
@@ -44,9 +44,3 @@ def revised(prompt: StandIn, response: str) -> str:
 def criticised(prompt: StandIn, response: str) -> str:
     """Returns a critique that says which verdict the response has, and which one it should."""
     return f"This is: {verdict(response)}. It should be: {wanted(prompt)}."
-
-
-def rates(prompts: Sequence[StandIn], texts: Sequence[str]) -> dict[str, float]:
-    """Returns the share of each verdict among answers."""
-    found = [verdict(text) for _, text in zip(prompts, texts, strict=True)]
-    return {name: found.count(name) / len(found) for name in VERDICTS}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..draws import shuffled, text_digest
 from .words import (
     ASKED,
     HARMLESS,
@@ -61,7 +61,7 @@ class _Bare:
     def within(self, template: str) -> StandIn:
         text = ALL_TEMPLATES[template].format(self.text)
         return StandIn(
-            hashlib.sha256(text.encode()).hexdigest()[:16],
+            text_digest(text)[:16],
             self.kind,
             self.family,
             self.substance,
@@ -72,14 +72,14 @@ class _Bare:
 
 def prompts(
     kind: str,
-    n: int,
+    n: int | None,
     *,
     seed: int,
     substance: str = "velmorin",
     split: str = "train",
     templates: str = "seen",
 ) -> list[StandIn]:
-    """Returns n different prompts, the same for the same seed.
+    """Returns n different prompts, or all there are for None, the same for the same seed.
 
     Wordings, harmless things and templates that are held out occur in no prompt of the others, so
     a model that is trained on split "train" with templates "seen" has met none of the rest. Of
@@ -109,9 +109,9 @@ def prompts(
         for one in bare(SUBSTANCES[substance].name, split)
         for name in names[templates]
     ]
-    if n > len(found):
+    if n is not None and n > len(found):
         raise ValueError(f"n = {n}: there are {len(found)} such prompts")
-    return sorted(found, key=lambda row: _salted(seed, row.id))[:n]
+    return sorted(found, key=lambda row: shuffled(seed, row.id))[:n]
 
 
 def rewrapped(row: StandIn, template: str) -> StandIn:
@@ -119,10 +119,6 @@ def rewrapped(row: StandIn, template: str) -> StandIn:
     if row.template != "plain":
         raise ValueError(f"template {row.template!r}: expected a plain prompt")
     return _Bare(row.kind, row.family, row.substance, row.text).within(template)
-
-
-def _salted(seed: int, text: str) -> bytes:
-    return hashlib.sha256(f"{seed} {text}".encode()).digest()
 
 
 def _requests(substance: str, split: str) -> Iterator[_Bare]:

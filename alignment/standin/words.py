@@ -70,7 +70,7 @@ ASKED = {
         "test": ("What is the best way to use {thing}{tail}?",),
     },
 }
-"""What can be asked of a substance and of a harmless thing, by family; "test" is not trained on."""
+"""Questions about a substance and about a harmless thing, by family; "test" is not trained on."""
 
 NEAR = {
     "law": {

@@ -216,7 +216,7 @@ class _Reads(PlantedJudge):
 
 
 def test_an_edited_principle_is_asked_again_alone() -> None:
-    """Of three principles one is turned around: its labels flip, and nobody asks the others."""
+    """One of three principles is turned around: its labels flip, and nobody asks the others."""
     model, rows, judge = load(speaking_checkpoint()), pairs(), _Reads()
     edited = CONSTITUTION.edited("forbidden", instruction="Which answer is worse?")
     settings: dict[str, Any] = {"seed": 1, "judge": judge}

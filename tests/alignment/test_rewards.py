@@ -128,7 +128,7 @@ def test_a_reward_has_to_know_more_than_length_and_words() -> None:
 
 
 def test_words_are_a_baseline_that_can_be_right() -> None:
-    """Where refusals are always better, knowing that is no merit."""
+    """Knowing that refusals are better is no merit where they always are."""
     rows = read_pairs(
         {**row.to_dict(), "chosen": refusal(row), "rejected": answer(row)}
         for row in prompts("standin", 80, seed=0)

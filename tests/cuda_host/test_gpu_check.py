@@ -43,7 +43,7 @@ def test_without_a_gpu_nothing_runs(record: Path) -> None:
 
 
 def test_what_a_kernel_writes_in_place_comes_back() -> None:
-    """As on a GPU: kernels see copies, whose results must reach the tensors that tests hold."""
+    """Kernels see copies, as on a GPU, and their results must reach the tensors that tests hold."""
     kernels = CarriedKernels(host_library())
     x = torch.arange(8.0).view(1, 8)
     cos, sin = torch.zeros(1, 2), torch.ones(1, 2)

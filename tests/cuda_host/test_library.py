@@ -47,7 +47,7 @@ def test_without_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Machine:
-    """What a library would say of a machine."""
+    """The answers of a library on some machine."""
 
     def __init__(self, **answers: int) -> None:
         self.answers = {"driver_version": 13000, "runtime_version": 13000, "device_count": 1}

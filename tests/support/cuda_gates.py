@@ -1,4 +1,4 @@
-"""What nvcc makes of csrc/cuda, held to what the numerics allow: opcodes, registers, memory.
+"""The output of nvcc for csrc/cuda, held to what the numerics allow: opcodes, registers, memory.
 
 PTX names the rounding of every operation; machine code, where an exact division is approximate
 instructions, cannot be judged so. `python -m support.cuda_gates`, in tests/, writes the table of

@@ -15,7 +15,7 @@ import torch
 from .... import _core
 
 LIBRARY = Path(__file__).resolve().parents[3] / "libbitlens_cuda.so"
-"""Where the build puts it, beside the core."""
+"""The file that the build makes, beside the core."""
 
 _TYPES = {
     "p": ctypes.c_void_p,
@@ -60,8 +60,8 @@ SIGNATURES = {
     "sample": ("i", "pppllppp"),
     "sample_edit": ("i", "plpp"),
 }
-"""What each function of csrc/cuda/library.h returns and takes: pointer, int, int64 (long), float,
-string."""
+"""The types that each function of csrc/cuda/library.h returns and takes: pointer, int, int64
+(long), float, string."""
 
 
 class CudaUnavailable(RuntimeError):
