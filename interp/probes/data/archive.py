@@ -18,7 +18,7 @@ from .example import DataError
 READABLE = (".csv", ".json", ".jsonl", ".txt", ".yaml", ".prompt")
 
 NEVER_READ = "many_shot"
-"""A part of the names of members that stay unopened: PyRIT's file holds instructions for
+"""A part of the paths of members that stay unopened: PyRIT's file holds instructions for
 weapons."""
 
 MOST_BYTES = 64 << 20
@@ -60,9 +60,13 @@ class Archive:
         self._zip.close()
 
     def members(self, folder: str, suffix: str) -> list[str]:
-        """Returns the files below a folder, by name."""
+        """Returns the files below a folder that may be read, by name. Raises DataError for none."""
         names = self._zip.namelist()
-        return sorted(n for n in names if n.startswith(folder) and n.endswith(suffix))
+        found = sorted(n for n in names if n.startswith(folder) and n.endswith(suffix))
+        found = [name for name in found if NEVER_READ not in name]
+        if not found:
+            raise self._lacking(f"{folder}*{suffix}")
+        return found
 
     def text(self, member: str) -> str:
         """Returns a member's text.
@@ -72,20 +76,21 @@ class Archive:
         """
         if PurePosixPath(member).suffix not in READABLE:
             raise DataError(f"{member}: only text files are read, never a pickle or code")
-        if NEVER_READ in PurePosixPath(member).name:
+        if NEVER_READ in member:
             raise DataError(f"{member}: is never read, as it holds instructions that do harm")
         try:
             size = self._zip.getinfo(member).file_size
         except KeyError:
-            raise DataError(
-                f"{self._name} lacks {member}: another version, or a damaged download"
-            ) from None
+            raise self._lacking(member) from None
         if size > MOST_BYTES:
             raise DataError(f"{self._name}: {member} has {size:,} bytes; at most {MOST_BYTES:,}")
         try:
             return self._zip.read(member).decode("utf-8", errors="replace")
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
             raise DataError(f"{self._name}: {member} is damaged") from None
+
+    def _lacking(self, member: str) -> DataError:
+        return DataError(f"{self._name} lacks {member}: another version, or a damaged download")
 
     def table(self, member: str) -> Iterator[dict[str, str]]:
         """Yields the rows of a CSV file, whose lines of comments are passed over."""

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from ....model.sources import PinnedWheel
 from .archive import Archive, Wheel
-from .example import DataError, Dataset, Example
+from .example import Dataset, Example
 
 WHEEL = PinnedWheel(
     requirement="pyrit==1.1.0",
@@ -76,10 +76,7 @@ def read_templates(wheel: Wheel = WHEEL) -> list[Template]:
 
 
 def _templates(archive: Archive) -> Iterator[Template]:
-    members = [m for m in archive.members(_TEMPLATES, ".yaml") if "many_shot" not in m]
-    if not members:
-        raise DataError(f"the wheel lacks {_TEMPLATES}: another version, or a damaged download")
-    for member in members:
+    for member in archive.members(_TEMPLATES, ".yaml"):
         found = archive.yaml(member)
         if list(found.get("parameters", ())) != ["prompt"]:
             continue
@@ -91,10 +88,9 @@ def _templates(archive: Archive) -> Iterator[Template]:
         yield Template(str(path.with_suffix("")), family, text)
 
 
-def advbench(wheel: Wheel = WHEEL) -> list[str]:
-    """Returns AdvBench's requests, all harmful."""
-    with Archive(wheel) as archive:
-        found = archive.yaml("pyrit/datasets/seed_datasets/local/adv_bench.prompt")
+def advbench(archive: Archive) -> list[str]:
+    """Returns AdvBench's requests, all harmful, from PyRIT's wheel."""
+    found = archive.yaml("pyrit/datasets/seed_datasets/local/adv_bench.prompt")
     return [str(seed["value"]) for seed in found["seeds"]]
 
 
@@ -102,10 +98,8 @@ def _scored(name: str, folder: str, wheel: Wheel = WHEEL) -> Dataset:
     texts: dict[str, tuple[str, str, str]] = {}
     scores: dict[str, list[float]] = {}
     with Archive(wheel) as archive:
-        digest, members = archive.sha256, archive.members(folder, ".csv")
-        if not members:
-            raise DataError(f"the wheel lacks {folder}*.csv: another version of it, or damaged")
-        for member in members:
+        digest = archive.sha256
+        for member in archive.members(folder, ".csv"):
             stem = PurePosixPath(member).stem
             for row in archive.table(member):
                 text = (row.get("assistant_response") or "").strip()

