@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .config_file import read_table
 from .console import err, out, print_json, show
 from .options import Json
 
@@ -142,4 +141,6 @@ class _RunFile:
 
 def _read(file: Path) -> _RunFile:
     """Reads a config file. Raises OSError and ValueError naming file and field."""
+    from ..model.sources.settings_file import read_table
+
     return _RunFile(read_table(file), file)

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .config_file import read_table
-
 if TYPE_CHECKING:
     from ..interp.training import TrainConfig
     from ..model.transformer import HookedTransformer
@@ -139,6 +137,8 @@ class RunFile:
 
 def read_run(file: Path) -> RunFile:
     """Reads a config file. Raises OSError and ValueError naming file and field."""
+    from ..model.sources.settings_file import read_table
+
     return RunFile(read_table(file), file)
 
 

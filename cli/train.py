@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .config_file import read_table
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ class TrainFile:
 
     def __init__(self, file: Path, method: str) -> None:
         """Raises OSError and ValueError naming file and field."""
+        from ..model.sources.settings_file import read_table
         from ..model.training import TrainConfig
 
         found = read_table(file)

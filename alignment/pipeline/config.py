@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...model.sources.settings_file import read_table
 from ...model.training import TrainConfig
 from ..rewards import WEIGHTS
 
@@ -118,11 +117,8 @@ class CaiConfig:
         if isinstance(config, Mapping):
             return cls._of(config)
         path = Path(config)
-        text = path.read_text(encoding="utf-8")
+        found = read_table(path)
         try:
-            found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-            if not isinstance(found, dict):
-                raise ValueError("expected an object")
             return cls._of(found)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -89,9 +89,7 @@ template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
     attention_softmax(Attention<T> op, float* scores, float* lse) {
   BL_SHARED(float, sums, kGroups);
-  const int64_t head = blockIdx.x % op.heads, in_chunk = blockIdx.x / op.heads % op.chunk;
-  const int64_t b = blockIdx.x / op.heads / op.chunk;
-  const Query query = query_of(op, b, head / op.group(), in_chunk * op.group() + head % op.group());
+  const Query query = query_of_slot(op, blockIdx.x);
   if (!query.there) return;
   float* row = scores + query.slot * op.keys;
   const int64_t begin = query.first / spec::kRowBlock * spec::kRowBlock, end = query.position + 1;
@@ -196,10 +194,9 @@ __global__ void __launch_bounds__(kValueThreads)
 template <typename T>
 __global__ void __launch_bounds__(kValueThreads)
     attention_sum(Attention<T> op, const float* sums, T* out, int64_t out_stride) {
-  const int64_t head = blockIdx.x % op.heads, in_chunk = blockIdx.x / op.heads % op.chunk;
-  const int64_t b = blockIdx.x / op.heads / op.chunk, d_head = op.pages.d_head;
-  const Query query = query_of(op, b, head / op.group(), in_chunk * op.group() + head % op.group());
+  const Query query = query_of_slot(op, blockIdx.x);
   if (!query.there) return;
+  const int64_t d_head = op.pages.d_head;
   const int64_t begin = query.first / spec::kLeaf, end = query.position / spec::kLeaf;
   for (int64_t h = threadIdx.x; h < d_head; h += kValueThreads) {
     const float* leaf = sums + query.slot * op.leaves() * d_head + h;
@@ -219,28 +216,23 @@ struct AttentionCall {
   int64_t width;
   void *k_pages, *v_pages;
 
-  int64_t leaves() const { return (keys + spec::kLeaf - 1) / spec::kLeaf; }
+  int64_t leaves() const { return leaves_of(keys); }
   int64_t row_floats() const { return batch * heads * (keys + leaves() * d_head); }
 };
 
 template <typename T>
 Attention<T> chunk_of(const AttentionCall& call, int64_t chunk0, int64_t chunk) {
-  const Pages<T> pages = {call.kv_heads,
-                          call.d_head,
-                          call.table,
-                          call.width,
-                          static_cast<T*>(call.k_pages),
-                          static_cast<T*>(call.v_pages)};
-  return {{call.starts, call.past, call.batch},
-          pages,
-          call.heads,
-          call.window,
-          call.keys,
-          call.scale,
-          call.cap,
-          call.stepwise != 0,
-          chunk0,
-          chunk};
+  return {
+      {call.starts, call.past, call.batch},
+      pages_of<T>(call.kv_heads, call.d_head, call.table, call.width, call.k_pages, call.v_pages),
+      call.heads,
+      call.window,
+      call.keys,
+      call.scale,
+      call.cap,
+      call.stepwise != 0,
+      chunk0,
+      chunk};
 }
 
 unsigned tiles(const AttentionCall& call, int64_t chunk) {
@@ -345,11 +337,10 @@ int blc_attention_scores(const void* q, int dtype, int64_t q_stride, int64_t hea
   const AttentionCall call = {starts, past,  batch, max_rows, heads, kv_heads, d_head,  window,
                               keys,   scale, cap,   0,        table, width,    k_pages, nullptr};
   const Rows rows = {scores, keys, true};
-  if (dtype == kF32)
-    return launch_scores<float>(call, chunk_of<float>(call, 0, max_rows), q, q_stride, rows,
-                                stream);
-  return launch_scores<uint16_t>(call, chunk_of<uint16_t>(call, 0, max_rows), q, q_stride, rows,
-                                 stream);
+  return with_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return launch_scores<T>(call, chunk_of<T>(call, 0, max_rows), q, q_stride, rows, stream);
+  });
 }
 
 int blc_attention_values(float* pattern, int dtype, int64_t heads, int64_t kv_heads, int64_t d_head,

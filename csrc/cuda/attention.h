@@ -15,6 +15,10 @@ namespace bitlens::cuda {
 
 constexpr int kQueries = 8;  // a thread block
 
+__host__ __device__ inline int64_t leaves_of(int64_t keys) {
+  return (keys + spec::kLeaf - 1) / spec::kLeaf;
+}
+
 template <typename T>
 struct Attention {
   Sequences sequences;
@@ -25,7 +29,7 @@ struct Attention {
   int64_t chunk0, chunk;  // rows of each sequence, relative to its first
 
   __device__ int64_t group() const { return heads / pages.kv_heads; }
-  __device__ int64_t leaves() const { return (keys + spec::kLeaf - 1) / spec::kLeaf; }
+  __device__ int64_t leaves() const { return leaves_of(keys); }
 };
 
 // A query of the chunk; not there where the sequence has no such row.
@@ -49,6 +53,14 @@ __device__ inline Query query_of(const Attention<T>& op, int64_t b, int64_t kv_h
   q.position = op.sequences.past[b] + relative;
   q.first = spec::first_visible(q.position, op.window);
   return q;
+}
+
+// The query of a slot of the chunk.
+template <typename T>
+__device__ inline Query query_of_slot(const Attention<T>& op, int64_t slot) {
+  const int64_t head = slot % op.heads, in_chunk = slot / op.heads % op.chunk;
+  const int64_t index = in_chunk * op.group() + head % op.group();
+  return query_of(op, slot / op.heads / op.chunk, head / op.group(), index);
 }
 
 }  // namespace bitlens::cuda

@@ -75,13 +75,6 @@ int launch_gated(int act, const void* gate, int64_t gate_stride, const void* up,
                 op, rows * m);
 }
 
-// launch(kernel<From, To>, ...) for dtypes that are known when it runs.
-template <typename Launch>
-int with_dtypes(int from, int to, Launch body) {
-  if (from == kF32) return to == kF32 ? body(0.0f, 0.0f) : body(0.0f, uint16_t{0});
-  return to == kF32 ? body(uint16_t{0}, 0.0f) : body(uint16_t{0}, uint16_t{0});
-}
-
 }  // namespace
 }  // namespace bitlens::cuda
 
@@ -118,12 +111,11 @@ int blc_scaled(const void* x, int dtype, int64_t count, float factor, void* out,
 
 int blc_scale_scores(const float* x, float scale, int64_t count, void* out, int dtype,
                      void* stream) {
-  const dim3 grid = element_grid(count);
-  if (dtype == kF32)
-    return launch(Kernel::SCALE_SCORES, scale_scores<float>, grid, kElementThreads, 0, stream, x,
-                  scale, count, static_cast<float*>(out));
-  return launch(Kernel::SCALE_SCORES, scale_scores<uint16_t>, grid, kElementThreads, 0, stream, x,
-                scale, count, static_cast<uint16_t*>(out));
+  return with_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return launch(Kernel::SCALE_SCORES, scale_scores<T>, element_grid(count), kElementThreads, 0,
+                  stream, x, scale, count, static_cast<T*>(out));
+  });
 }
 
 int blc_soft_cap(const float* x, int64_t count, float cap, float* out, void* stream) {

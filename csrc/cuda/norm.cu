@@ -85,30 +85,26 @@ int blc_rms_norm(const void* x, int64_t x_stride, int x_dtype, const void* resid
   const RmsNorm op = {
       x,   x_stride,   residual,     weight,    heads,         d, eps, stepwise != 0,
       out, out_stride, residual_out, scale_out, normalized_out};
-  auto* kernel =
-      x_dtype == kF32
-          ? (out_dtype == kF32 ? rms_norm<float, float> : rms_norm<float, uint16_t>)
-          : (out_dtype == kF32 ? rms_norm<uint16_t, float> : rms_norm<uint16_t, uint16_t>);
-  return launch(Kernel::RMS_NORM, kernel, dim3(static_cast<unsigned>(rows * heads)), kRowThreads, 0,
-                stream, op);
+  return with_dtypes(x_dtype, out_dtype, [&](auto x_zero, auto out_zero) {
+    return launch(Kernel::RMS_NORM, rms_norm<decltype(x_zero), decltype(out_zero)>,
+                  dim3(static_cast<unsigned>(rows * heads)), kRowThreads, 0, stream, op);
+  });
 }
 
 int blc_normalize(const void* x, int dtype, const float* scale, int64_t rows, int64_t d, float* out,
                   void* stream) {
-  const dim3 grid = element_grid(rows * d);
-  if (dtype == kF32)
-    return launch(Kernel::NORMALIZE, normalize<float>, grid, kElementThreads, 0, stream,
-                  static_cast<const float*>(x), scale, d, rows * d, out);
-  return launch(Kernel::NORMALIZE, normalize<uint16_t>, grid, kElementThreads, 0, stream,
-                static_cast<const uint16_t*>(x), scale, d, rows * d, out);
+  return with_dtype(dtype, [&](auto zero) {
+    using X = decltype(zero);
+    return launch(Kernel::NORMALIZE, normalize<X>, element_grid(rows * d), kElementThreads, 0,
+                  stream, static_cast<const X*>(x), scale, d, rows * d, out);
+  });
 }
 
 int blc_norm_weight(const float* normalized, const float* weight, int64_t rows, int64_t d,
                     void* out, int dtype, void* stream) {
-  const dim3 grid = element_grid(rows * d);
-  if (dtype == kF32)
-    return launch(Kernel::NORM_WEIGHT, norm_weight<float>, grid, kElementThreads, 0, stream,
-                  normalized, weight, d, rows * d, static_cast<float*>(out));
-  return launch(Kernel::NORM_WEIGHT, norm_weight<uint16_t>, grid, kElementThreads, 0, stream,
-                normalized, weight, d, rows * d, static_cast<uint16_t*>(out));
+  return with_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return launch(Kernel::NORM_WEIGHT, norm_weight<T>, element_grid(rows * d), kElementThreads, 0,
+                  stream, normalized, weight, d, rows * d, static_cast<T*>(out));
+  });
 }

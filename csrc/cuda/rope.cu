@@ -98,12 +98,6 @@ int launch_rope(const void* x, int64_t rows, int64_t heads, int64_t x_stride,
                 static_cast<T*>(out), out_stride);
 }
 
-template <typename T>
-Pages<T> pages_of(int64_t kv_heads, int64_t d_head, const int32_t* table, int64_t width, void* k,
-                  void* v) {
-  return {kv_heads, d_head, table, width, static_cast<T*>(k), static_cast<T*>(v)};
-}
-
 }  // namespace
 }  // namespace bitlens::cuda
 
@@ -123,13 +117,12 @@ int blc_kv_write(const void* k, const void* v, int dtype, int64_t rows, int64_t 
                  void* k_pages, void* v_pages, void* stream) {
   const Sequences sequences = {starts, past, batch};
   const int64_t count = rows * kv_heads * d_head;
-  const auto write = [&](auto zero) {
+  return with_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     return launch(Kernel::KV_WRITE, kv_write<T>, element_grid(count), kElementThreads, 0, stream,
                   static_cast<const T*>(k), static_cast<const T*>(v), k_stride, v_stride, sequences,
                   pages_of<T>(kv_heads, d_head, table, width, k_pages, v_pages), count);
-  };
-  return dtype == kF32 ? write(0.0f) : write(uint16_t{0});
+  });
 }
 
 int blc_rope_kv_write(void* qkv, int dtype, int64_t rows, int64_t stride, int64_t heads,
@@ -140,11 +133,10 @@ int blc_rope_kv_write(void* qkv, int dtype, int64_t rows, int64_t stride, int64_
   const Sequences sequences = {starts, past, batch};
   const Rotary rotary = {cos, sin, d_head, stepwise != 0};
   const int64_t count = rows * (heads + 2 * kv_heads) * (d_head / 2);
-  const auto write = [&](auto zero) {
+  return with_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     return launch(Kernel::ROPE_KV_WRITE, rope_kv_write<T>, element_grid(count), kElementThreads, 0,
                   stream, static_cast<T*>(qkv), stride, heads, rotary, sequences,
                   pages_of<T>(kv_heads, d_head, table, width, k_pages, v_pages), count);
-  };
-  return dtype == kF32 ? write(0.0f) : write(uint16_t{0});
+  });
 }

@@ -25,6 +25,20 @@ __device__ inline float rounded(const uint16_t*, float x) {
   return spec::widen_bf16(spec::round_bf16(x));
 }
 
+// body(zero), a zero of the type that activations of this dtype are stored as.
+template <typename Body>
+int with_dtype(int dtype, Body body) {
+  return dtype == kF32 ? body(0.0f) : body(uint16_t{0});
+}
+
+// The same of two dtypes.
+template <typename Body>
+int with_dtypes(int first, int second, Body body) {
+  return with_dtype(first, [&](auto one) {
+    return with_dtype(second, [&](auto other) { return body(one, other); });
+  });
+}
+
 inline dim3 element_grid(int64_t count) {
   const int64_t blocks = (count + kElementThreads - 1) / kElementThreads;
   return dim3(static_cast<unsigned>(blocks < kElementBlocks ? blocks : kElementBlocks));

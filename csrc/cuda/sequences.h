@@ -50,4 +50,10 @@ struct Pages {
   }
 };
 
+template <typename T>
+Pages<T> pages_of(int64_t kv_heads, int64_t d_head, const int32_t* table, int64_t width, void* k,
+                  void* v) {
+  return {kv_heads, d_head, table, width, static_cast<T*>(k), static_cast<T*>(v)};
+}
+
 }  // namespace bitlens::cuda

@@ -101,14 +101,12 @@ int blc_log_softmax(const float* x, int64_t rows, int64_t n, float* out, void* s
 int blc_cross_entropy(const void* logits, int dtype, const int64_t* targets, int64_t rows,
                       int64_t n, int64_t ignored, float smoothing, float* losses, int* bad,
                       float* mean, void* stream) {
-  const dim3 grid(static_cast<unsigned>(rows));
-  const int code =
-      dtype == kF32
-          ? launch(Kernel::CROSS_ENTROPY, cross_entropy<float>, grid, kRowThreads, 0, stream,
-                   static_cast<const float*>(logits), targets, n, ignored, smoothing, losses, bad)
-          : launch(Kernel::CROSS_ENTROPY, cross_entropy<uint16_t>, grid, kRowThreads, 0, stream,
-                   static_cast<const uint16_t*>(logits), targets, n, ignored, smoothing, losses,
-                   bad);
+  const int code = with_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return launch(Kernel::CROSS_ENTROPY, cross_entropy<T>, dim3(static_cast<unsigned>(rows)),
+                  kRowThreads, 0, stream, static_cast<const T*>(logits), targets, n, ignored,
+                  smoothing, losses, bad);
+  });
   if (code != 0 || mean == nullptr) return code;
   return launch(Kernel::MEAN_LOSS, mean_loss, dim3(1), kRowThreads, 0, stream, losses, targets,
                 rows, ignored, mean);

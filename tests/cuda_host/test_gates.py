@@ -22,6 +22,13 @@ DEFAULT, NIGHTLY = ARCHITECTURES[:1], ARCHITECTURES[1:]
 EVERY = [*DEFAULT, *(pytest.param(a, marks=pytest.mark.nightly) for a in NIGHTLY)]
 
 
+def test_lists_of_operands_are_no_opcodes() -> None:
+    assert not refused_opcodes("{ .reg .b16 tmp; mov.b32 {tmp, %rs5}, %r1; }")
+    assert refused_opcodes("{ ld.global.v2.f32 {%f1, %f2}, [%rd1]; ex2.approx.f32 %f1, %f2; }") == {
+        "ex2.approx.f32"
+    }
+
+
 @pytest.mark.parametrize("architecture", EVERY)
 def test_every_opcode_is_exact(architecture: str) -> None:
     for source in SOURCES:

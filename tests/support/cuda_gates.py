@@ -44,7 +44,8 @@ _OPCODE = re.compile(r"(?:@!?%\w+\s+)?([a-z][\w.:]*)")
 
 def refused_opcodes(ptx: str) -> set[str]:
     """Returns the opcodes that are none of the exact ones kernels may use."""
-    statements = re.split(r"[;{}\n]", re.sub(r"//.*", "", ptx))
+    without_lists = re.sub(r"\{[^{};]*\}", "", re.sub(r"//.*", "", ptx))  # of operands
+    statements = re.split(r"[;{}\n]", without_lists)
     found = {match[1] for x in statements if (match := _OPCODE.match(x.strip()))}
     return {op for op in found if not any(re.fullmatch(allowed, op) for allowed in _ALLOWED)}
 
