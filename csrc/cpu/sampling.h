@@ -2,22 +2,13 @@
 // exchange between these calls, and in which order, is model/sampling/rounds.py's.
 #pragma once
 
+#include "../spec/sampling_records.h"
 #include "sampling_kernels.h"
 
 namespace bitlens {
 
-// How one row is sampled. model/sampling/batch.py has the same layout.
-struct SamplingRow {
-  uint64_t seed;
-  uint64_t min_weight;
-  uint32_t position, draw, domain;
-  float x_max;
-  float top_p;      // 1 keeps all
-  float typical_p;  // 1 keeps all
-  uint32_t top_k;   // 0 keeps all
-  uint32_t joint;   // 1: the nucleus is that of all tokens, not of the first top_k
-};
-static_assert(sizeof(SamplingRow) == 48);
+using spec::LogitEdits;
+using spec::SamplingRow;
 
 // The chosen rows of a slice: row i is x + indices[i] * stride, described by rows[indices[i]].
 struct SlicedRows {
@@ -40,21 +31,6 @@ struct Choice {
   uint32_t reserved;  // keeps the size a multiple of 8
 };
 static_assert(sizeof(Choice) == 56);
-
-// Edits of one row before temperature: ids outside the slice are passed over.
-struct LogitEdits {
-  const int64_t* allowed;  // ascending; null: all are
-  int64_t n_allowed;
-  const int64_t* bias_ids;
-  const float* bias;
-  int64_t n_bias;
-  const int64_t* banned;
-  int64_t n_banned;
-  const int64_t* seen;  // in prompt or output
-  const uint32_t* output_counts;
-  int64_t n_seen;
-  float repetition, frequency, presence;
-};
 
 void sampling_edit(float* row, int64_t n, uint32_t first_id, const LogitEdits& edits);
 

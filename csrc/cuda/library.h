@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "../spec/sampling_records.h"
+
 #if defined(_WIN32)
 #define BLC_API extern "C" __declspec(dllexport)
 #else
@@ -16,14 +18,9 @@ namespace bitlens::cuda {
 
 constexpr int kWorkspaceTooSmall = -1;
 
-// How one row is sampled: SamplingRow of csrc/cpu/sampling.h; x_max is found here.
-struct SampleRow {
-  uint64_t seed, min_weight;
-  uint32_t position, draw, domain;
-  float x_max, top_p, typical_p;
-  uint32_t top_k, joint;
-};
-static_assert(sizeof(SampleRow) == 48);
+// x_max of a row is found here.
+using SampleRow = spec::SamplingRow;
+using SampleEdits = spec::LogitEdits;
 
 // Choice of csrc/cpu/sampling.h, and what the log-probability is made of. A key of 0: not valid.
 struct Sampled {
@@ -33,21 +30,6 @@ struct Sampled {
   float x_max, logprob;
 };
 static_assert(sizeof(Sampled) == 72);
-
-// LogitEdits of csrc/cpu/sampling.h.
-struct SampleEdits {
-  const int64_t* allowed;
-  int64_t n_allowed;
-  const int64_t* bias_ids;
-  const float* bias;
-  int64_t n_bias;
-  const int64_t* banned;
-  int64_t n_banned;
-  const int64_t* seen;
-  const uint32_t* output_counts;
-  int64_t n_seen;
-  float repetition, frequency, presence;
-};
 
 }  // namespace bitlens::cuda
 
