@@ -148,3 +148,17 @@ def test_checkpoints_fall_between_batches_of_answers() -> None:
     assert [step for step in range(1, 41) if config.writes_checkpoint(step)] == [12, 20, 32]
     plain = TrainConfig(method="sft", steps=7, checkpoint_every=3)
     assert [step for step in range(1, 8) if plain.writes_checkpoint(step)] == [3, 6]
+
+
+def test_a_model_that_changes_after_it_answered_is_found_out(tmp_path: Path) -> None:
+    model = small_model()
+    assert model.trained is not None
+    trained = model.trained
+
+    def meddling(**columns: Any) -> list[float]:
+        trained.values["ln_final.weight"].mul_(1.01)
+        trained.rewrite()
+        return _letters(**columns)
+
+    with pytest.raises(RuntimeError, match="not the one that answered"):
+        _run(tmp_path, model, meddling, steps=1)
