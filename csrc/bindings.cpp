@@ -4,7 +4,10 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <tuple>
+#include <vector>
 
+#include "cpu/bf16_products.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
 #include "cpu/linear.h"
@@ -41,7 +44,18 @@ void bind_machine(py::module_& m) {
   m.attr("numerics_version") = spec::kNumericsVersion;
   m.def("isa", [] { return std::string(kernels().isa); });
   m.def("set_isa", &set_isa);
+  m.def("isa_setting", &isa_setting);
   m.def("available_isas", &available_isas);
+  m.def(
+      "bf16_products",
+      [] {
+        const Bf16Products& found = bf16_products();
+        std::vector<std::tuple<std::string, double, double>> timed;
+        for (const auto& set : found.timed) timed.emplace_back(set.isa, set.few, set.many);
+        return std::make_tuple(found.few, found.many, timed);
+      },
+      NoGil());
+  m.def("choose_bf16_products", &choose_bf16_products);
   m.def("set_num_threads", &set_num_threads, NoGil());
   m.def("get_num_threads", &num_threads);
   bind_pages<Pages<map_pages, unmap_pages>>(m, "HugePages");

@@ -19,8 +19,9 @@ from golden.cases import DTYPES, FILE, FORMATS, Case, checksum, load, samples, s
 PAGE = 64
 
 # The reductions have no op of their own: rms_norm and softmax cover them. No kernel rounds to fp16.
-# The other leaf length is the negative control below.
-SPEC_ONLY = {"row_sum", "row_sum_squares", "linear_other_leaf"}
+# The other leaf length and the other order are the negative controls below.
+CONTROLS = {"linear_other_leaf", "linear_other_order"}
+SPEC_ONLY = {"row_sum", "row_sum_squares", *CONTROLS}
 
 Outputs = tuple[torch.Tensor, ...]
 
@@ -396,9 +397,10 @@ def test_version_of_the_file_is_the_version_of_the_core() -> None:
     assert FILE.read_text().splitlines()[0] == f"# numerics version {_core.numerics_version}"
 
 
-def test_another_leaf_length_differs() -> None:
-    """Negative control: the same inputs summed in leaves of 128 have other bits."""
-    (other,) = _of("linear_other_leaf")
+@pytest.mark.parametrize("control", sorted(CONTROLS))
+def test_another_order_differs(control: str) -> None:
+    """Negative control: the same inputs summed in leaves of 128, or bf16 ones in a chain."""
+    (other,) = _of(control)
     (same,) = (case for case in _of("linear") if case.seed == other.seed)
     words = words_of(*_linear(same))
     assert checksum(words) == same.checksum

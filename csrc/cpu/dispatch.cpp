@@ -11,59 +11,25 @@
 namespace bitlens {
 namespace {
 
-const Kernels& generic_table() {
-  static const Kernels table = {"generic",
-                                generic::linear_kernels(),
-                                generic::linear_kernels(),
-                                generic::row_kernels(),
-                                generic::attention_kernels(),
-                                generic::sampling_kernels(),
-                                generic::backward_kernels(),
-                                generic::dictionary_kernels(),
-                                generic::training_kernels()};
+// The tables of one instruction set whose bf16 products run on its own FMAs.
+#define BITLENS_KERNELS(ns)                                                                        \
+  Kernels {                                                                                        \
+    #ns, ns::linear_kernels(Order::kChain), ns::linear_kernels(Order::kPairs),                     \
+        &ns::linear_kernels(Order::kPairs), &ns::linear_kernels(Order::kPairs), ns::row_kernels(), \
+        ns::attention_kernels(), ns::sampling_kernels(), ns::backward_kernels(),                   \
+        ns::dictionary_kernels(), ns::training_kernels()                                           \
+  }
+
+// The same with other kernels for bf16 activations and weights.
+Kernels with_products(Kernels table, const char* isa, const LinearKernels* few,
+                      const LinearKernels* many) {
+  table.isa = isa;
+  table.few_bf16 = few;
+  table.many_bf16 = many;
   return table;
 }
 
 #if defined(__x86_64__)
-const Kernels& avx2_table() {
-  static const Kernels table = {"avx2",
-                                avx2::linear_kernels(),
-                                avx2::linear_kernels(),
-                                avx2::row_kernels(),
-                                avx2::attention_kernels(),
-                                avx2::sampling_kernels(),
-                                avx2::backward_kernels(),
-                                avx2::dictionary_kernels(),
-                                avx2::training_kernels()};
-  return table;
-}
-
-const Kernels& avx512_table() {
-  static const Kernels table = {"avx512",
-                                avx512::linear_kernels(),
-                                avx512::linear_kernels(),
-                                avx512::row_kernels(),
-                                avx512::attention_kernels(),
-                                avx512::sampling_kernels(),
-                                avx512::backward_kernels(),
-                                avx512::dictionary_kernels(),
-                                avx512::training_kernels()};
-  return table;
-}
-
-const Kernels& avx512_bf16_table() {
-  static const Kernels table = {"avx512_bf16",
-                                avx512::linear_kernels(),
-                                avx512_bf16::linear_kernels(),
-                                avx512::row_kernels(),
-                                avx512::attention_kernels(),
-                                avx512::sampling_kernels(),
-                                avx512::backward_kernels(),
-                                avx512::dictionary_kernels(),
-                                avx512::training_kernels()};
-  return table;
-}
-
 // Clang's __builtin_cpu_supports does not know the name "f16c" in all versions.
 bool supports_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -71,8 +37,8 @@ bool supports_f16c() {
 }
 #endif
 
-std::vector<const Kernels*> find_tables() {
-  std::vector<const Kernels*> tables = {&generic_table()};
+std::vector<Kernels> find_tables() {
+  std::vector<Kernels> tables = {BITLENS_KERNELS(generic)};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 =
@@ -80,24 +46,39 @@ std::vector<const Kernels*> find_tables() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (avx2) tables.push_back(&avx2_table());
-  if (avx512) tables.push_back(&avx512_table());
-  if (avx512 && __builtin_cpu_supports("avx512bf16") && avx512_bf16::adds_in_order())
-    tables.push_back(&avx512_bf16_table());
+  if (avx2) tables.push_back(BITLENS_KERNELS(avx2));
+  if (!avx512) return tables;
+  const Kernels fma = BITLENS_KERNELS(avx512);
+  tables.push_back(fma);
+  if (__builtin_cpu_supports("avx512bf16") && avx512_bf16::adds_in_order()) {
+    const LinearKernels* pairs = &avx512_bf16::linear_kernels();
+    tables.push_back(with_products(fma, "avx512_bf16", pairs, pairs));
+  }
+  if (amx::request_tiles() && amx::adds_in_order())
+    tables.push_back(with_products(fma, "amx", nullptr, &amx::linear_kernels()));
 #endif
   return tables;
 }
 
-const std::vector<const Kernels*>& available_tables() {
-  static const std::vector<const Kernels*> tables = find_tables();
+const std::vector<Kernels>& available_tables() {
+  static const std::vector<Kernels> tables = find_tables();
   return tables;
 }
 
+constexpr char kAutomatic[] = "auto";
+
+const Kernels& automatic() {
+  const Kernels& widest = available_tables().back();
+  static const Kernels table = with_products(widest, widest.isa, nullptr, nullptr);
+  return table;
+}
+
 const Kernels* find(const std::string& name) {
-  std::string known;
-  for (const Kernels* table : available_tables()) {
-    if (name == table->isa) return table;
-    known += std::string(known.empty() ? "" : ", ") + table->isa;
+  if (name == kAutomatic) return &automatic();
+  std::string known = kAutomatic;
+  for (const Kernels& table : available_tables()) {
+    if (name == table.isa) return &table;
+    known += std::string(", ") + table.isa;
   }
   throw std::invalid_argument("instruction set '" + name +
                               "' is not available here; choose one of: " + known);
@@ -105,7 +86,7 @@ const Kernels* find(const std::string& name) {
 
 const Kernels* initial() {
   const char* forced = std::getenv("BITLENS_ISA");
-  if (forced == nullptr || *forced == '\0') return available_tables().back();
+  if (forced == nullptr || *forced == '\0') return &automatic();
   try {
     return find(forced);
   } catch (const std::invalid_argument& error) {
@@ -124,10 +105,17 @@ const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const Kernels* table : available_tables()) names.emplace_back(table->isa);
+  for (const Kernels& table : available_tables()) names.emplace_back(table.isa);
   return names;
 }
 
 void set_isa(const std::string& name) { current().store(find(name)); }
+
+const Kernels& kernels_of(const std::string& name) { return *find(name); }
+
+std::string isa_setting() {
+  const Kernels& table = kernels();
+  return &table == &automatic() ? kAutomatic : table.isa;
+}
 
 }  // namespace bitlens

@@ -14,8 +14,12 @@ namespace bitlens {
 
 struct Kernels {
   const char* isa;
-  const LinearKernels& linear;
-  const LinearKernels& linear_bf16;  // for bf16 activations and bf16 weights
+  const LinearKernels& linear;       // for fp32 activations
+  const LinearKernels& linear_bf16;  // for bf16 activations, weights of any format
+  // For bf16 activations and weights: few rows of them and many; null: whichever is the fastest
+  // here of those that give the same bits (bf16_products.h).
+  const LinearKernels* few_bf16;
+  const LinearKernels* many_bf16;
   const RowKernels& rows;
   const AttentionKernels& attention;
   const SamplingKernels& sampling;
@@ -24,7 +28,8 @@ struct Kernels {
   const TrainingKernels& training;
 };
 
-// The tables of the instruction set in force: BITLENS_ISA if set, else the widest this CPU has.
+// The tables of the instruction set in force: the one that set_isa or BITLENS_ISA names, else the
+// widest this CPU has with the fastest bf16 products.
 const Kernels& kernels();
 
 }  // namespace bitlens

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "bf16_products.h"
 #include "float_environment.h"
 #include "kernels.h"
 #include "scratch.h"
@@ -13,7 +14,7 @@ namespace {
 
 // Activations of one row block stay in the second-level cache while panels stream past them.
 constexpr int64_t kRowBlockBytes = 512 * 1024;
-constexpr int64_t kRowBlockTiles = 16, kFewTiles = 6;
+constexpr int64_t kRowBlockRows = 192, kFewRows = 72;
 constexpr int64_t kRangePanels = 32;
 
 int64_t panels_of(const PackedMatrix& weight) {
@@ -105,9 +106,11 @@ struct BlockShape {
 
 BlockShape block_shape(const LinearKernels& k, int64_t depth) {
   const int64_t words = kRowBlockBytes / 4;
-  const int64_t fitting = words / std::max<int64_t>(k.packed_words(k.tile_rows, depth), 1);
-  if (fitting >= kFewTiles) return {std::min(fitting, kRowBlockTiles) * k.tile_rows, depth};
-  const int64_t rows = kRowBlockTiles * k.tile_rows;
+  const int64_t tiles = words / std::max<int64_t>(k.packed_words(k.tile_rows, depth), 1);
+  const int64_t fitting = std::min(tiles * k.tile_rows, kRowBlockRows);
+  if (fitting >= kFewRows)
+    return {fitting / k.tile_rows * k.tile_rows, std::max<int64_t>(depth, 1)};
+  const int64_t rows = kRowBlockRows / k.tile_rows * k.tile_rows;
   return {rows, std::max<int64_t>(words / k.packed_words(rows, kLeaf), 1) * kLeaf};
 }
 
@@ -181,13 +184,15 @@ void linear(const void* x, DType dtype, int64_t m, int64_t k, int64_t stride,
             const LinearOutput* outputs, int count) {
   if (m == 0) return;
   const FloatEnvironment environment;
+  const Activations activations = {x, dtype, m, k, stride};
   const bool all_bf16 =
       dtype == DType::BF16 && std::all_of(outputs, outputs + count, [](const LinearOutput& to) {
         return to.weight.format == Format::BF16;
       });
-  const LinearKernels& table = all_bf16 ? kernels().linear_bf16 : kernels().linear;
-  const Activations activations = {x, dtype, m, k, stride};
-  (m <= table.direct_rows ? few_rows : many_rows)(table, activations, outputs, count);
+  const LinearKernels& fma = dtype == DType::BF16 ? kernels().linear_bf16 : kernels().linear;
+  const LinearKernels& many = all_bf16 ? many_bf16_rows() : fma;
+  if (m > many.direct_rows) return many_rows(many, activations, outputs, count);
+  few_rows(all_bf16 ? few_bf16_rows() : fma, activations, outputs, count);
 }
 
 }  // namespace bitlens

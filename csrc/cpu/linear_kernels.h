@@ -31,14 +31,15 @@ struct RowTiles {
 
 struct LinearKernels {
   int64_t tile_rows;    // rows of a register tile
-  int64_t direct_rows;  // up to this many rows, weights are widened in registers
+  int64_t direct_rows;  // up to this many rows, `direct` is faster than `tiles`
 
   // Rows of activations as the kernels below read them, and the 32-bit words that they take.
   int64_t (*packed_words)(int64_t rows, int64_t k);
   void (*pack_rows)(const void* x, DType dtype, int64_t rows, int64_t k, int64_t stride,
                     uint32_t* words);
 
-  // Few rows: m <= direct_rows packed together, `count` panels from `panel` on.
+  // Few rows: m of them packed together, `count` panels from `panel` on. Null where there are only
+  // tiles.
   void (*direct)(const uint32_t* words, int64_t m, const LinearOutput& to, int64_t panel,
                  int64_t count);
   // Many rows: one panel. scratch holds one widened leaf of it; totals [rows][32] the sums so far,
@@ -49,20 +50,28 @@ struct LinearKernels {
   void (*weight_row)(const PackedMatrix& weight, int64_t row, float* out);
 };
 
+// For activations of one dtype, which decides the order, and weights of any format.
 namespace generic {
-const LinearKernels& linear_kernels();
+const LinearKernels& linear_kernels(Order order);
 }
 namespace avx2 {
-const LinearKernels& linear_kernels();
+const LinearKernels& linear_kernels(Order order);
 }
 namespace avx512 {
-const LinearKernels& linear_kernels();
+const LinearKernels& linear_kernels(Order order);
 }
+
+// For bf16 activations and bf16 weights only. `adds_in_order`: whether the instruction adds as
+// csrc/cpu/bf16_pairs.h says, tried out on this CPU.
 namespace avx512_bf16 {
-// For bf16 activations and bf16 weights only.
 const LinearKernels& linear_kernels();
-// Whether vdpbf16ps adds as csrc/cpu/bf16_pairs.h says, tried out on this CPU.
 bool adds_in_order();
 }  // namespace avx512_bf16
+namespace amx {
+const LinearKernels& linear_kernels();
+bool adds_in_order();
+// Asks the kernel for the use of tiles; false where there are none or it refuses.
+bool request_tiles();
+}  // namespace amx
 
 }  // namespace bitlens

@@ -30,12 +30,14 @@ BlockLayout block_layout(Format format) {
   }
 }
 
+int64_t whole_pairs(int64_t k) { return (k + kPairWholeK - 1) / kPairWholeK * kPairWholeK; }
+
 int64_t panel_size(Format format, int64_t k) {
   switch (format) {
     case Format::F32:
       return k * kColumns * 4;
     case Format::BF16:
-      return kPairHeaderBytes + (k + 1) / 2 * kColumns * 4;
+      return kPairHeaderBytes + whole_pairs(k) / 2 * kColumns * 4;
     case Format::F16:
       return k * kColumns * 2;
     default:
@@ -60,9 +62,10 @@ void pack_pairs(const uint16_t* rows, int64_t columns, int64_t k, uint8_t* panel
   uint32_t* pairs = reinterpret_cast<uint32_t*>(panel + kPairHeaderBytes);
   for (int64_t column = 0; column < columns; ++column) {
     const uint16_t* row = rows + column * k;
-    for (int64_t kk = 0; kk < k; kk += 2) {
+    for (int64_t kk = 0; kk < whole_pairs(k); kk += 2) {
+      const uint32_t even = kk < k ? row[kk] : kPairPadding;
       const uint32_t odd = kk + 1 < k ? row[kk + 1] : kPairPadding;
-      pairs[kk / 2 * kColumns + column] = static_cast<uint32_t>(row[kk]) << 16 | odd;
+      pairs[kk / 2 * kColumns + column] = even << 16 | odd;
     }
   }
 }

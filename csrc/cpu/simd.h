@@ -9,6 +9,11 @@
 #if defined(BITLENS_ISA_AVX512_BF16)
 #define BITLENS_ISA_AVX512
 #define BITLENS_ISA_NS avx512_bf16
+#elif defined(BITLENS_ISA_AMX)
+#if !defined(BITLENS_MODEL_TILE_UNIT)  // the model of tiles runs on any CPU
+#define BITLENS_ISA_AVX512
+#endif
+#define BITLENS_ISA_NS amx
 #elif defined(BITLENS_ISA_AVX512)
 #define BITLENS_ISA_NS avx512
 #elif defined(BITLENS_ISA_AVX2)
@@ -16,7 +21,7 @@
 #elif defined(BITLENS_ISA_GENERIC)
 #define BITLENS_ISA_NS generic
 #else
-#error "compile with -DBITLENS_ISA_ and GENERIC, AVX2, AVX512 or AVX512_BF16"
+#error "compile with -DBITLENS_ISA_ and GENERIC, AVX2, AVX512, AVX512_BF16 or AMX"
 #endif
 
 #if defined(BITLENS_ISA_AVX512)

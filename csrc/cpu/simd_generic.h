@@ -2,7 +2,7 @@
 
 #include "../spec/formats.h"
 
-namespace bitlens::generic {
+namespace bitlens::BITLENS_ISA_NS {
 namespace {
 
 struct f32x16 {
@@ -111,4 +111,4 @@ inline float reduce_max(f32x16 v) {
 }
 
 }  // namespace
-}  // namespace bitlens::generic
+}  // namespace bitlens::BITLENS_ISA_NS

@@ -3,6 +3,6 @@
 
 namespace bitlens::spec {
 
-constexpr char kNumericsVersion[] = "2";
+constexpr char kNumericsVersion[] = "3";
 
 }  // namespace bitlens::spec

@@ -54,7 +54,12 @@ enum class Op : int {
   kBiasGrad,          // rows of dy [n] in act, sequences as above
   kNormWeightGrad,    // rows of dy [n] in act and fp32 normalized [n], `k` a position
   kEmbedGrad,         // rows of dresid [k] by tokens of n, scaled by real
+  kLinearOtherOrder,  // as kLinear in the order of the other dtype of activations: must differ
 };
+
+constexpr bool is_linear_control(Op op) {
+  return op == Op::kLinearOtherLeaf || op == Op::kLinearOtherOrder;
+}
 
 struct Case {
   Op op;

@@ -78,16 +78,18 @@ BL_FN void evaluate_soft_cap_backward(const Case& c, Sink* sink) {
 BL_FN void evaluate_linear(const Case& c, float* scratch, Sink* sink) {
   float* x = scratch;
   float* w = scratch + c.k;
-  const int leaf = c.op == Op::kLinear ? spec::kLeaf : c.flag;
+  const int leaf = c.op == Op::kLinearOtherLeaf ? c.flag : spec::kLeaf;
   const bool has_bias = c.op == Op::kLinear && c.flag == 1;
+  const bool pairs = (c.act == Format::kBF16) != (c.op == Op::kLinearOtherOrder);
+  const spec::Order order = pairs ? spec::Order::kPairs : spec::Order::kChain;
   for (int row = 0; row < c.rows; ++row) {
     fill(x, c.k, stream(c.seed, 1), static_cast<int64_t>(row) * c.k, c.act);
     for (int i = 0; i < c.n; ++i) {
       fill_weights(c, stream(c.seed, 0), i, scratch + 2 * c.k, w);
       const float bias = centered(stream(c.seed, 2), i);
-      const float y = leaf == spec::kLeaf
-                          ? spec::linear(x, w, c.k, has_bias ? &bias : nullptr, c.out)
-                          : spec::round_act(spec::dot_in_leaves(x, w, c.k, leaf), c.out);
+      float y = spec::dot_in_leaves(x, w, c.k, leaf, order);
+      if (c.op == Op::kLinear)
+        y = spec::linear(x, w, c.k, has_bias ? &bias : nullptr, order, c.out);
       put(sink, y);
     }
   }
@@ -346,6 +348,7 @@ BL_FN int64_t evaluate(const Case& c, float* scratch, uint32_t* words) {
       break;
     case Op::kLinear:
     case Op::kLinearOtherLeaf:
+    case Op::kLinearOtherOrder:
       evaluate_linear(c, scratch, &sink);
       break;
     case Op::kRowSum:

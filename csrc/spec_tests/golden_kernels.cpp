@@ -206,8 +206,8 @@ std::vector<std::string> stored_lines(const char* path) {
   return lines;
 }
 
-// Negative control: the stored bits of another leaf length are not those of `linear`.
-bool other_leaf_differs(const Case& c, const std::string& stored) {
+// Negative control: the stored bits of another leaf length or order are not those of `linear`.
+bool control_differs(const Case& c, const std::string& stored) {
   Output out;
   kernel_linear(c, &out);
   return line_of(c, out.words) != stored;
@@ -226,8 +226,8 @@ int check(const char* path) {
     size_t count = 0;
     for (size_t i = 0; i < cases.size(); ++i) {
       const Evaluate evaluate = kernel_of(cases[i]);
-      if (cases[i].op == Op::kLinearOtherLeaf && !other_leaf_differs(cases[i], stored[i])) {
-        std::printf("negative control failed: another leaf length has the same bits\n");
+      if (is_linear_control(cases[i].op) && !control_differs(cases[i], stored[i])) {
+        std::printf("negative control failed: another leaf length or order has the same bits\n");
         return 1;
       }
       if (evaluate == nullptr) continue;

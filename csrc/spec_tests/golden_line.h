@@ -54,6 +54,7 @@ inline const char* name_of(Op op) {
       "bias_grad",
       "norm_weight_grad",
       "embed_grad",
+      "linear_other_order",
   };
   return kNames[static_cast<int>(op)];
 }
@@ -70,6 +71,7 @@ inline int64_t output_words(const Case& c) {
       return c.flag == 1 ? 65536 : rows * c.k;
     case Op::kLinear:
     case Op::kLinearOtherLeaf:
+    case Op::kLinearOtherOrder:
       return rows * c.n;
     case Op::kRowSum:
     case Op::kRowSumOfSquares:

@@ -77,6 +77,37 @@ inline void add_linear(std::vector<Case>* cases) {
   cases->push_back({.op = Op::kLinearOtherLeaf, .rows = 3, .n = 33, .k = 576, .flag = 128});
 }
 
+// The order of bf16 activations at the edges of its blocks, and over every storage of weights.
+inline void add_pairs(std::vector<Case>* cases) {
+  for (int k : {2, 31, 32, 33, 34, 63, 65, 253, 254, 259, 289}) {
+    cases->push_back({.op = Op::kLinear,
+                      .format = Format::kBF16,
+                      .act = Format::kBF16,
+                      .rows = 3,
+                      .n = 5,
+                      .k = k});
+  }
+  for (int f = 0; f <= static_cast<int>(Format::kQ4_1); ++f) {
+    for (int rows : {1, 40}) {
+      cases->push_back({.op = Op::kLinear,
+                        .format = static_cast<Format>(f),
+                        .act = Format::kBF16,
+                        .rows = rows,
+                        .n = 35,
+                        .k = 1568});
+    }
+  }
+  const Case control = {.op = Op::kLinear,
+                        .format = Format::kBF16,
+                        .act = Format::kBF16,
+                        .rows = 3,
+                        .n = 33,
+                        .k = 64};
+  cases->push_back(control);
+  cases->push_back(control);
+  cases->back().op = Op::kLinearOtherOrder;
+}
+
 inline void add_rows(std::vector<Case>* cases) {
   for (int d : {1, 15, 16, 17, 255, 256, 257, 576}) {
     cases->push_back({.op = Op::kRowSum, .n = d});
@@ -303,9 +334,10 @@ inline std::vector<Case> golden_list() {
   add_dictionaries(&cases);
   add_cross_entropy(&cases);
   add_training(&cases);
+  add_pairs(&cases);
   for (size_t i = 0; i < cases.size(); ++i) cases[i].seed = i + 1;
-  for (Case& c : cases) {  // the negative control needs the inputs of the case before it
-    if (c.op == Op::kLinearOtherLeaf) --c.seed;
+  for (Case& c : cases) {  // a negative control needs the inputs of the case before it
+    if (is_linear_control(c.op)) --c.seed;
   }
   return cases;
 }

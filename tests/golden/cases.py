@@ -1,6 +1,6 @@
 """The golden vectors of the numerics spec: their inputs, rebuilt from integers, and their outputs.
 
-`v2.txt` holds one line a case, written by `csrc/spec_tests/golden.cpp`:
+`v3.txt` holds one line a case, written by `csrc/spec_tests/golden.cpp`:
 `op key=value ... | count checksum | sample words`. Inputs mirror `csrc/spec_tests/golden_inputs.h`.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 Words = npt.NDArray[np.uint64]
 
-FILE = Path(__file__).with_name("v2.txt")
+FILE = Path(__file__).with_name("v3.txt")
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 FORMATS = {"f32": 0, "bf16": 1, "f16": 2, "q8_0": 3, "q4_0": 4, "q4_1": 5}
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}

@@ -1,20 +1,30 @@
-// linear for bf16 activations and bf16 weights by vdpbf16ps, which multiplies two k at once and
-// adds the products as the FMA chain of isa/linear.cpp does, so the bits are the same. Where an
-// exponent is too small for that (csrc/cpu/bf16_pairs.h), two FMAs take its place.
+// linear for bf16 activations and bf16 weights by vdpbf16ps, which adds the products of two k of
+// the same parity as the chains of isa/leaf_sums.h do, so the bits are the same. Where an exponent
+// is too small for that (csrc/cpu/bf16_pairs.h), two FMAs take its place.
 #include "../bf16_pairs.h"
 #include "../isa/linear_panels.h"
 
 namespace bitlens::avx512_bf16 {
 namespace {
 
-// A word is two k. kFused: vdpbf16ps, else the two FMAs that it stands for.
+// Two words of neighbouring pairs, (k, k + 1) and (k + 2, k + 3), become one of even and one of odd
+// k.
+inline i32x16 even_word(i32x16 first, i32x16 second) {
+  return {_mm512_mask_blend_epi16(0x55555555u, first.v, _mm512_srli_epi32(second.v, 16))};
+}
+inline i32x16 odd_word(i32x16 first, i32x16 second) {
+  return {_mm512_mask_blend_epi16(0x55555555u, _mm512_slli_epi32(first.v, 16), second.v)};
+}
+
+// A word is two k of the same parity. kFused: vdpbf16ps, else the two FMAs that it stands for.
 template <bool kFused>
 struct PairPanel {
   using Word = uint32_t;
   using Lanes = i32x16;
   static constexpr int64_t kPerWord = 2;
   static constexpr int64_t kHeaderBytes = kPairHeaderBytes;
-  static constexpr int64_t kWholeK = 2;
+  static constexpr int64_t kWholeK = kPairWholeK;
+  static constexpr int64_t kStepK = kPairWholeK;
   static constexpr bool kAnyK = true;
   static constexpr int64_t kBytesPerWord = 128;
   const uint8_t* base;
@@ -22,7 +32,13 @@ struct PairPanel {
   inline void seek(int64_t word) { at = base + kHeaderBytes + word * 128; }
   template <int J>
   inline Columns<Lanes> get() const {
-    return {load_int(at + J * 128), load_int(at + J * 128 + 64)};
+    const uint8_t* two = at + J / 2 * 256;
+    return {word<J>(load_int(two), load_int(two + 128)),
+            word<J>(load_int(two + 64), load_int(two + 192))};
+  }
+  template <int J>
+  static inline Lanes word(i32x16 first, i32x16 second) {
+    return J % 2 == 0 ? even_word(first, second) : odd_word(first, second);
   }
   static inline Lanes load_lanes(const Word* p) { return load_int(p); }
   static inline f32x16 multiply_add(Word x, Lanes w, f32x16 sum) {
@@ -34,6 +50,7 @@ struct PairPanel {
   }
 };
 
+constexpr int kRows = tile_rows(Order::kPairs);
 constexpr int64_t kLeafPairs = kLeaf / 2;
 constexpr int64_t kHeaderWords = kPairHeaderBytes / 4;
 
@@ -41,21 +58,16 @@ int64_t packed_words(int64_t rows, int64_t k) {
   return kHeaderWords + (k + kLeaf - 1) / kLeaf * rows * kLeafPairs;
 }
 
-inline int32_t read_exponent(const void* header) {
-  int32_t exponent;
-  std::memcpy(&exponent, header, sizeof(exponent));
-  return exponent;
+// 32 activations, the even k before the odd of every four: the earlier of a word's two k is high.
+inline __m512i pair_parities(__m512i raw) {
+  const __m128i four = _mm_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4);
+  return _mm512_shuffle_epi8(raw, _mm512_broadcast_i32x4(four));
 }
 
-inline int32_t lesser(int32_t a, int32_t b) { return a < b ? a : b; }
-
-// A header with the least exponent, then [leaves][rows][pairs of a leaf].
+// A header with the least exponent, then [leaves][rows][words of a leaf].
 void pack_rows(const void* x, DType, int64_t rows, int64_t k, int64_t stride, uint32_t* words) {
   const uint16_t* in = static_cast<const uint16_t*>(x);
-  int32_t exponent = kNoExponent;
-  for (int64_t row = 0; row < rows; ++row)
-    exponent = lesser(exponent, least_exponent(in + row * stride, k));
-  std::memcpy(words, &exponent, sizeof(exponent));
+  put_exponent(words, in, rows, k, stride);
   uint32_t* out = words + kHeaderWords;
   for (int64_t k0 = 0; k0 < k; k0 += kLeaf) {
     const int64_t depth = smaller(k - k0, kLeaf);
@@ -64,7 +76,7 @@ void pack_rows(const void* x, DType, int64_t rows, int64_t k, int64_t stride, ui
         const uint64_t left = static_cast<uint64_t>(depth - kk);
         const __mmask32 here = left < 32 ? (1u << left) - 1u : ~0u;
         const __m512i raw = _mm512_maskz_loadu_epi16(here, in + row * stride + k0 + kk);
-        _mm512_storeu_si512(out + kk / 2, _mm512_rol_epi32(raw, 16));
+        _mm512_storeu_si512(out + kk / 2, pair_parities(raw));
       }
     }
   }
@@ -72,40 +84,56 @@ void pack_rows(const void* x, DType, int64_t rows, int64_t k, int64_t stride, ui
 
 void direct(const uint32_t* words, int64_t m, const LinearOutput& to, int64_t panel,
             int64_t count) {
-  const int32_t x_exponent = read_exponent(words);
   const uint32_t* x = words + kHeaderWords;
   const int64_t bytes = panel_bytes<PairPanel<true>>(to.weight.k);
   int32_t w_exponent = kNoExponent;
   for (int64_t i = panel; i < panel + count; ++i)
     w_exponent = lesser(w_exponent, read_exponent(to.weight.data + i * bytes));
-  if (x_exponent + w_exponent >= kLeastExponentSum)
-    return direct_panels<PairPanel<true>>(x, m, to, panel, count);
+  if (read_exponent(words) + w_exponent >= kLeastExponentSum)
+    return direct_panels<PairPanel<true>, Order::kPairs>(x, m, to, panel, count);
   for (int64_t i = panel; i < panel + count; ++i)
     for (int64_t row = 0; row < m; ++row)
-      direct_rows<PairPanel<false>, 1, 1>(x + row * kLeafPairs, m, row, to, i, false);
+      direct_rows<PairPanel<false>, Order::kPairs, 1, 1>(x + row * kLeafPairs, m, row, to, i,
+                                                         false);
 }
 
-void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float*, float* totals) {
+// The pairs of a leaf, `words` of them, as words of one parity.
+const uint32_t* part_parities(const uint32_t* pairs, int64_t words, float* scratch) {
+  uint32_t* out = reinterpret_cast<uint32_t*>(scratch);
+  for (int64_t at = 0; at < words * 32; at += 64) {
+    for (int64_t half = at; half < at + 32; half += 16) {
+      const i32x16 first = load_int(pairs + half), second = load_int(pairs + half + 32);
+      _mm512_storeu_si512(out + half, even_word(first, second).v);
+      _mm512_storeu_si512(out + half + 32, odd_word(first, second).v);
+    }
+  }
+  return out;
+}
+
+void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float* scratch,
+           float* totals) {
   using Panel = PairPanel<true>;
   const uint8_t* base = to.weight.data + panel * panel_bytes<Panel>(to.weight.k);
   const int32_t w_exponent = read_exponent(base);
-  const int64_t tile_words = packed_words(kTileRows, x.k1 - x.k0);
+  const int64_t tile_words = packed_words(kRows, x.k1 - x.k0);
   for (int64_t k0 = x.k0; k0 < x.k1; k0 += kLeaf) {
-    const int64_t words = (smaller(kLeaf, x.k1 - k0) + 1) / 2;
-    const uint32_t* b = reinterpret_cast<const uint32_t*>(base + kPairHeaderBytes) + k0 / 2 * 32;
-    const NextLeaf<Panel> next(base, to.weight.k, x, k0);
-    for (int64_t row = 0; row < x.rows; row += kTileRows) {
-      next.fetch_part(row / kTileRows);
-      const int64_t rows = smaller(kTileRows, x.rows - row);
-      const uint32_t* tile_start = x.words + row / kTileRows * tile_words;
+    const int64_t words = words_of<Panel>(smaller(kLeaf, x.k1 - k0));
+    const uint32_t* pairs = reinterpret_cast<const uint32_t*>(base + kPairHeaderBytes);
+    const uint32_t* b = part_parities(pairs + k0 / 2 * 32, words, scratch);
+    const NextLeaf<Panel> next(base, to.weight.k, x, k0, kRows);
+    for (int64_t row = 0; row < x.rows; row += kRows) {
+      next.fetch_part(row / kRows);
+      const int64_t rows = smaller(kRows, x.rows - row);
+      const uint32_t* tile_start = x.words + row / kRows * tile_words;
       const uint32_t* a = tile_start + kHeaderWords + (k0 - x.k0) / 2 * rows;
       float* total = totals + row * 32;
       if (read_exponent(tile_start) + w_exponent >= kLeastExponentSum) {
-        tile_of<Panel, kTileRows>(rows, a, b, words, total, k0 == 0);
+        tile_of<Panel, Order::kPairs, kRows>(rows, a, b, words, total, k0 == 0);
         continue;
       }
       for (int64_t i = 0; i < rows; ++i)
-        tile<PairPanel<false>, 1>(a + i * kLeafPairs, b, words, total + i * 32, k0 == 0);
+        tile<PairPanel<false>, Order::kPairs, 1>(a + i * kLeafPairs, b, words, total + i * 32,
+                                                 k0 == 0);
     }
   }
   finish_tiles(totals, x, to, panel);
@@ -114,8 +142,8 @@ void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float*, flo
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static const LinearKernels table = {kTileRows, kMostDirectRows, packed_words, pack_rows,
-                                      direct,    tiles,           nullptr};
+  static const LinearKernels table = {kRows,  kMostDirectRows, packed_words, pack_rows,
+                                      direct, tiles,           nullptr};
   return table;
 }
 

@@ -1,6 +1,6 @@
-// linear (docs/numerics.md): one vector lane is one output, a leaf of 256 k is one FMA chain from
-// +0, leaf sums are added in ascending order, then the bias, then one rounding. GEMV and GEMM read
-// the same panels and run the same chains, so they give the same bits.
+// linear (docs/numerics.md): one vector lane is one output, a leaf of 256 k is summed in the order
+// of the activations' dtype, leaf sums are added in ascending order, then the bias, then one
+// rounding. GEMV and GEMM read the same panels and run the same chains, so they give the same bits.
 #include "linear_panels.h"
 
 namespace bitlens::BITLENS_ISA_NS {
@@ -48,11 +48,12 @@ void pack_rows(const void* x, DType dtype, int64_t rows, int64_t k, int64_t stri
   }
 }
 
+template <Order kOrder>
 void direct(const uint32_t* words, int64_t m, const LinearOutput& to, int64_t panel,
             int64_t count) {
   with_panel(to.weight.format, [&](auto tag) {
     using Panel = typename decltype(tag)::type;
-    direct_panels<Panel>(reinterpret_cast<const float*>(words), m, to, panel, count);
+    direct_panels<Panel, kOrder>(reinterpret_cast<const float*>(words), m, to, panel, count);
   });
 }
 
@@ -80,9 +81,10 @@ void widen_leaf(const uint8_t* base, int64_t k0, int64_t k1, float* out) {
   }
 }
 
-template <typename Panel>
+template <typename Panel, Order kOrder>
 void tiles_of(const RowTiles& x, const LinearOutput& to, int64_t panel, float* scratch,
               float* totals) {
+  constexpr int kRows = tile_rows(kOrder);
   const uint8_t* base = to.weight.data + panel * panel_bytes<Panel>(to.weight.k);
   for (int64_t k0 = x.k0; k0 < x.k1; k0 += kLeaf) {
     const int64_t k1 = smaller(x.k1, k0 + kLeaf);
@@ -91,23 +93,24 @@ void tiles_of(const RowTiles& x, const LinearOutput& to, int64_t panel, float* s
       b = reinterpret_cast<const float*>(base) + k0 * 32;
     else
       widen_leaf<Panel>(base, k0, k1, scratch);
-    const NextLeaf<Panel> next(base, to.weight.k, x, k0);
-    for (int64_t row = 0; row < x.rows; row += kTileRows) {
-      next.fetch_part(row / kTileRows);
-      const int64_t rows = smaller(kTileRows, x.rows - row);
+    const NextLeaf<Panel> next(base, to.weight.k, x, k0, kRows);
+    for (int64_t row = 0; row < x.rows; row += kRows) {
+      next.fetch_part(row / kRows);
+      const int64_t rows = smaller(kRows, x.rows - row);
       const uint32_t* words = x.words + packed_words(row, x.k1 - x.k0) + (k0 - x.k0) * rows;
       const float* a = reinterpret_cast<const float*>(words);
-      tile_of<Panel, kTileRows>(rows, a, b, k1 - k0, totals + row * 32, k0 == 0);
+      tile_of<Panel, kOrder, kRows>(rows, a, b, k1 - k0, totals + row * 32, k0 == 0);
     }
   }
   finish_tiles(totals, x, to, panel);
 }
 
+template <Order kOrder>
 void tiles(const RowTiles& x, const LinearOutput& to, int64_t panel, float* scratch,
            float* totals) {
   with_panel(to.weight.format, [&](auto tag) {
     using Panel = typename decltype(tag)::type;
-    tiles_of<Panel>(x, to, panel, scratch, totals);
+    tiles_of<Panel, kOrder>(x, to, panel, scratch, totals);
   });
 }
 
@@ -124,12 +127,14 @@ void weight_row(const PackedMatrix& weight, int64_t row, float* out) {
   });
 }
 
+template <Order kOrder>
+constexpr LinearKernels kTable = {tile_rows(kOrder), kMostDirectRows, packed_words, pack_rows,
+                                  direct<kOrder>,    tiles<kOrder>,   weight_row};
+
 }  // namespace
 
-const LinearKernels& linear_kernels() {
-  static const LinearKernels table = {kTileRows, kMostDirectRows, packed_words, pack_rows,
-                                      direct,    tiles,           weight_row};
-  return table;
+const LinearKernels& linear_kernels(Order order) {
+  return order == Order::kChain ? kTable<Order::kChain> : kTable<Order::kPairs>;
 }
 
 }  // namespace bitlens::BITLENS_ISA_NS

@@ -1,29 +1,15 @@
 // What linear's kernels have in common, whatever the panels hold: rows of activations against
-// panels of weights in registers (direct_panels) or from the cache (tile). A word is one k or a
-// pair of k (weight_panels.h), 16 lanes are 16 outputs, and a leaf of 256 k is one FMA chain from
-// +0.
+// panels of weights in registers (direct_panels) or from the cache (tile). A word is one k or two
+// of the same parity (weight_panels.h), 16 lanes are 16 outputs; leaf_sums.h adds up a leaf.
 //
 // Packed rows are [leaves][rows][words of a leaf].
 #pragma once
 
 #include "../linear_kernels.h"
-#include "../simd.h"
-#include "weight_panels.h"
+#include "leaf_sums.h"
 
 namespace bitlens::BITLENS_ISA_NS {
 namespace {
-
-#if defined(BITLENS_ISA_AVX512)
-constexpr int kTileRows = 12, kTileVectors = 2, kDirectRows = 6;
-constexpr int kSingleRowPanels = 4, kDirectPanels = 2;
-#elif defined(BITLENS_ISA_AVX2)
-constexpr int kTileRows = 6, kTileVectors = 1, kDirectRows = 3;
-constexpr int kSingleRowPanels = 2, kDirectPanels = 1;
-#else
-constexpr int kTileRows = 4, kTileVectors = 1, kDirectRows = 1;
-constexpr int kSingleRowPanels = 1, kDirectPanels = 1;
-#endif
-constexpr int64_t kMostDirectRows = 4 * kDirectRows;  // beyond, widening each time costs more
 
 // How far ahead of itself a stream fetches: blocks take longer to widen, so more is under way.
 template <typename Panel>
@@ -32,25 +18,8 @@ constexpr int64_t kPrefetchBytes = Panel::kAnyK ? 1536 : 2048;
 // Outputs beyond this size leave the caches before they are read, so they are not put there.
 constexpr int64_t kMostCachedBytes = 16 << 20;
 
-// Words of a whole leaf.
-template <typename Panel>
-constexpr int64_t kLeafWords = kLeaf / Panel::kPerWord;
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Rows that meet `panels` panels at once: more panels than kDirectPanels leave registers for one.
 constexpr int direct_rows_of(int panels) { return panels <= kDirectPanels ? kDirectRows : 1; }
-
-template <int J>
-struct Index {
-  static constexpr int value = J;
-};
-
-template <typename F>
-inline __attribute__((always_inline)) void eight_times(F f) {
-  f(Index<0>{}), f(Index<1>{}), f(Index<2>{}), f(Index<3>{});
-  f(Index<4>{}), f(Index<5>{}), f(Index<6>{}), f(Index<7>{});
-}
 
 // 16 outputs, count of them, past the caches where they would not stay in one.
 template <typename T>
@@ -85,8 +54,8 @@ void finish(const float* totals, int64_t totals_stride, int64_t rows, int64_t ro
 template <typename Panel>
 class NextLeaf {
  public:
-  NextLeaf(const uint8_t* base, int64_t k, const RowTiles& x, int64_t k0)
-      : at_(base + Panel::kHeaderBytes), tiles_((x.rows + kTileRows - 1) / kTileRows) {
+  NextLeaf(const uint8_t* base, int64_t k, const RowTiles& x, int64_t k0, int64_t tile_rows)
+      : at_(base + Panel::kHeaderBytes), tiles_((x.rows + tile_rows - 1) / tile_rows) {
     const bool last = k0 + kLeaf >= x.k1;
     at_ += (last ? x.k0 : k0 + kLeaf) / Panel::kPerWord * Panel::kBytesPerWord;
     if (last) at_ += x.threads * panel_bytes<Panel>(k);
@@ -110,89 +79,92 @@ void finish_tiles(float* totals, const RowTiles& x, const LinearOutput& to, int6
   if (x.k1 == to.weight.k) finish(totals, 32, x.rows, x.row0, to, panel, bytes > kMostCachedBytes);
 }
 
+// P panels side by side, vectors 2 p and 2 p + 1 of panel p, read as their streams come.
+template <typename Panel, int P>
+struct Streams {
+  const uint8_t* base;
+  int64_t bytes, leaf;  // of a panel; the leaf's first word
+  bool more;            // the next panels follow
+  Panel reader[P]{};
+
+  Streams(const uint8_t* panels, int64_t panel_bytes, bool more_follow)
+      : base(panels), bytes(panel_bytes), leaf(0), more(more_follow) {
+    for (int p = 0; p < P; ++p) reader[p].base = base + p * bytes;
+  }
+
+  template <int V>
+  inline void seek(int first, int64_t word) {
+#pragma GCC unroll 4
+    for (int p = first / 2; 2 * p < first + V; ++p) reader[p].seek(leaf + word);
+  }
+
+  // Past its end, a stream goes on at the panel that takes its place in the next group.
+  template <int V>
+  inline void fetch_ahead(int first, int64_t word) const {
+    if (first % 2 != 0) return;  // fetched with the panel's first vector
+    const int64_t offset = (leaf + word) * Panel::kBytesPerWord + kPrefetchBytes<Panel>;
+    if (offset >= bytes && !more) return;
+    const int64_t next_group = offset < bytes ? 0 : (P - 1) * bytes;
+#pragma GCC unroll 4
+    for (int p = first / 2; 2 * p < first + V; ++p) {
+      const uint8_t* ahead = base + p * bytes + offset + next_group;
+      for (int64_t line = 0; line < 8 * Panel::kBytesPerWord; line += 64)
+        __builtin_prefetch(ahead + line);
+    }
+  }
+
+  template <int J, int V>
+  inline void get(int first, typename Panel::Lanes* lanes) const {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      const auto w = reader[(first + v) / 2].template get<J>();
+      lanes[v] = (first + v) % 2 == 0 ? w.lo : w.hi;
+    }
+  }
+};
+
 // M of the `packed` rows of x, which are rows row0 .. of the output, through P panels. `more`: the
 // next panels follow.
-template <typename Panel, int M, int P>
+template <typename Panel, Order kOrder, int M, int P>
 void direct_rows(const typename Panel::Word* x, int64_t packed, int64_t row0,
                  const LinearOutput& to, int64_t panel, bool more) {
-  using Lanes = typename Panel::Lanes;
   constexpr int64_t leaf = kLeafWords<Panel>;
-  const int64_t words = (to.weight.k + Panel::kPerWord - 1) / Panel::kPerWord;
+  const int64_t words = words_of<Panel>(to.weight.k);
   const int64_t bytes = panel_bytes<Panel>(to.weight.k);
-  const uint8_t* base = to.weight.data + panel * bytes;
+  Streams<Panel, P> streams(to.weight.data + panel * bytes, bytes, more);
   alignas(64) float totals[M][P * 32];
   for (int64_t k0 = 0; k0 < words; k0 += leaf, x += packed * leaf) {
-    const int64_t k1 = smaller(words, k0 + leaf);
-    f32x16 sum[M][P][2];
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p) sum[m][p][0] = sum[m][p][1] = zero();
-    Panel reader[P]{};
-    for (int p = 0; p < P; ++p) reader[p].base = base + p * bytes;
-    auto accumulate = [&](int64_t kk, auto j) __attribute__((always_inline)) {
-      constexpr int J = decltype(j)::value;
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        const Columns<Lanes> w = reader[p].template get<J>();
-#pragma GCC unroll 6
-        for (int m = 0; m < M; ++m) {
-          const auto a = x[m * leaf + kk - k0 + J];
-          sum[m][p][0] = Panel::multiply_add(a, w.lo, sum[m][p][0]);
-          sum[m][p][1] = Panel::multiply_add(a, w.hi, sum[m][p][1]);
-        }
-      }
-    };
-    int64_t kk = k0;
-    for (; kk + 8 <= k1; kk += 8) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        reader[p].seek(kk);
-        // Past its end, a stream goes on at the panel that takes its place in the next group.
-        const int64_t offset = kk * Panel::kBytesPerWord + kPrefetchBytes<Panel>;
-        if (offset >= bytes && !more) continue;
-        const int64_t next_group = offset < bytes ? 0 : (P - 1) * bytes;
-        const uint8_t* ahead = base + p * bytes + offset + next_group;
-        for (int64_t line = 0; line < 8 * Panel::kBytesPerWord; line += 64)
-          __builtin_prefetch(ahead + line);
-      }
-      eight_times([&](auto j) __attribute__((always_inline)) { accumulate(kk, j); });
-    }
-    if constexpr (Panel::kAnyK) {
-      for (; kk < k1; kk += 2) {
-        for (int p = 0; p < P; ++p) reader[p].seek(kk);
-        accumulate(kk, Index<0>{});
-        if (kk + 1 < k1) accumulate(kk, Index<1>{});
-      }
-    }
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p)
-        for (int half = 0; half < 2; ++half) {
-          float* total = &totals[m][p * 32 + half * 16];
-          store(total, k0 == 0 ? sum[m][p][half] : load(total) + sum[m][p][half]);
-        }
+    streams.leaf = k0;
+    leaf_sums<Panel, kOrder, M, 2 * P>(streams, x, smaller(words - k0, leaf),
+                                       [&](int m, int v, f32x16 sum)
+                                           __attribute__((always_inline)) {
+                                             float* total = &totals[m][v * 16];
+                                             store(total, k0 == 0 ? sum : load(total) + sum);
+                                           });
   }
   if (words == 0) std::memset(totals, 0, sizeof(totals));
   for (int p = 0; p < P; ++p) finish(&totals[0][p * 32], P * 32, M, row0, to, panel + p);
 }
 
 // m <= M rows.
-template <typename Panel, int M, int P>
+template <typename Panel, Order kOrder, int M, int P>
 void direct_group(const typename Panel::Word* x, int64_t packed, int64_t m, int64_t row0,
                   const LinearOutput& to, int64_t panel, bool more) {
-  if (m == M) return direct_rows<Panel, M, P>(x, packed, row0, to, panel, more);
-  if constexpr (M > 1) direct_group<Panel, M - 1, P>(x, packed, m, row0, to, panel, more);
+  if (m == M) return direct_rows<Panel, kOrder, M, P>(x, packed, row0, to, panel, more);
+  if constexpr (M > 1) direct_group<Panel, kOrder, M - 1, P>(x, packed, m, row0, to, panel, more);
 }
 
 // p <= P panels side by side, all rows while they are in the cache.
-template <typename Panel, int P>
+template <typename Panel, Order kOrder, int P>
 void direct_panels_of(const typename Panel::Word* x, int64_t m, const LinearOutput& to,
                       int64_t panel, int64_t p, bool more) {
   if constexpr (P > 1)
-    if (p < P) return direct_panels_of<Panel, P - 1>(x, m, to, panel, p, more);
+    if (p < P) return direct_panels_of<Panel, kOrder, P - 1>(x, m, to, panel, p, more);
   const int64_t parts = (m + kDirectRows - 1) / kDirectRows;
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t row0 = m * i / parts, rows = m * (i + 1) / parts - row0;
-    direct_group<Panel, direct_rows_of(P), P>(x + row0 * kLeafWords<Panel>, m, rows, row0, to,
-                                              panel, more);
+    direct_group<Panel, kOrder, direct_rows_of(P), P>(x + row0 * kLeafWords<Panel>, m, rows, row0,
+                                                      to, panel, more);
   }
 }
 
@@ -207,7 +179,7 @@ void fetch_heads(const LinearOutput& to, int64_t panel, int64_t count) {
 }
 
 // Groups as even as they can be: a panel alone streams at half the speed.
-template <typename Panel>
+template <typename Panel, Order kOrder>
 void direct_panels(const typename Panel::Word* x, int64_t m, const LinearOutput& to, int64_t panel,
                    int64_t count) {
   const int64_t most = m == 1 ? kSingleRowPanels : kDirectPanels;
@@ -215,45 +187,51 @@ void direct_panels(const typename Panel::Word* x, int64_t m, const LinearOutput&
   for (int64_t i = 0; i < groups; ++i) {
     const int64_t first = count * i / groups, last = count * (i + 1) / groups;
     if (i == 0) fetch_heads<Panel>(to, panel, last);
-    direct_panels_of<Panel, kSingleRowPanels>(x, m, to, panel + first, last - first,
-                                              i + 1 < groups);
+    direct_panels_of<Panel, kOrder, kSingleRowPanels>(x, m, to, panel + first, last - first,
+                                                      i + 1 < groups);
   }
 }
 
+// A leaf that is widened, or packed for its instruction, in the cache.
+template <typename Panel>
+struct CachedLeaf {
+  const typename Panel::Word* words;  // [words][32], from the outputs that are wanted on
+  const typename Panel::Word* at = nullptr;
+
+  template <int V>
+  inline void seek(int, int64_t word) {
+    at = words + word * 32;
+  }
+  template <int V>
+  inline void fetch_ahead(int, int64_t) const {}
+  template <int J, int V>
+  inline void get(int first, typename Panel::Lanes* lanes) const {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) lanes[v] = Panel::load_lanes(at + J * 32 + (first + v) * 16);
+  }
+};
+
 // One leaf of a register tile: a [M][words of a leaf], b [words][32], totals [M][32].
-template <typename Panel, int M>
+template <typename Panel, Order kOrder, int M>
 void tile(const typename Panel::Word* a, const typename Panel::Word* b, int64_t words,
           float* totals, bool first) {
   constexpr int V = kTileVectors;
   for (int part = 0; part < 2; part += V) {
-    f32x16 sum[M][V];
-    for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) sum[m][v] = zero();
-    for (int64_t kk = 0; kk < words; ++kk) {
-      typename Panel::Lanes w[V];
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) w[v] = Panel::load_lanes(b + kk * 32 + (part + v) * 16);
-#pragma GCC unroll 12
-      for (int m = 0; m < M; ++m) {
-        const auto x = a[m * kLeafWords<Panel> + kk];
-#pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) sum[m][v] = Panel::multiply_add(x, w[v], sum[m][v]);
-      }
-    }
-    for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) {
-        float* total = totals + m * 32 + (part + v) * 16;
-        store(total, first ? sum[m][v] : load(total) + sum[m][v]);
-      }
+    CachedLeaf<Panel> leaf{b + part * 16};
+    leaf_sums<Panel, kOrder, M, V>(leaf, a, words,
+                                   [&](int m, int v, f32x16 sum) __attribute__((always_inline)) {
+                                     float* total = totals + m * 32 + (part + v) * 16;
+                                     store(total, first ? sum : load(total) + sum);
+                                   });
   }
 }
 
 // m <= M rows.
-template <typename Panel, int M>
+template <typename Panel, Order kOrder, int M>
 void tile_of(int64_t m, const typename Panel::Word* a, const typename Panel::Word* b, int64_t words,
              float* totals, bool first) {
-  if (m == M) return tile<Panel, M>(a, b, words, totals, first);
-  if constexpr (M > 1) tile_of<Panel, M - 1>(m, a, b, words, totals, first);
+  if (m == M) return tile<Panel, kOrder, M>(a, b, words, totals, first);
+  if constexpr (M > 1) tile_of<Panel, kOrder, M - 1>(m, a, b, words, totals, first);
 }
 
 }  // namespace

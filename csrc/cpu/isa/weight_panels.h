@@ -3,7 +3,7 @@
 // A panel holds 32 outputs for all k:
 //   F32       [k][32] float
 //   F16       [k][32] fp16
-//   BF16      a header (csrc/cpu/bf16_pairs.h), [k / 2][32] pairs of k
+//   BF16      a header (csrc/cpu/bf16_pairs.h), [k / 2][32] pairs of k, an even number of rows
 //   Q8_0      per 32 k: [32] fp16 scale, [32 k][32] int8
 //   Q4_0      per 32 k: [32] fp16 scale, [4][32] uint32 of eight codes (k ascending from the low
 //   bits) Q4_1      per 32 k: [32] fp16 scale, [32] fp16 minimum, [4][32] uint32 as in Q4_0
@@ -29,6 +29,7 @@ struct OneK {
   static constexpr int64_t kPerWord = 1;
   static constexpr int64_t kHeaderBytes = 0;
   static constexpr int64_t kWholeK = 1;  // panels hold multiples of so many k
+  static constexpr int64_t kStepK = 1;   // and are read so many at a time
   static constexpr bool kAnyK = true;    // or whole blocks of 32
   static inline Lanes load_lanes(const Word* p) { return load(p); }
   static inline f32x16 multiply_add(Word x, Lanes w, f32x16 sum) { return fma(splat(x), w, sum); }
@@ -62,7 +63,7 @@ struct F16Panel : OneK {
 
 struct Bf16Panel : OneK {
   static constexpr int64_t kHeaderBytes = kPairHeaderBytes;
-  static constexpr int64_t kWholeK = 2;
+  static constexpr int64_t kWholeK = kPairWholeK;
   static constexpr int64_t kBytesPerWord = 64;
   const uint8_t* base;
   const uint8_t* at;
@@ -129,6 +130,12 @@ struct Q4Panel : OneK {
       return {scale[0] * nibble<J, 8>(codes[0]), scale[1] * nibble<J, 8>(codes[1])};
   }
 };
+
+// Words of k as activations and panels are met, the last step whole.
+template <typename Panel>
+inline int64_t words_of(int64_t k) {
+  return (k + Panel::kStepK - 1) / Panel::kStepK * (Panel::kStepK / Panel::kPerWord);
+}
 
 template <typename Panel>
 inline int64_t panel_bytes(int64_t k) {
