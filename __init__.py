@@ -5,7 +5,7 @@
     logits, cache = model.run_with_cache("Paris is the capital of")
 
 What is promised, and at which rounding points, is in docs/numerics.md; an equal `numerics_version`
-promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16 forces an instruction set.
+promises equal bits. BITLENS_ISA=generic|avx2|avx512|avx512_bf16|amx forces an instruction set.
 """
 
 from __future__ import annotations
@@ -80,8 +80,12 @@ def __dir__() -> list[str]:
 
 
 def isa() -> str:
-    """The instruction set in use: "generic", "avx2", "avx512" or "avx512_bf16", which is avx512
-    with vdpbf16ps for bf16. BITLENS_ISA forces one; all have the same bits."""
+    """The widest instruction set in use: "generic", "avx2", "avx512", "avx512_bf16" or "amx".
+
+    The last two are avx512 with vdpbf16ps and with tiles for bf16; unless BITLENS_ISA forces one,
+    bf16 products run on whichever set is fastest here (`bitlens info` says which). All have the
+    same bits.
+    """
     return _isa()
 
 

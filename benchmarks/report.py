@@ -49,7 +49,8 @@ class Row:
         value, low, high: Median and quartiles over the rounds.
         unit: "x" for ratios.
         ours, peer: The two sides of a ratio in their own unit, for the reader.
-        target: None where nothing was promised.
+        target: None where nothing was promised, or not for this machine.
+        needs: What a machine must have to judge the row, where this one has it not.
         command: Measures this row again.
         disturbed: Rounds during which other processes used the machine.
         details: Further numbers, kept in the JSON.
@@ -64,6 +65,7 @@ class Row:
     ours: str = ""
     peer: str = ""
     target: Target | None = None
+    needs: str = ""
     command: str
     disturbed: int = 0
     details: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Row:
     @property
     def verdict(self) -> str:
         if self.target is None:
-            return ""
+            return f"needs {self.needs}" if self.needs else ""
         return "pass" if self.target.met(self.value) else "FAIL"
 
     @classmethod
@@ -134,7 +136,7 @@ def machine() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu": ", ".join(sorted(names)) or platform.processor(),
         "cores": os.cpu_count(),
-        "bf16_instructions": "avx512_bf16" in info,
+        "bf16_instructions": [name for name in ("avx512_bf16", "amx_bf16") if name in info],
         "isa": isa(),
         "python": platform.python_version(),
         "bitlens": __version__,
@@ -181,7 +183,7 @@ def tables(rows: Iterable[Row]) -> Iterator[Table]:
             out.add_column(column, overflow="fold")
         for row in group:
             *cells, verdict, ours, peer = _cells(row)
-            out.add_row(*cells, f"[{colours[verdict]}]{verdict}[/]", ours, peer)
+            out.add_row(*cells, f"[{colours.get(verdict, 'dim')}]{verdict}[/]", ours, peer)
         yield out
 
 

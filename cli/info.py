@@ -7,6 +7,7 @@ import dataclasses
 import typer
 from rich.table import Table
 
+from ..model.ops.bf16_products import bf16_products_in_words
 from ..policies import PolicyName
 from .console import out, print_json, setting, setting_line, show
 from .loading import load_model
@@ -56,4 +57,6 @@ def info(
     for kind, n_bytes in storage.items():
         table.add_row(f"weights in {kind}", f"{n_bytes / 2**20:.1f} MiB")
     table.add_row("running as", setting_line(dtype))
+    if backend is Backend.native:
+        table.add_row("bf16 products by", bf16_products_in_words())
     show(table, out)

@@ -14,6 +14,7 @@ from torch import nn
 
 from .._core import numerics_version
 from ..policies import GRADIENTS
+from .ops.bf16_products import settle_bf16_products
 from .ops.interface import Ops
 from .ops.native import NativeOps
 from .ops.native_huggingface import NativeHuggingFaceOps
@@ -239,6 +240,8 @@ def _backend(
             f'device = "{device}": native kernels run on "cpu" and "cuda"; load with '
             'backend="torch"'
         )
+    if policy.activation is torch.bfloat16:
+        settle_bf16_products()
     if group is not None:
         sharded = (ShardedHuggingFaceOps if stepwise else ShardedOps)(policy, storage, group)
         return sharded, ShardedRunner

@@ -32,8 +32,10 @@ class PrecisionContract:
         casts: The points, of those the operation has, at which values are rounded to `storage`;
             "inputs" rounds them to `compute`.
         order: "any", "sequential" (one chain, ascending: every partial sum is fixed up to fused
-            multiply-adds, nothing kept wider), "pairwise" (any tree of depth ceil(log2 n)), or
-            "blocked:B" (blocks of B in any order, their sums ascending).
+            multiply-adds, nothing kept wider), "pairwise" (any tree of depth ceil(log2 n)),
+            "blocked:B" (blocks of B in any order, their sums ascending), or "pairs:B:L" (blocks of
+            B in two chains, of the even and of the odd terms, added to each other; block sums
+            ascending within leaves of L, leaf sums ascending: what bf16's tile units do).
         output: The output's format where it is not `storage`.
         function_ulp: What exp, log, sqrt, rsqrt, tanh, erf, cos, sin and powers may err, in ULP of
             `compute`. exp and log may also go through base 2, which costs them roundings of the
@@ -151,6 +153,27 @@ def depth(order: str, n: int) -> int:
     if kind == "blocked" and size.isdecimal() and int(size) > 0:
         block = int(size)
         return max(min(n, block) - 1, 0) + max(-(-n // block) - 1, 0)
+    if kind == "pairs":
+        return _depth_of_pairs(order, n)
     raise ContractError(
-        f"order={order!r}: use 'any', 'sequential', 'pairwise' or 'blocked:B' with B >= 1"
+        f"order={order!r}: use 'any', 'sequential', 'pairwise', 'blocked:B' with B >= 1 or "
+        "'pairs:B:L'"
     )
+
+
+def pair_sizes(order: str) -> tuple[int, int]:
+    """Returns the block and the leaf of an order "pairs:B:L". Raises ContractError."""
+    block, _, leaf = order.removeprefix("pairs:").partition(":")
+    if not (block.isdecimal() and leaf.isdecimal()) or int(block) < 2 or int(leaf) % int(block):
+        raise ContractError(
+            f"order={order!r}: 'pairs:B:L' needs a block B of at least 2 and a leaf L of whole "
+            "blocks"
+        )
+    return int(block), int(leaf)
+
+
+def _depth_of_pairs(order: str, n: int) -> int:
+    block, leaf = pair_sizes(order)
+    in_chain = max(-(-min(n, block) // 2) - 1, 0)
+    blocks, leaves = -(-min(n, leaf) // block), -(-n // leaf)
+    return in_chain + (n > 1) + max(blocks - 1, 0) + max(leaves - 1, 0)

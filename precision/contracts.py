@@ -7,6 +7,8 @@ A contract of one's own takes a line:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..policies import FORMATS, NativePolicyName, PolicyName
 from .contract import ContractError, PrecisionContract
 from .operations import OPERATIONS
@@ -27,8 +29,8 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     formats = FORMATS[PolicyName(policy)]
     storage, stepwise = formats.activation, formats.stepwise
     if op == "unembed":
-        output = "bf16" if stepwise else "fp32"
-        return PrecisionContract("matmul", storage=storage, order="blocked:256", output=output)
+        product = bitlens_contract("matmul", policy)
+        return replace(product, output="bf16" if stepwise else "fp32")
     if op not in _NATIVE:
         raise ContractError(
             f"op {op!r}: bitlens has no kernel for it; known are {', '.join(_NATIVE)} and unembed"
@@ -40,7 +42,7 @@ def bitlens_contract(op: str, policy: str) -> PrecisionContract:
     return PrecisionContract(
         op,
         storage=storage,
-        order=native.order,
+        order=(storage == "bf16" and native.bf16_order) or native.order,
         function_ulp=native.function_ulp,
         angles=native.angles,
         output=native.output,

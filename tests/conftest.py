@@ -22,7 +22,11 @@ settings.register_profile("bitlens", deadline=None, max_examples=25, derandomize
 settings.register_profile("nightly", deadline=None, max_examples=500)
 settings.load_profile("bitlens")
 
-TORCH_THREADS, THREADS, ISA = torch.get_num_threads(), bitlens.get_num_threads(), bitlens.isa()
+TORCH_THREADS, THREADS, ISA = (
+    torch.get_num_threads(),
+    bitlens.get_num_threads(),
+    bitlens._core.isa_setting(),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -176,7 +176,7 @@ def verify(
 
 def _run(item: _Property, subject: Subject) -> VerifyRow:
     tally, evidence, error = Tally(), "", None
-    threads, isa = _core.get_num_threads(), _core.isa()
+    threads, isa = _core.get_num_threads(), _core.isa_setting()
     try:
         evidence = item.run(subject, tally)
     except Exception as problem:  # one broken row must not hide the others

@@ -81,7 +81,7 @@ def _stored(code: Implementation, contract: PrecisionContract) -> Implementation
 def _on(isa: str, kernel: Implementation) -> Implementation:
     @functools.wraps(kernel)
     def implementation(**inputs: Any) -> Tensor:
-        before = _core.isa()
+        before = _core.isa_setting()
         _core.set_isa(isa)
         try:
             return kernel(**inputs)

@@ -36,8 +36,11 @@ class Suite(StrEnum):
 
 NO_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
 """Makes oneDNN and bitlens behave as on a machine without bf16 instructions."""
-if "avx512_bf16" in _core.available_isas():
+if {"avx512_bf16", "amx"} & set(_core.available_isas()):
     NO_BF16["BITLENS_ISA"] = "avx512"
+HAS_TILES = "amx" in _core.available_isas()
+TILES = "AMX"
+"""What a goal for tiles needs (`Row.needs`)."""
 WITHOUT = ", no bf16 instructions"
 """How contenders in that environment are named."""
 

@@ -1,6 +1,7 @@
 // linear of many rows: 128 rows by 64 outputs a thread block, 8 by 4 a thread, 16 k at a time from
 // two buffers in shared memory. The next 16 are on their way in registers, widened there, while
-// these are multiplied. Every output is one chain a leaf of 256 k (csrc/spec/linear.h).
+// these are multiplied. The sums of an output are those of csrc/spec/linear.h: one chain a leaf of
+// 256 k, or for bf16 activations two a block of 32.
 #include "library.h"
 #include "linear.h"
 
@@ -52,9 +53,12 @@ __device__ void put(const Fetched& next, const Tile& tile) {
     tile.w[(t / kColumns * kFour + j) * kPadColumns + t % kColumns] = next.w[j];
 }
 
-// One k of every output of the thread. Beyond k nothing is added: not even a product of zeros,
-// which would make a sum of -0 one of +0.
-__device__ inline void multiply(const Tile& tile, int kk, float (*leaf)[kThreadColumns]) {
+// One number for every output of the thread.
+using Sums = float[kThreadRows][kThreadColumns];
+
+// One k of every output. Beyond k nothing is added: not even a product of zeros, which would make
+// a sum of -0 one of +0.
+__device__ inline void multiply(const Tile& tile, int kk, Sums& chain) {
   const int t = static_cast<int>(threadIdx.x);
   const float* x = tile.x + kk * kPadRows + t / kAcross * kThreadRows;
   const float* w = tile.w + kk * kPadColumns + t % kAcross * kThreadColumns;
@@ -66,11 +70,32 @@ __device__ inline void multiply(const Tile& tile, int kk, float (*leaf)[kThreadC
 #pragma unroll
   for (int i = 0; i < kThreadRows; ++i)
 #pragma unroll
-    for (int j = 0; j < kThreadColumns; ++j) leaf[i][j] = spec::fma32(xs[i], ws[j], leaf[i][j]);
+    for (int j = 0; j < kThreadColumns; ++j) chain[i][j] = spec::fma32(xs[i], ws[j], chain[i][j]);
 }
 
-__device__ inline void add_leaf(bool first, float (*leaf)[kThreadColumns],
-                                float (*total)[kThreadColumns]) {
+// The depth of a step; with two chains they take k in turns.
+template <int kCount>
+__device__ inline void multiply_step(const Tile& tile, int depth, Sums (&chain)[kCount]) {
+  for (int kk = 0; kk < depth; kk += kCount) {
+#pragma unroll
+    for (int c = 0; c < kCount; ++c)
+      if (kk + c < depth) multiply(tile, kk + c, chain[c]);
+  }
+}
+
+template <spec::Order kOrder>
+__device__ inline void add_block(Sums (&chain)[kChains<kOrder>], Sums& leaf) {
+#pragma unroll
+  for (int i = 0; i < kThreadRows; ++i)
+#pragma unroll
+    for (int j = 0; j < kThreadColumns; ++j) {
+      leaf[i][j] = with_block<kOrder>(leaf[i][j], chain[0][i][j], chain[kChains<kOrder> - 1][i][j]);
+#pragma unroll
+      for (Sums& sums : chain) sums[i][j] = 0.0f;
+    }
+}
+
+__device__ inline void add_leaf(bool first, Sums& leaf, Sums& total) {
 #pragma unroll
   for (int i = 0; i < kThreadRows; ++i)
 #pragma unroll
@@ -80,13 +105,14 @@ __device__ inline void add_leaf(bool first, float (*leaf)[kThreadColumns],
     }
 }
 
-template <typename R>
+template <typename R, spec::Order kOrder>
 __global__ void __launch_bounds__(kThreads) linear_tiled(Linear op) {
   BL_SHARED(float, x, 2 * kStep * kPadRows);
   BL_SHARED(float, w, 2 * kStep * kPadColumns);
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kRows;
   const int64_t steps = (op.k + kStep - 1) / kStep;
-  float leaf[kThreadRows][kThreadColumns] = {}, total[kThreadRows][kThreadColumns] = {};
+  constexpr int block_steps = kChainSpan<kOrder> / kStep, leaf_steps = spec::kLeaf / kStep;
+  Sums chain[kChains<kOrder>] = {}, leaf = {}, total = {};
   Fetched next;
   fetch<R>(op, row0, 0, &next);
   for (int64_t s = 0; s < steps; ++s) {
@@ -97,9 +123,10 @@ __global__ void __launch_bounds__(kThreads) linear_tiled(Linear op) {
     if (s + 1 < steps) fetch<R>(op, row0, (s + 1) * kStep, &next);
     const int64_t left = op.k - s * kStep;
     const int depth = static_cast<int>(left < kStep ? left : kStep);
-    for (int kk = 0; kk < depth; ++kk) multiply(tile, kk, leaf);
-    if ((s + 1) % (spec::kLeaf / kStep) == 0 || s + 1 == steps)
-      add_leaf(s < spec::kLeaf / kStep, leaf, total);
+    multiply_step(tile, depth, chain);
+    const bool last = s + 1 == steps;
+    if ((s + 1) % block_steps == 0 || last) add_block<kOrder>(chain, leaf);
+    if ((s + 1) % leaf_steps == 0 || last) add_leaf(s < leaf_steps, leaf, total);
   }
   const int t = static_cast<int>(threadIdx.x);
   const int64_t row = row0 + t / kAcross * kThreadRows;
@@ -112,7 +139,10 @@ __global__ void __launch_bounds__(kThreads) linear_tiled(Linear op) {
 }  // namespace
 
 int launch_tiled(int format, const Linear& op, void* stream) {
-  auto* kernel = with_format(format, [](auto reader) { return linear_tiled<decltype(reader)>; });
+  auto* kernel = with_order(op, [&](auto order) {
+    return with_format(
+        format, [](auto reader) { return linear_tiled<decltype(reader), decltype(order)::order>; });
+  });
   const dim3 grid(static_cast<unsigned>((op.n + kColumns - 1) / kColumns),
                   static_cast<unsigned>((op.m + kRows - 1) / kRows));
   return launch(Kernel::LINEAR_TILED, kernel, grid, kThreads, 0, stream, op);

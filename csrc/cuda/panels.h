@@ -14,7 +14,7 @@ constexpr int kPairHeader = 64;  // bytes before a bf16 panel's pairs
 constexpr int kFour = 4;         // weights that are read together, of neighbouring k
 
 __host__ __device__ inline int64_t panel_bytes(Format format, int64_t k) {
-  if (format == Format::kBF16) return kPairHeader + (k + 1) / 2 * 2 * 2 * kPanelColumns;
+  if (format == Format::kBF16) return kPairHeader + (k + 3) / 4 * 4 * 2 * kPanelColumns;
   return spec::row_bytes(format, k) * kPanelColumns;
 }
 

@@ -17,6 +17,7 @@ import torch
 from bitlens import load
 from bitlens.interp.probes import Probe
 from bitlens.interp.probes.data import open_dataset
+from bitlens.interp.probes.golden import with_golden_scores
 from bitlens.interp.probes.protocol.scoring import score_texts
 
 HERE = Path(__file__).resolve().parent / "bitlens_smollm2_probes"
@@ -24,9 +25,9 @@ MARGIN_OF, MARGIN_TOKENS, MARGIN_SHARE = 100, 64, 0.99
 
 
 def main(folders: list[Path]) -> None:
-    """Writes each probe with its reports, and as its margin the distance between bf16 and fp32
-    that 1% of the scores of benign texts exceed. The largest is of a name's massive activations,
-    far from any threshold."""
+    """Writes each probe with its reports, its golden scores under both policies, and as its margin
+    the distance between bf16 and fp32 that 1% of the scores of benign texts exceed. The largest is
+    of a name's massive activations, far from any threshold."""
     models = [load("smollm2-135m-instruct", dtype=dtype) for dtype in ("fp32", "bf16")]
     probes = [Probe.load(folder, models[0]) for folder in folders]
     texts = open_dataset("english").take(range(MARGIN_OF))
@@ -39,6 +40,8 @@ def main(folders: list[Path]) -> None:
             f"{len(gaps)} tokens of {MARGIN_OF} texts of {texts.name} exceed; the largest is "
             f"{float(gaps.max()):.3f}"
         )
+        for model in models:
+            probe.metadata_ = with_golden_scores(probe, model)
         probe.save(HERE / folder.name)
         for name in ("report.json", "report.html"):
             shutil.copyfile(folder / name, HERE / folder.name / name)

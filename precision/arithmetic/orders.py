@@ -5,7 +5,8 @@ Sums of a shape are formed side by side: the loops run over steps of one sum onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -30,6 +31,9 @@ def sum_in_order(v: Tensor, order: str, fmt: Format, *, flush: bool) -> Tensor:
         total = _chain(terms, into)
     elif kind == "reversed":
         total = _chain(terms.flip(-1), into)
+    elif kind == "pairs":
+        block, leaf = map(int, size.split(":"))
+        total = _chain(_pairs(_blocks(terms, leaf), block, into), into)
     else:
         total = _chain(_chain(_blocks(terms, int(size)), into).squeeze(-1), into)
     return total.to(torch.float64)
@@ -45,20 +49,42 @@ def dot_in_order(
     k = a.shape[-1]
     if kind == "reversed":
         a, b = a.flip(-1), b.flip(-2)
-    block = int(size) if kind == "blocked" else k
     dtype, into = _arithmetic(fmt, flush)
     step = _fused_step(dtype, into) if fused else _step(compute, dtype, into, flush)
     if not fused and dtype is torch.float32 and compute is FP32:
         a, b = a.to(dtype), b.to(dtype)
-    total: Tensor | None = None
-    for start in range(0, k, block):
-        chain: Tensor | None = None
-        for j in range(start, min(start + block, k)):
-            chain = step(chain, a[..., :, j : j + 1], b[..., j : j + 1, :])
-        assert chain is not None
-        total = chain if total is None else into(total + chain)
-    assert total is not None
+
+    def chain(terms: range) -> Tensor:
+        total: Tensor | None = None
+        for j in terms:
+            total = step(total, a[..., :, j : j + 1], b[..., j : j + 1, :])
+        assert total is not None
+        return total
+
+    def ascending(parts: Iterable[Tensor]) -> Tensor:
+        return functools.reduce(lambda total, part: into(total + part), parts)
+
+    if kind == "pairs":
+        block, leaf = map(int, size.split(":"))
+        leaves = [range(start, min(start + leaf, k)) for start in range(0, k, leaf)]
+        total = ascending(
+            ascending(_two_chains(blocked, chain, into) for blocked in _cut(terms, block))
+            for terms in leaves
+        )
+    else:
+        block = int(size) if kind == "blocked" else k
+        total = ascending(chain(terms) for terms in _cut(range(k), block))
     return total.to(torch.float64)
+
+
+def _cut(terms: range, size: int) -> list[range]:
+    return [terms[start : start + size] for start in range(0, len(terms), size)]
+
+
+def _two_chains(terms: range, chain: Callable[[range], Tensor], into: Round) -> Tensor:
+    """Even + odd terms; a chain of none is left out, for a sum with 0 rounds nothing."""
+    even, odd = terms[::2], terms[1::2]
+    return into(chain(even) + chain(odd)) if odd else chain(even)
 
 
 def _arithmetic(fmt: Format, flush: bool) -> tuple[torch.dtype, Round]:
@@ -135,6 +161,13 @@ def _tree(terms: Tensor, into: Round) -> Tensor:
         sums = into(paired[..., ::2] + paired[..., 1::2])
         terms = torch.cat([sums, terms[..., paired.shape[-1] :]], -1)
     return terms
+
+
+def _pairs(leaves: Tensor, block: int, into: Round) -> Tensor:
+    """The sums of leaves [.., leaves, size], [.., leaves]."""
+    blocks = _blocks(leaves, block)
+    even, odd = _chain(blocks[..., ::2], into), _chain(blocks[..., 1::2], into)
+    return _chain(into(even + odd).squeeze(-1), into).squeeze(-1)
 
 
 def _blocks(terms: Tensor, size: int) -> Tensor:

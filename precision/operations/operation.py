@@ -70,6 +70,7 @@ class Native:
 
     Attributes:
         order: The order of its sums.
+        bf16_order: The order where its inputs are bf16, if that is another.
         function_ulp: What exp and its like may err.
         angles: The format that rotary angles are formed in.
         fp32: Whether it takes and returns fp32 under every policy.
@@ -78,6 +79,7 @@ class Native:
     """
 
     order: str = "any"
+    bf16_order: str | None = None
     function_ulp: float = 2.0
     angles: str | None = None
     fp32: bool = False

@@ -1,4 +1,4 @@
-"""bf16 through vdpbf16ps (docs/decisions/bf16-instructions.md): the bits of the FMA chain, always.
+"""bf16 through vdpbf16ps and tiles (docs/decisions/bf16-instructions.md): the bits of FMAs, always.
 
 Shape suffixes: m rows, k depth, n outputs.
 """
@@ -27,7 +27,7 @@ NO_EXPONENT, NEVER_FUSED, LEAST_SUM = 255, -1000, 142
 
 @pytest.fixture(autouse=True)
 def restored_isa() -> Iterator[None]:
-    before = _core.isa()
+    before = _core.isa_setting()
     yield
     _core.set_isa(before)
 
@@ -125,8 +125,8 @@ def test_a_panel_knows_its_least_exponent(bits: int, least: int) -> None:
 def subnormal_sums(k: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     """x and w whose products are normal but cancel to subnormal sums, later scaled up again."""
     x_mk, w_nk = torch.zeros(1, k), torch.zeros(32, k)
-    x_mk[0, :3] = torch.tensor([2.0**-60, 2.0**-60, 1.0])
-    w_nk[:, :3] = torch.tensor([(1 + 2**-7) * 2.0**-64, -(2.0**-64), 0.0])
+    x_mk[0, :5:2] = torch.tensor([2.0**-60, 2.0**-60, 1.0])  # one chain: even k
+    w_nk[:, :5:2] = torch.tensor([(1 + 2**-7) * 2.0**-64, -(2.0**-64), 0.0])
     return x_mk.bfloat16(), w_nk.bfloat16()
 
 

@@ -19,7 +19,7 @@ FEW = (2, 5, 7, 12, 23)  # rows that are widened in registers on some of them
 
 @pytest.fixture
 def isa() -> Iterator[str]:
-    before = _core.isa()
+    before = _core.isa_setting()
     yield before
     _core.set_isa(before)
 

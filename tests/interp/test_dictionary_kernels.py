@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    isa, threads = _core.isa(), _core.get_num_threads()
+    isa, threads = _core.isa_setting(), _core.get_num_threads()
     yield
     _core.set_isa(isa)
     bitlens.set_num_threads(threads)

@@ -155,7 +155,7 @@ def test_inputs_cast_to_tf32_keep_their_contract_and_break_fp32s(kind: str, seed
         assert _utilisation(actual, truth, error_bound(PrecisionContract("matmul"), inputs)) > 1
 
 
-@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16"])
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16", "pairs:4:16"])
 def test_promised_orders_tighten_the_bound(order: str) -> None:
     inputs = draw("matmul", "stagnant", 2, torch.float32)
     any_order = error_bound(PrecisionContract("matmul"), inputs)

@@ -76,7 +76,7 @@ def test_bitlens_kernels_are_never_accused(
     inputs = _arguments(op, drawn)
     assume(op != "attention" or inputs["causal"])
     assume(op != "rope" or ("cos" not in inputs and int(inputs["positions"].max()) < 4096))
-    before = _core.isa()
+    before = _core.isa_setting()
     _core.set_isa(isa)
     try:
         y = KERNELS[op](**inputs)
@@ -85,7 +85,7 @@ def test_bitlens_kernels_are_never_accused(
     _check_not_accused(check(y, inputs, contract), op)
 
 
-@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16"])
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:16", "pairs:4:16"])
 @pytest.mark.parametrize("accumulate", ["fp32", "bf16"])
 @pytest.mark.parametrize("op", each(REDUCING))
 @given(data=st.data())

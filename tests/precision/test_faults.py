@@ -96,9 +96,10 @@ def test_orders_differ_in_bits_and_agree_in_fp64() -> None:
     a, b = torch.randn(3, 700, generator=generator), torch.randn(700, 5, generator=generator)
     outputs = [
         emulate({"a": a, "b": b}, PrecisionContract("matmul", order=order))
-        for order in ("sequential", "pairwise", "blocked:256")
+        for order in ("sequential", "pairwise", "blocked:256", "pairs:32:256")
     ]
     for y in outputs:
         torch.testing.assert_close(y.double(), a.double() @ b.double(), rtol=1e-4, atol=1e-4)
     assert not torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
+    assert not torch.equal(outputs[2], outputs[3])

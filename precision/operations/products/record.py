@@ -81,7 +81,7 @@ MATMUL = Operation(
     roundings=_roundings,
     axes=Axes({"a": "mk", "b": "kn", "bias": "n"}, "mn", "mn", "k"),
     scalings=(Scaling({"a": 1, "bias": 1}, 1), Scaling({"b": 1, "bias": 1}, 1)),
-    native=Native(order="blocked:256"),
+    native=Native(order="blocked:256", bf16_order="pairs:32:256"),
     eager=Eager(flushes=True),
     ordinary=_ordinary,
     separating={
