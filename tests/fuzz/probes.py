@@ -52,9 +52,9 @@ def _saved(probe: Probe) -> Files:
     probe.threshold_ = 0.5
     probe.metadata_ = {
         "model_name": "tiny", "model_fingerprint": "ab" * 32, "policy": "fp32",
-        "numerics_version": "2", "max_tokens": 64, "margin": 0.125,
+        "numerics_version": "3", "max_tokens": 64, "margin": 0.125,
         "guarantee": {"at_most": 0.05, "confidence": 0.95},
-        "golden": {"numerics_version": "2", "token_ids": [[0, 3]], "scores": {"fp32": [0.25]}},
+        "golden": {"numerics_version": "3", "token_ids": [[0, 3]], "scores": {"fp32": [0.25]}},
     }  # fmt: skip
     probe.report_ = {"auroc": 0.75}
     with tempfile.TemporaryDirectory() as folder:
