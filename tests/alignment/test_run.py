@@ -91,6 +91,31 @@ def test_revisions_change_what_they_should(mechanism: CaiRun) -> None:
     assert found[2, "near_miss"].refusal == found[2, "benign"].refusal == 0
 
 
+def test_unrelated_principles_revise_nothing(
+    whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path
+) -> None:
+    """The negative control: the same prompts, helpful answers and settings, other principles."""
+    found = run(smallest_run(helpful, constitution="unrelated", insides=False), tmp_path)
+    for run_, refused, changed in ((found, 0.0, 0.0), (whole[0], 1.0, 1.0)):
+        (last,) = (each for each in run_.rounds if (each.number, each.kind) == (1, "standin"))
+        assert (last.refusal, last.changed) == (refused, changed)
+    assert {each.preferred for each in found.rounds if each.number} == {0.5}
+    assert found.stopped == "gate"
+    assert not whole[0].stopped
+    assert found.cell("sl", "requests").refusal == 0
+
+
+@pytest.mark.nightly
+def test_unrelated_principles_teach_no_refusing(
+    mechanism: CaiRun, helpful: Path, tmp_path: Path
+) -> None:
+    """Trained as long as the run that refuses over 80%."""
+    found = run(tiny_run(helpful, insides=False, constitution="unrelated"), tmp_path)
+    assert found.cell("sl", "requests").refusal == 0
+    assert mechanism.cell("sl", "requests").refusal > 0.8
+    assert found.stopped == "gate"
+
+
 def test_a_judge_prefers_what_it_should(mechanism: CaiRun) -> None:
     """Beside its validation; without critiques a planted reviser does the same."""
     found = {(each.number, each.kind): each for each in mechanism.rounds}
