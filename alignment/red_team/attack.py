@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class _Run:
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
             asked = [item for item, _ in batch]
-            answers = _guarded(asked, lambda own=asked: self._asked([item.text for item in own]))
+            answers = _guarded(asked, partial(self._asked, [item.text for item in asked]))
             for (item, row), answer in zip(batch, answers, strict=True):
                 if text_digest(answer.text) != row["answer_sha256"]:
                     raise AttackError(
