@@ -46,6 +46,11 @@ class CaiConfig:
         max_new_tokens, temperature: Of answers, critiques and revisions.
         pairs: "samples" compares two answers of the SL-CAI model; "revised" calls the last revision
             better than the answer, unasked, which is Hugging Face's shortcut.
+        iterations: Rounds of preferences. Before each further one the model is asked new prompts to
+            train on; those that it answers as it should not join the round's, whose pairs, labels,
+            gate and reward models are made anew. Held-out prompts never do.
+        n_red_team: Of the stand-in: new prompts before each of these rounds.
+        red_team: With a file of prompts: a JSONL file of new ones, with "kind".
         ungated: Trains on labels that the gate stops, and says so everywhere.
         sl, rl: Settings of `TrainConfig`; `rl` has a method, "dpo", "ppo", "grpo" or "rloo".
         rm: Settings of the reward models, which every method but "dpo" has.
@@ -77,6 +82,9 @@ class CaiConfig:
     max_new_tokens: int = 64
     temperature: float = 1.0
     pairs: str = "samples"
+    iterations: int = 1
+    n_red_team: int = 120
+    red_team: str | None = None
     ungated: bool = False
     sl: Mapping[str, Any] = field(default_factory=lambda: {"steps": 100, "lr": 1e-5})
     rl: Mapping[str, Any] = field(
@@ -90,10 +98,10 @@ class CaiConfig:
         for name in ("reviser", "judge"):
             _choice(name, getattr(self, name), SOURCES)
         _choice("pairs", self.pairs, PAIRS)
-        for name in ("n_prompts", "n_gate", "n_held_out", "max_new_tokens"):
+        for name in ("n_prompts", "n_red_team", "n_gate", "n_held_out", "max_new_tokens"):
             if getattr(self, name) < 4:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected 4 or more")
-        for name, least in (("rounds", 1), ("n_helpful", 0), ("n_read", 2)):
+        for name, least in (("rounds", 1), ("n_helpful", 0), ("n_read", 2), ("iterations", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected {least} or more")
         if self.prompts != STANDIN:
@@ -102,8 +110,11 @@ class CaiConfig:
                     raise ValueError(f"{name}: missing; prompts of one's own need a file of them")
             if "planted" in (self.reviser, self.judge):
                 raise ValueError("planted: knows the stand-in's rules alone; take 'model'")
-        elif self.helpful is not None:
-            raise ValueError("helpful: goes with a file of prompts; the stand-in has n_helpful")
+        for name in ("helpful", "red_team"):
+            if self.prompts == STANDIN and getattr(self, name) is not None:
+                raise ValueError(f"{name}: goes with a file of prompts; the stand-in has n_{name}")
+        if self.iterations > 1 and self.pairs == "revised":
+            raise ValueError('iterations: go on from answers of the model; take pairs = "samples"')
         if self.dictionary is not None and not self.insides:
             raise ValueError("dictionary: is read with insides alone; take insides = true")
         if unknown := sorted(

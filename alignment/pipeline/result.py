@@ -11,6 +11,7 @@ from ..rewards import Merit, OverOptimisation
 from ..row_file import Row
 from .behaviour import Cell
 from .divergence import Divergence
+from .iterations import Iteration
 from .optimisation_path import Batch
 from .rounds import Round
 
@@ -32,6 +33,7 @@ class CaiRun:
         over: What choosing the best of n by the reward does to the stand-in's gold score.
         path: The batches of answers on the way of RL, with reward, gold score and distance; empty
             for "dpo", which samples none.
+        iterations: The rounds of preferences that were begun.
         distances: How far each stage took the policy.
         insides: What each stage moved inside the model, a row a stage.
         manifest: All that determines the weights, and the digests of what came out.
@@ -48,6 +50,7 @@ class CaiRun:
     merits: dict[str, Merit]
     over: OverOptimisation | None
     path: list[Batch]
+    iterations: list[Iteration]
     distances: list[Divergence]
     insides: list[Row]
     manifest: dict[str, Any]

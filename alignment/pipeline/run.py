@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ... import _core
 from ...model.weights.atomic import write_atomically, write_json
 from ..preferences import Gate
-from ..rewards import Merit, OverOptimisation
 from ..row_file import Row
 from .behaviour import cells_of
 from .config import CaiConfig
-from .optimisation_path import Batch
+from .iterations import Reinforced, reinforced
 from .page import page
 from .result import CaiRun
-from .reward import SummedReward
 from .rounds import Round, rounds_of
 from .stages import Say, Stages
 
@@ -63,10 +60,9 @@ def run(
     labels, gated = stages.gated()
     rounds = _rounds(stages, revisions, "rounds.jsonl", labels.form)
     ablation = _rounds(stages, uncritiqued, "rounds-uncritiqued.jsonl", labels.form)
-    after = _After(stopped="" if gated.passed or read.ungated else "gate")
+    after = reinforced(stages, revisions, labels.form, gated)
     if not after.stopped:
-        after = _reinforced(stages, revisions, labels.form, weights)
-    if not after.stopped:
+        weights["rl"] = [each.weights for each in after.iterations if each.weights][-1]
         behaviour["rl"] = stages.behaviour("rl")
         distances.append(stages.divergence("rl"))
         insides += stages.moved("rl")
@@ -83,6 +79,7 @@ def run(
         merits=after.merits,
         over=after.over,
         path=after.path,
+        iterations=after.iterations,
         distances=distances,
         insides=insides,
         manifest=manifest,
@@ -93,40 +90,17 @@ def run(
     return found
 
 
-@dataclass(frozen=True)
-class _After:
-    """The part of a run behind its gate: what stopped it, and what its rewards are worth."""
-
-    stopped: str = ""
-    merits: dict[str, Merit] = field(default_factory=dict)
-    over: OverOptimisation | None = None
-    path: list[Batch] = field(default_factory=list)
-
-
 def _rounds(stages: Stages, revisions: list[Row], file: str, form: str) -> list[Round]:
     if not revisions:
         return []
     return rounds_of(revisions, stages.preferred(revisions, file, form))
 
 
-def _reinforced(stages: Stages, revisions: list[Row], form: str, weights: dict[str, str]) -> _After:
-    labelled = stages.labelled(stages.pairs(revisions), form)
-    reward: SummedReward | None = None
-    after = _After()
-    if stages.config.rl["method"] != "dpo":
-        reward, merits = stages.rewards(labelled)
-        if not all(found.passed for found in merits.values()):
-            return _After("merit", merits)
-        after = _After("", merits, stages.over_optimised(reward))
-    trained, path = stages.reinforced(labelled, reward)
-    weights["rl"] = trained.weights_digest
-    return replace(after, path=path)
-
-
 def _manifest(
-    stages: Stages, after: _After, gated: Gate, weights: dict[str, str]
+    stages: Stages, after: Reinforced, gated: Gate, weights: dict[str, str]
 ) -> dict[str, Any]:
-    files = sorted(stages.folder.glob("*.jsonl"))
+    folder = stages.folder
+    files = sorted([*folder.glob("*.jsonl"), *folder.glob("iteration-*/*.jsonl")])
     return {
         "numerics_version": _core.numerics_version,
         "config": json.loads(json.dumps(stages.config.to_dict())),
@@ -139,5 +113,9 @@ def _manifest(
         "merits": {name: found.to_dict() for name, found in after.merits.items()},
         "stopped": after.stopped,
         "weights": weights,
-        "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
+        "iterations": [each.weights for each in after.iterations],
+        "files": {
+            f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest()
+            for f in files
+        },
     }

@@ -29,7 +29,7 @@ from ..row_file import Row, RowFile
 from .behaviour import answers
 from .best_of import best_of
 from .config import STANDIN, CaiConfig
-from .data import CaiData, read_data
+from .data import CaiData, read_data, wanted_of
 from .divergence import Divergence, divergence
 from .moved import moved
 from .optimisation_path import Batch, WatchedReward
@@ -52,6 +52,7 @@ class Stages:
         self.config, self.folder, self._say = config, folder, say
         if config.insides and self._is_standin:
             scikit_learn("linear_model")  # now, since it is needed hours later
+        self.here = folder
         self.model = self._fresh()
         self.first_digest = self.model.fingerprint()
         self.constitution = Constitution.load(config.constitution)
@@ -59,6 +60,7 @@ class Stages:
         self.constitution.require_plain(tokenizer)
         self.chat = tokenizer.chat_template is not None
         self.data: CaiData = read_data(config, tokenizer)
+        self.prompts = self.data.prompts
 
     def behaviour(self, stage: str) -> list[Row]:
         """Returns the answers of the model of the moment to all held-out prompts."""
@@ -71,6 +73,31 @@ class Stages:
             chat=self.chat,
             ungated=self.config.ungated and stage == "rl",
         )
+
+    def begin(self, iteration: int) -> list[Row]:
+        """Goes on to another round of preferences, in a folder of its own.
+
+        Returns the new prompts that the model of the moment answers as it should not; they join
+        those of this and every later round.
+        """
+        self._say(f"red team, iteration {iteration}")
+        self.here = self.folder / f"iteration-{iteration}"
+        rows = answers(
+            self.model,
+            {"red team": self.data.red_team},
+            self.here / "red-team.jsonl",
+            max_new_tokens=self.config.max_new_tokens,
+            chat=self.chat,
+            ungated=self.config.ungated,
+        )
+        known = {row["id"] for row in self.prompts}
+        failed = [
+            prompt
+            for prompt, row in zip(self.data.red_team, rows, strict=True)
+            if row["verdict"] != wanted_of(prompt)
+        ]
+        self.prompts = [*self.prompts, *(row for row in failed if row["id"] not in known)]
+        return failed
 
     def revisions(self) -> list[Row]:
         """Returns the answers and revisions of the first model."""
@@ -124,8 +151,8 @@ class Stages:
         self._say("two answers to each prompt")
         return sampled_pairs(
             self.model,
-            self.data.prompts,
-            self.folder / "pairs.jsonl",
+            self.prompts,
+            self.here / "pairs.jsonl",
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
@@ -144,7 +171,7 @@ class Stages:
             clusters=[p.cluster for p in pairs],
         )
         write_json(
-            self.folder / "gate.json",
+            self.here / "gate.json",
             {**found.to_dict(), "form": labels.form, "ungated": self.config.ungated,
              "constitution": self.constitution.digest, "summary": labels.summary.to_dict()},
         )  # fmt: skip
@@ -175,10 +202,10 @@ class Stages:
             pairs,
             config.weights,
             config.training("rm"),
-            self.folder,
+            self.here,
             chat=self.chat,
         )
-        write_json(self.folder / "merit.json", {n: m.to_dict() for n, m in merits.items()})
+        write_json(self.here / "merit.json", {n: m.to_dict() for n, m in merits.items()})
         return found, merits
 
     def over_optimised(self, reward: SummedReward) -> OverOptimisation | None:
@@ -210,12 +237,12 @@ class Stages:
         Returns the run, and the batches of answers on its way, of which pairs have none.
         """
         self._say("RL-CAI")
-        config, folder = self.config.training("rl"), self.folder / "rl"
+        config, folder = self.config.training("rl"), self.here / "rl"
         mark = {"ungated": True} if self.config.ungated else {}
         if reward is None:
             pairs = pair_rows(labelled, chat=self.chat, **mark)
             return train(self.model, config, data=pairs, output=folder), []
-        rows = [{**r, "prompt": as_prompt(r["text"], self.chat), **mark} for r in self.data.prompts]
+        rows = [{**r, "prompt": as_prompt(r["text"], self.chat), **mark} for r in self.prompts]
         watched = WatchedReward(
             reward, folder, has_gold=self._is_standin, has_kl=config.kl_weight > 0
         )
@@ -277,7 +304,7 @@ class Stages:
         pairs = [
             (p.id, p.prompt, p.first, p.second, p.truth) for p in (*data.development, *data.gate)
         ]
-        prompts = (data.prompts, data.helpful, data.cells)
+        prompts = (data.prompts, data.helpful, data.red_team, data.cells)
         return hashlib.sha256(repr((prompts, pairs)).encode()).hexdigest()
 
     def _revised(
@@ -310,7 +337,7 @@ class Stages:
             self.constitution,
             rows,
             seed=self.config.seed,
-            output=self.folder / file,
+            output=self.here / file,
             form=form,
             development=[dict(p.row) for p in self.data.development] if form is None else None,
             judge=self._judge(),
