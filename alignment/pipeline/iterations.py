@@ -43,7 +43,7 @@ class Reinforced:
 
     Attributes:
         stopped: What stopped it before anything was optimised.
-        path: Of all rounds, one behind another.
+        path: Of all rounds, one behind another; distances are from the policy that each began from.
     """
 
     stopped: str = ""
@@ -99,4 +99,6 @@ def _round(
             found = replace(found, over=stages.over_optimised(reward))
     trained, path = stages.reinforced(labelled, reward)
     made = replace(made, weights=trained.weights_digest)
-    return replace(found, path=[*found.path, *path], iterations=[*found.iterations, made])
+    last = found.path[-1].step if found.path else 0
+    behind = [replace(batch, step=last + batch.step) for batch in path]
+    return replace(found, path=[*found.path, *behind], iterations=[*found.iterations, made])
