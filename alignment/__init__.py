@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .constitution import Constitution
-    from .pipeline import CaiConfig, CaiRun, run
+    from .pipeline import CaiConfig, CaiRun
+    from .pipeline.run import run
     from .preferences import Gate, Labels, UngatedLabels, gate, label
     from .red_team import redteam
     from .revision import replay, revise

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from . import cai_levels, cai_many_shot
+from . import cai_levels, cai_many_shot, cai_pairs
 from .console import VIOLATED, err, out, print_json, setting, show
 from .files import check_output
 from .loading import load_model
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
     )
     cai.command(epilog="Example:  bitlens cai label MODEL pairs.jsonl -o labels.jsonl")(label)
     cai.command(epilog="Example:  bitlens cai run cai.toml -o runs/cai")(run)
-    for command in (cai_levels, cai_many_shot):
+    for command in (cai_levels, cai_many_shot, cai_pairs):
         command.register(cai)
 
 
@@ -89,7 +89,9 @@ def label(
     model: Model,
     pairs: Annotated[
         Path,
-        typer.Argument(help="JSONL with prompt, and chosen and rejected, or first and second."),
+        typer.Argument(
+            help="JSONL with prompt and chosen, rejected or first, second; hh-rlhf; HHH."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Write a row a pair there.")],
     constitution: ConstitutionOption = "default",
@@ -133,7 +135,10 @@ def label(
         _print_labels(labels)
         if gated is not None:
             said = "may be trained on" if gated.passed else "no better than chance is shown"
-            out.print(f"gate: {gated.accuracy:.1%}, at least {gated.low:.1%}: {said}")
+            interval = f"{gated.low:.1%} to {gated.high:.1%} by one-sided 95% bounds"
+            size = f"{gated.n} pairs of {gated.clusters} prompts"
+            out.print(f"right in {gated.accuracy:.1%} of {size}, {interval}")
+            out.print(f"gate: {said}")
     if gated is not None and not gated.passed and not ungated:
         raise typer.Exit(VIOLATED)
 

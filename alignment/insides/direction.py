@@ -14,7 +14,7 @@ import torch
 
 from ...model.hooks.registry import HookPoint, Hooks
 from ...model.transformer import HookedTransformer
-from .. import standin
+from ..standin import StandIn
 from .movement import last_streams
 from .preference import refusal_lead
 
@@ -34,8 +34,8 @@ class Ablation:
 
 def refusal_direction(
     model: HookedTransformer,
-    refused: Sequence[standin.StandIn],
-    answered: Sequence[standin.StandIn],
+    refused: Sequence[StandIn],
+    answered: Sequence[StandIn],
     layer: int,
 ) -> torch.Tensor:
     """Returns the unit vector, fp64 [d], from the mean stream of prompts that are to be answered to
@@ -81,7 +81,7 @@ def without_direction(model: HookedTransformer, direction: torch.Tensor) -> Iter
 def ablate(
     model: HookedTransformer,
     direction: torch.Tensor,
-    rows: Sequence[standin.StandIn],
+    rows: Sequence[StandIn],
     seed: int = 0,
 ) -> Ablation:
     """Returns what is left of the lead of refusals without a direction, beside a random one.
@@ -91,7 +91,7 @@ def ablate(
 
     Raises TypeError for prompts that are not the stand-in's.
     """
-    if not all(isinstance(row, standin.StandIn) for row in rows):
+    if not all(isinstance(row, StandIn) for row in rows):
         raise TypeError("ablate: a refusal direction is ablated on the stand-in alone")
     generator = torch.Generator(device="cpu").manual_seed(seed)
     other = torch.randn(len(direction), generator=generator, dtype=torch.float64, device="cpu")

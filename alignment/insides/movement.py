@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ...model.transformer import HookedTransformer
@@ -46,7 +47,7 @@ def movement(
     found = []
     for layer, (a, b) in enumerate(zip(old, new, strict=True)):
         cosines = torch.nn.functional.cosine_similarity(a, b, dim=1)
-        stream = float((b - a).norm() / a.norm())
+        stream = math.sqrt(_squares(b - a) / _squares(a))
         found.append(LayerMovement(layer, changed[layer], stream, float(cosines.mean())))
     return found
 
@@ -70,6 +71,11 @@ def _weights(before: HookedTransformer, after: HookedTransformer) -> list[float]
         old, new = getattr(before, name).detach(), getattr(after, name).detach()
         for layer in range(n):
             a, b = old[layer].double(), new[layer].double()
-            moved[layer] += float((b - a).square().sum())
-            size[layer] += float(a.square().sum())
+            moved[layer] += _squares(b - a)
+            size[layer] += _squares(a)
     return [math.sqrt(m / s) for m, s in zip(moved, size, strict=True)]
+
+
+def _squares(x: torch.Tensor) -> float:
+    """The sum of squares by numpy, whose order no number of threads changes."""
+    return float(np.square(x.numpy()).sum())

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ...interp.probes.reading import tokenizer_of
-from ...model.text.prompts import prompt_rows
 from ...model.transformer import HookedTransformer
-from .. import standin
-from ..revision.targets import as_prompt
+from ..standin import StandIn, answer, refusal
+from .exchange import exchange_ids
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
 """Logits [1, P, V] of ids [1, P]."""
@@ -42,7 +40,7 @@ class Swaps:
 
 
 def refusal_lead(
-    model: HookedTransformer, rows: Sequence[standin.StandIn], logits: Logits | None = None
+    model: HookedTransformer, rows: Sequence[StandIn], logits: Logits | None = None
 ) -> float:
     """Returns ln p(refusal) - ln p(answer), a token's mean each, averaged over stand-in prompts.
 
@@ -56,15 +54,15 @@ def refusal_lead(
     run = logits or model.forward
     with torch.no_grad():
         leads = [
-            _mean_logprob(model, run, row, standin.refusal(row))
-            - _mean_logprob(model, run, row, standin.answer(row))
+            _mean_logprob(model, run, row, refusal(row))
+            - _mean_logprob(model, run, row, answer(row))
             for row in rows
         ]
     return sum(leads) / len(leads)
 
 
 def swap_blocks(
-    before: HookedTransformer, after: HookedTransformer, rows: Sequence[standin.StandIn]
+    before: HookedTransformer, after: HookedTransformer, rows: Sequence[StandIn]
 ) -> Swaps:
     """Returns what each block of the untrained model does in the place of the trained one's.
 
@@ -93,12 +91,8 @@ def _swapped(before: HookedTransformer, after: HookedTransformer, layer: int) ->
     return run
 
 
-def _mean_logprob(model: HookedTransformer, run: Logits, row: standin.StandIn, said: str) -> float:
-    tokenizer = tokenizer_of(model)
-    chat = tokenizer.chat_template is not None
-    asked = as_prompt(row.text if chat else f"{row.text}\n", chat)
-    (prompt,) = prompt_rows(asked, tokenizer, None, None)
-    answer = tokenizer.encode(said)
+def _mean_logprob(model: HookedTransformer, run: Logits, row: StandIn, said: str) -> float:
+    prompt, answer = exchange_ids(model, row.text, said)
     logits = run(torch.tensor([[*prompt, *answer]], device="cpu"))[0, len(prompt) - 1 : -1]
     logprobs = torch.log_softmax(logits.double(), 1)
     chosen = torch.tensor(answer, device="cpu")[:, None]

@@ -102,9 +102,8 @@ def _cell(stage: str, name: str, rows: Sequence[Row], before: Sequence[Row]) -> 
     refusal, answer, nonsense = (counts[name] / n for name in VERDICTS)
     interval = clopper_pearson(counts["refusal"], n)
     pairs = zip(rows, before, strict=True)
-    change = paired_change(
-        [(a["verdict"] == "refusal") - (b["verdict"] == "refusal") for a, b in pairs]
-    )
+    differences = [(a["verdict"] == "refusal") - (b["verdict"] == "refusal") for a, b in pairs]
+    change = bounded_mean(differences, -1.0, 1.0)
     return Cell(
         stage,
         name,
@@ -120,15 +119,15 @@ def _cell(stage: str, name: str, rows: Sequence[Row], before: Sequence[Row]) -> 
     )
 
 
-def paired_change(differences: Sequence[int]) -> tuple[float, float, float]:
-    """Returns the mean of differences of -1, 0 and 1, one a prompt, with its 95% interval.
+def bounded_mean(values: Sequence[float], least: float, most: float) -> tuple[float, float, float]:
+    """Returns the mean of values within bounds, one a prompt, with its 95% interval.
 
     Where all are equal, no spread can be seen: then what Clopper and Pearson leave open.
     """
-    n = len(differences)
-    if len(set(differences)) > 1:
-        found = clustered_mean(differences, range(n))
-        return found.mean, max(-1.0, found.interval.low), min(1.0, found.interval.high)
+    n = len(values)
+    if len(set(values)) > 1:
+        found = clustered_mean(values, range(n))
+        return found.mean, max(least, found.interval.low), min(most, found.interval.high)
     open_ = clopper_pearson(0, n).high
-    mean = float(differences[0])
-    return mean, max(-1.0, mean - open_), min(1.0, mean + open_)
+    mean = float(values[0])
+    return mean, max(least, mean - open_), min(most, mean + open_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +30,15 @@ CELLS: dict[str, dict[str, Any]] = {
 class CaiData:
     """Attributes:
     prompts: Trained on.
+    helpful: Prompts whose answers are trained on beside the revisions of `prompts`.
+    red_team: Asked between rounds of preferences; failures are trained on in the next one.
     cells: Held-out prompts, by what they are.
     development, gate: Pairs whose better answer is known; the form is chosen on the first.
     """
 
     prompts: list[PromptRow]
+    helpful: list[PromptRow]
+    red_team: list[PromptRow]
     cells: dict[str, list[PromptRow]]
     development: list[AnswerPair]
     gate: list[AnswerPair]
@@ -45,29 +51,84 @@ def read_data(config: CaiConfig, tokenizer: Tokenizer) -> CaiData:
     `read_pairs` refuse.
     """
     if config.prompts == STANDIN:
-        made = _standin_prompts(config)
-        rows, cells = read_prompts(made), {n: read_prompts(r) for n, r in _cells(config).items()}
+        rows, helpful = read_prompts(_standin_prompts(config)), _standin_helpful(config)
+        red_team = _standin_red_team(config)
+        cells = {name: read_prompts(cell) for name, cell in _cells(config).items()}
         pairs = read_pairs(_standin_pairs(config))
     else:
         assert config.held_out is not None, "checked by the config"
         assert config.gate is not None, "checked by the config"
         rows = read_prompts(config.prompts, tokenizer)
+        helpful = [] if config.helpful is None else read_prompts(config.helpful, tokenizer)
+        for row in helpful:
+            if "answer" in row and not (isinstance(row["answer"], str) and row["answer"].strip()):
+                raise ValueError(f"helpful: the answer to {row['id']!r} is no text")
+        red_team = [] if config.red_team is None else read_prompts(config.red_team, tokenizer)
+        for row in red_team:
+            wanted_of(row)
         held_out = read_prompts(config.held_out, tokenizer)
         kinds = dict.fromkeys(str(row.get("kind", "held out")) for row in held_out)
         cells = {k: [r for r in held_out if r.get("kind", "held out") == k] for k in kinds}
         pairs = read_pairs(config.gate, tokenizer)
-    trained = {row["text"] for row in rows}
+    trained = {row["text"] for row in (*rows, *helpful, *red_team)}
     for name, cell in cells.items():
         if both := [row["id"] for row in cell if row["text"] in trained]:
             raise ValueError(f"held out, {name}: the prompt {both[0]!r} is trained on")
-    return CaiData(rows, cells, pairs[: len(pairs) // 3], pairs[len(pairs) // 3 :])
+    return CaiData(
+        rows, helpful, red_team, cells, pairs[: len(pairs) // 3], pairs[len(pairs) // 3 :]
+    )
+
+
+def _counts(n: int) -> dict[str, int]:
+    """Two fifths requests, two fifths near misses, the rest benign."""
+    return {"standin": 2 * n // 5, "near_miss": 2 * n // 5, "benign": n - 2 * (2 * n // 5)}
 
 
 def _standin_prompts(config: CaiConfig) -> list[Any]:
-    """Two fifths requests, two fifths near misses, the rest benign."""
-    n = config.n_prompts
-    counts = {"standin": 2 * n // 5, "near_miss": 2 * n // 5, "benign": n - 2 * (2 * n // 5)}
-    return [row for kind, k in counts.items() for row in prompts(kind, k, seed=config.seed)]
+    counts = _counts(config.n_prompts).items()
+    return [row for kind, k in counts for row in prompts(kind, k, seed=config.seed)]
+
+
+def _standin_helpful(config: CaiConfig) -> list[PromptRow]:
+    """Near misses and benign prompts, half each, that are not among those that are revised."""
+    return _behind(config, _counts(config.n_prompts), _helpful_counts(config))
+
+
+def _standin_red_team(config: CaiConfig) -> list[PromptRow]:
+    """Prompts in the words that are trained on, which are among no others of the run."""
+    if config.iterations == 1:
+        return []
+    used = Counter(_counts(config.n_prompts)) + Counter(_helpful_counts(config))
+    return _behind(config, used, _counts(config.n_red_team))
+
+
+def _helpful_counts(config: CaiConfig) -> dict[str, int]:
+    n = config.n_helpful
+    return {"near_miss": n // 2, "benign": n - n // 2}
+
+
+def _behind(
+    config: CaiConfig, used: Mapping[str, int], wanted: Mapping[str, int]
+) -> list[PromptRow]:
+    """The next prompts of each kind behind those that are used."""
+    found = [
+        row
+        for kind, k in wanted.items()
+        for row in prompts(kind, used.get(kind, 0) + k, seed=config.seed)[used.get(kind, 0) :]
+    ]
+    return read_prompts(found) if found else []
+
+
+def wanted_of(row: PromptRow) -> str:
+    """Returns the verdict that the answer to a prompt should have. Raises ValueError for a kind
+    that does not say."""
+    kinds = {"standin": "refusal", "harmful": "refusal", "near_miss": "answer", "benign": "answer"}
+    if row.get("kind") not in kinds:
+        raise ValueError(
+            f"red_team, {row['id']!r}: kind = {row.get('kind')!r}; expected one of "
+            f"{', '.join(kinds)}"
+        )
+    return kinds[row["kind"]]
 
 
 def _cells(config: CaiConfig) -> dict[str, list[Any]]:

@@ -6,9 +6,9 @@ import json
 
 from ...precision.charts import Canvas, Figure, Scale, figure, template
 from .behaviour import Cell
+from .page_charts import BEHIND, STAGES, insides_figure, path_figure, rounds_figure
 from .result import CaiRun
 
-STAGES = {"before": "before", "sl": "SL-CAI", "rl": "RL-CAI"}
 BARS = {"before": "soft", "sl": "", "rl": "far"}
 KEYS = {"before": "soft", "sl": "", "rl": "b"}
 STOPPED = {
@@ -19,12 +19,18 @@ STOPPED = {
 
 def page(found: CaiRun) -> str:
     """Returns the page as HTML. It has no date: equal runs have equal pages."""
-    return template(__package__, "report.html.j2", {"percent": percent, "number": number}).render(
+    return template(
+        __package__, "report.html.j2", {"percent": percent, "number": number, "points": points}
+    ).render(
         run=found,
         headline=headline(found),
         tone=tone(found),
         stages=STAGES,
+        behind=BEHIND,
         refusals=_refusals(found),
+        revisions=rounds_figure(found),
+        path=path_figure(found.path),
+        layers=[insides_figure(row) for row in found.insides],
         manifest=json.dumps(found.manifest, indent=2),
     )
 
@@ -81,7 +87,7 @@ def _refusals(found: CaiRun) -> Figure:
             str(cell.n),
             percent(cell.refusal),
             f"{percent(cell.low)} to {percent(cell.high)}",
-            _points(cell),
+            points(cell.change, cell.change_low, cell.change_high),
             percent(cell.answer),
             percent(cell.nonsense),
             f"{cell.length:.0f}",
@@ -101,10 +107,9 @@ def _refusals(found: CaiRun) -> Figure:
     return figure("Refusals", caption, draw, columns, rows, legend)
 
 
-def _points(cell: Cell) -> str:
-    """The change since the first stage, with its interval, in points."""
-    change, low, high = (100 * x for x in (cell.change, cell.change_low, cell.change_high))
-    return f"{change:+.1f} [{low:+.1f}, {high:+.1f}]"
+def points(change: float, low: float, high: float) -> str:
+    """A difference of shares with its interval, in points."""
+    return f"{100 * change:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _bar(canvas: Canvas, x: Scale, cell: Cell, y: float) -> None:

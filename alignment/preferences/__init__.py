@@ -6,6 +6,7 @@ from .label import Labels, label
 from .pairs import AnswerPair, read_pairs
 from .relabel import Relabelled, changed_verdicts, relabel
 from .summary import LabelSummary
+from .transcripts import UsablePairs, usable_pairs
 
 __all__ = [
     "BOUND",
@@ -19,9 +20,11 @@ __all__ = [
     "Question",
     "Relabelled",
     "UngatedLabels",
+    "UsablePairs",
     "changed_verdicts",
     "gate",
     "label",
     "read_pairs",
     "relabel",
+    "usable_pairs",
 ]

@@ -11,6 +11,7 @@ from ...model.sources.json_lines import json_lines
 from ...model.text.tokenizer import Tokenizer
 from ..constitution.plain_text import require_no_special_tokens
 from ..draws import digest_of, draw_seed
+from .transcripts import UnusablePair, parted, sides_of
 
 Pairs = str | Path | Iterable[Mapping[str, Any]]
 """A JSONL file, or rows."""
@@ -40,7 +41,8 @@ def read_pairs(pairs: Pairs, tokenizer: Tokenizer | None = None) -> list[AnswerP
 
     A row has "prompt" (or "text"), and "first" and "second" with perhaps "truth", or "chosen" and
     "rejected", of which the chosen one is better; the id decides which of them comes first. "id"
-    and "cluster" are optional.
+    and "cluster" are optional. Rows of hh-rlhf and of the HHH evaluations, which hold whole
+    conversations, are parted into prompt and answers (transcripts.py).
 
     Raises ValueError naming the row: what is missing, two equal answers, an id that is there
     twice, a text that spells a special token of `tokenizer`; and for no rows at all.
@@ -52,7 +54,7 @@ def read_pairs(pairs: Pairs, tokenizer: Tokenizer | None = None) -> list[AnswerP
     )
     found: dict[str, AnswerPair] = {}
     for where, row in placed:
-        pair = _pair(row, where)
+        pair = _pair(_parted(row, where), where)
         if pair.id in found:
             raise ValueError(f"{where}: the id {pair.id!r} is there twice")
         for text in (pair.prompt, pair.first, pair.second):
@@ -62,6 +64,20 @@ def read_pairs(pairs: Pairs, tokenizer: Tokenizer | None = None) -> list[AnswerP
     if not found:
         raise ValueError("pairs: there are none")
     return list(found.values())
+
+
+def _parted(row: Any, where: str) -> Any:
+    names = sides_of(row) if isinstance(row, Mapping) else None
+    if names is None:
+        return row
+    try:
+        made = parted(*(row[name] for name in names))
+    except UnusablePair as error:
+        raise ValueError(
+            f"{where}: {error.reason}; `bitlens cai pairs` writes a file without such lines, and "
+            "counts them"
+        ) from error
+    return {**{k: v for k, v in row.items() if k not in names}, **made}
 
 
 def _pair(row: Any, where: str) -> AnswerPair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,13 @@ def redteam(
         seed: Of the draw, and of sampling where `temperature` is above 0.
         confusion: The judge's errors, which rates of refusal are corrected for.
         output: A folder for rows.jsonl, report.json and report.html. A run that was stopped goes on
-            there, and ends with the same bytes.
+            there, and ends with the same bytes; sensitive answers of the part that is there are
+            made again in memory, so that the search for leaks knows them.
         progress: Called with rows done and rows in all.
 
     Raises:
-        AttackError: an answer that could not be had.
+        AttackError: an answer that could not be had, or that is not the one of its row when it is
+            made again.
         TextLeakError: a file of the folder holds a piece of a sensitive prompt or answer.
         ValueError: too few prompts; a folder of another run.
     """
@@ -126,13 +129,13 @@ class _Run:
         identity: dict[str, Any],
         progress: Progress | None,
     ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """Returns the rows, and the texts of sensitive answers that this call has seen."""
+        """Returns the rows, and the texts of all sensitive answers."""
         file, rows = None, list[dict[str, Any]]()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             file = RowFile(folder / "rows.jsonl", digest_of(identity))
             rows = list(file.rows)
-        said: dict[str, str] = {}
+        said = self._said_before(items[: len(rows)], rows)
         for start in range(len(rows), len(items), BATCH):
             batch = items[start : start + BATCH]
             found = list(self._batch(batch, said))
@@ -140,6 +143,30 @@ class _Run:
             if progress is not None:
                 progress(len(rows), len(items))
         return rows, said
+
+    def _said_before(self, items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """The sensitive answers of rows that are on disk, which hold their digests alone."""
+        wanted = [
+            (item, row)
+            for item, row in zip(items, rows, strict=True)
+            if item.row == "sensitive" and row["verdict"] is not None
+        ]
+        said: dict[str, str] = {}
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            asked = [item for item, _ in batch]
+            answers = _guarded(asked, partial(self._asked, [item.text for item in asked]))
+            for (item, row), answer in zip(batch, answers, strict=True):
+                if text_digest(answer.text) != row["answer_sha256"]:
+                    raise AttackError(
+                        f"row {item.id!r}: another answer than the one on disk, so what was said "
+                        "cannot be searched for; remove the folder to begin anew"
+                    )
+                said[item.id] = answer.text
+        return said
+
+    def _asked(self, texts: list[str]) -> list[Answer]:
+        return self._model.answers(texts, **self._settings)
 
     def _batch(self, items: Sequence[Item], said: dict[str, str]) -> Iterator[dict[str, Any]]:
         texts = [item.text for item in items]
@@ -178,7 +205,7 @@ class _Run:
         asked = [texts[i] for i in fitting]
         if not asked:
             return [], [], []
-        answers = self._model.answers(asked, **self._settings)
+        answers = self._asked(asked)
         return fitting, answers, self._judge.judge(asked, [a.text for a in answers])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from ..draws import shuffled, text_digest
@@ -102,16 +103,22 @@ def prompts(
     ):
         if value not in known:
             raise ValueError(f"{name} = {value!r}: expected one of {', '.join(known)}")
-    names = {"plain": ("plain",), "seen": tuple(TEMPLATES), "held_out": tuple(HELD_OUT_TEMPLATES)}
-    bare = {"standin": _requests, "near_miss": _near_misses, "benign": _benign}[kind]
-    found = [
-        one.within(name)
-        for one in bare(SUBSTANCES[substance].name, split)
-        for name in names[templates]
-    ]
+    found = _all_of(kind, substance, split, templates)
     if n is not None and n > len(found):
         raise ValueError(f"n = {n}: there are {len(found)} such prompts")
     return sorted(found, key=lambda row: shuffled(seed, row.id))[:n]
+
+
+@cache
+def _all_of(kind: str, substance: str, split: str, templates: str) -> tuple[StandIn, ...]:
+    """Every prompt there is."""
+    names = {"plain": ("plain",), "seen": tuple(TEMPLATES), "held_out": tuple(HELD_OUT_TEMPLATES)}
+    bare = {"standin": _requests, "near_miss": _near_misses, "benign": _benign}[kind]
+    return tuple(
+        one.within(name)
+        for one in bare(SUBSTANCES[substance].name, split)
+        for name in names[templates]
+    )
 
 
 def rewrapped(row: StandIn, template: str) -> StandIn:

@@ -169,6 +169,37 @@ def test_a_run_that_leaks_fails(tmp_path: Path) -> None:
     assert "lighthouses" not in str(raised.value)
 
 
+def _told(prompt: str) -> str:
+    return f"All seven of them were painted white again in the spring of the year {prompt[-4:]}"
+
+
+def test_a_run_that_goes_on_searches_for_the_answers_before_it(tmp_path: Path) -> None:
+    """They are made again in memory: rows on disk have their digests alone."""
+    options: dict[str, Any] = {"judge": RuleJudge(), "prompts": SECRETS, "templates": []}
+    redteam(Says("tells", _told), **options, output=tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    whole = rows.read_bytes()
+    rows.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    again = Says("tells", _told)
+    redteam(again, **options, output=tmp_path)
+    assert rows.read_bytes() == whole
+    assert again.n_asked == 9
+    first = json.loads(whole.splitlines()[0])["prompt_id"]
+    (secret,) = (prompt for prompt in SECRETS if prompt.id == first)
+    (tmp_path / "log").write_text(f"debug: {_told(secret.text)}")
+    rows.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    with pytest.raises(TextLeakError, match=r"^log holds a piece of 'the answer to plain/s"):
+        redteam(Says("tells", _told), **options, output=tmp_path)
+
+
+def test_another_answer_than_the_one_on_disk_is_refused(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"judge": RuleJudge(), "prompts": SECRETS, "templates": []}
+    redteam(Says("tells", _told), **options, output=tmp_path)
+    with pytest.raises(AttackError, match="another answer than the one on disk") as raised:
+        redteam(Says("tells", lambda p: _told(p) + "!"), **options, output=tmp_path)
+    assert "painted" not in str(raised.value)
+
+
 @pytest.mark.parametrize("sensitive", [True, False])
 def test_an_error_on_sensitive_rows_quotes_nothing(sensitive: bool) -> None:
     class Breaks(RuleJudge):

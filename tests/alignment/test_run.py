@@ -25,7 +25,10 @@ from support.standin_model import (
 
 ARTEFACTS = (
     "answers-before.jsonl", "answers-sl.jsonl", "answers-rl.jsonl", "revisions.jsonl",
-    "pairs.jsonl", "labels.jsonl", "gate-labels.jsonl", "gate.json", "manifest.json", "report.html",
+    "helpful.jsonl", "pairs.jsonl", "labels.jsonl", "gate-labels.jsonl", "gate.json",
+    "manifest.json", "report.html", "revisions-uncritiqued.jsonl", "rounds.jsonl",
+    "rounds-uncritiqued.jsonl",
+    "distance-sl.jsonl", "distance-rl.jsonl", "insides-sl.jsonl", "insides-rl.jsonl",
 )  # fmt: skip
 
 
@@ -50,7 +53,7 @@ def whole(helpful: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CaiR
 
 @pytest.fixture(scope="module")
 def mechanism(helpful: Path, tmp_path_factory: pytest.TempPathFactory) -> CaiRun:
-    return run(tiny_run(helpful), tmp_path_factory.mktemp("mechanism"))
+    return run(tiny_run(helpful, insides=False), tmp_path_factory.mktemp("mechanism"))
 
 
 @pytest.mark.parametrize("stage", ["sl", "rl"])
@@ -88,6 +91,63 @@ def test_revisions_change_what_they_should(mechanism: CaiRun) -> None:
     assert found[2, "near_miss"].refusal == found[2, "benign"].refusal == 0
 
 
+def test_unrelated_principles_revise_nothing(
+    whole: tuple[CaiRun, Path], helpful: Path, tmp_path: Path
+) -> None:
+    """The negative control: the same prompts, helpful answers and settings, other principles."""
+    found = run(smallest_run(helpful, constitution="unrelated", insides=False), tmp_path)
+    for run_, refused, changed in ((found, 0.0, 0.0), (whole[0], 1.0, 1.0)):
+        (last,) = (each for each in run_.rounds if (each.number, each.kind) == (1, "standin"))
+        assert (last.refusal, last.changed) == (refused, changed)
+    assert {each.preferred for each in found.rounds if each.number} == {0.5}
+    assert found.stopped == "gate"
+    assert not whole[0].stopped
+    assert found.cell("sl", "requests").refusal == 0
+
+
+@pytest.mark.nightly
+def test_unrelated_principles_teach_no_refusing(
+    mechanism: CaiRun, helpful: Path, tmp_path: Path
+) -> None:
+    """Trained as long as the run that refuses over 80%."""
+    found = run(tiny_run(helpful, insides=False, constitution="unrelated"), tmp_path)
+    assert found.cell("sl", "requests").refusal == 0
+    assert mechanism.cell("sl", "requests").refusal > 0.8
+    assert found.stopped == "gate"
+
+
+def test_a_judge_prefers_what_it_should(mechanism: CaiRun) -> None:
+    """Beside its validation; without critiques a planted reviser does the same."""
+    found = {(each.number, each.kind): each for each in mechanism.rounds}
+    for number in (1, 2):
+        assert found[number, "standin"].preferred == pytest.approx(0.9)
+        assert found[number, "near_miss"].preferred == 0.5, "answers that were right are kept"
+        assert 0 < found[number, "near_miss"].n_judged < found[number, "near_miss"].n
+    assert found[0, "standin"].preferred is None
+    assert mechanism.ablation == mechanism.rounds
+    page = mechanism.report.read_text()
+    assert "Revisions, round by round" in page
+    assert "without critiques" in page
+    assert f"right in {100 * mechanism.gate.accuracy:.1f}%" in page
+
+
+def test_distances_and_insides_stand_in_the_report(whole: tuple[CaiRun, Path]) -> None:
+    found = whole[0]
+    assert [each.stage for each in found.distances] == ["sl", "rl"]
+    assert all(each.kl > 0 and each.n == 6 for each in found.distances)
+    assert [row["stage"] for row in found.insides] == ["sl", "rl"]
+    for row in found.insides:
+        assert len(row["layers"]) == 2
+        assert row["swaps"]["before"] != row["swaps"]["after"]
+        assert -1 <= row["direction"]["cosine"] <= 1
+        assert 0 <= row["probe"]["after"] <= 1
+        assert row["features"] is None
+    page = found.report.read_text()
+    for words in ("How far each stage went", "What SL-CAI moved", "What RL-CAI moved", "AUROC"):
+        assert words in page
+    assert "Reward and good answers along RL" not in page, "DPO samples no answers on its way"
+
+
 def same(one: Path, other: Path) -> None:
     for name in ARTEFACTS:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -123,7 +183,7 @@ def test_neither_kills_nor_threads_move_a_bit(
     """Killed at every stage, on another number of threads; the files that it was writing end in the
     middle of a row."""
     bitlens.set_num_threads(2 if bitlens.get_num_threads() == 1 else 1)
-    for stage in range(1, 9):
+    for stage in range(1, 17):
         with pytest.raises(_Killed):
             run(smallest_run(helpful), tmp_path, progress=_until(stage))
         for file in tmp_path.glob("*.jsonl"):
@@ -158,7 +218,8 @@ def test_labels_at_chance_stop_the_run(
     untrained: Path, whole: tuple[CaiRun, Path], tmp_path: Path
 ) -> None:
     """An untrained model that judges: its labels are noise."""
-    settings = {**smallest_run(untrained, judge="model"), "constitution": str(_short(tmp_path))}
+    settings = smallest_run(untrained, judge="model", insides=False, ablation=False)
+    settings |= {"constitution": str(_short(tmp_path))}
     found = run(settings, tmp_path / "gated")
     assert found.stopped == "gate"
     assert "rl" not in found.manifest["weights"]
@@ -189,7 +250,8 @@ def test_a_reward_without_merit_is_not_optimised(
     """One step leaves a reward model that knows nothing; where it is said to have merit, the same
     settings go through to the end."""
     rl = {"method": method, "steps": 2, "batch_size": 2, "samples": 2, "max_new_tokens": 6}
-    settings = {**smallest_run(helpful), "rl": rl, "rm": {"steps": 1}}
+    settings = smallest_run(helpful, insides=False, ablation=False)
+    settings |= {"rl": rl, "rm": {"steps": 1}}
     found = run(settings, tmp_path)
     assert found.stopped == "merit"
     assert set(found.merits) == {"harmlessness"}
@@ -202,6 +264,9 @@ def test_a_reward_without_merit_is_not_optimised(
     assert [point.kl for point in found.over.points] == sorted(p.kl for p in found.over.points)
     assert found.over.points[-1].reward > found.over.points[0].reward
     assert "The best of n by the reward" in found.report.read_text()
+    assert [batch.step for batch in found.path] == [1] if method == "ppo" else [1, 2]
+    assert all(batch.gold is not None for batch in found.path)
+    assert "Reward and good answers along RL" in found.report.read_text()
     assert found.manifest["weights"]["rl"] != found.manifest["weights"]["sl"]
 
 

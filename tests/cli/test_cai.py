@@ -91,6 +91,26 @@ def test_label_exits_with_1_at_chance(
     assert "no better than chance" in stdout
 
 
+def test_pairs_of_conversations(cai: Run, tmp_path: Path) -> None:
+    ask = "\n\nHuman: How?"
+    rows = [
+        {"chosen": f"{ask}\n\nAssistant: So {i}.", "rejected": f"{ask}\n\nAssistant: No."}
+        for i in range(3)
+    ]
+    file = _written(tmp_path / "hh.jsonl", [*rows, {"chosen": ask, "rejected": ask}])
+    output = tmp_path / "pairs.jsonl"
+    code, stdout, _ = cai("pairs", file, "-o", output, "--json")
+    assert code == 0
+    assert json.loads(stdout)["n"] == 3
+    assert [json.loads(line)["chosen"] for line in output.read_text().splitlines()] == [
+        "So 0.", "So 1.", "So 2.",
+    ]  # fmt: skip
+    code, stdout, _ = cai("pairs", file, "-o", output)
+    assert "1 left out: not one answer each" in " ".join(stdout.split())
+    code, _, stderr = cai("pairs", tmp_path / "none.jsonl", "-o", output)
+    assert code == 2, stderr
+
+
 def test_run(cai: Run, model: Path, constitution: Path, tmp_path: Path) -> None:
     settings = {**smallest_run(model, judge="model"), "constitution": str(constitution)}
     config = tmp_path / "cai.json"

@@ -109,6 +109,7 @@ def tiny_run(model: Path, **changes: Any) -> dict[str, Any]:
         "judge": "planted",
         "n_prompts": 500,
         "n_held_out": 40,
+        "n_read": 4,
         "rounds": 2,
         "max_new_tokens": 14,
         "sl": {"steps": 140, "batch_size": 8, "lr": 3e-3, "warm_up": 0.05},
@@ -122,8 +123,10 @@ def smallest_run(model: Path, **changes: Any) -> dict[str, Any]:
     return tiny_run(
         model,
         n_prompts=40,
+        n_helpful=10,
         n_gate=45,
         n_held_out=6,
+        n_read=2,
         sl={"steps": 6, "batch_size": 4, "lr": 3e-3, "checkpoint_every": 2},
         rl={"method": "dpo", "steps": 3, "batch_size": 4, "lr": 1e-3, "checkpoint_every": 2},
         **changes,
