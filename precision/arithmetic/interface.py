@@ -41,6 +41,10 @@ class Arithmetic(ABC, Generic[V]):
     def cast(self, v: V, point: str) -> V:
         """Rounds to storage (at "output": to the output format) where the point is declared."""
 
+    def may_cast(self, v: V, point: str) -> V:
+        """Rounded at this cast point, or left as it is: what a fused implementation decides."""
+        return self.either(lambda: self.cast(v, point), lambda: v)
+
     @abstractmethod
     def in_format(self, name: str) -> Arithmetic[V]:
         """The same arithmetic computing in another format."""
