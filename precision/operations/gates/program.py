@@ -98,7 +98,11 @@ def _halved(ar: Arithmetic[V], x: V, twice: V) -> V:
     half = ar.constant(0.5)
     if ar.declares("distribution"):
         return ar.mul(x, ar.cast(ar.mul(half, twice), "distribution"))
-    return ar.either(lambda: ar.mul(x, ar.mul(half, twice)), lambda: ar.mul(ar.mul(half, x), twice))
+    return ar.either(  # the last, torch's, overflows where x is above half of the largest number
+        lambda: ar.mul(x, ar.mul(half, twice)),
+        lambda: ar.mul(ar.mul(half, x), twice),
+        lambda: ar.mul(half, ar.mul(x, twice)),
+    )
 
 
 def _gelu_tanh(ar: Arithmetic[V], x: V) -> V:
