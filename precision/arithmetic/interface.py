@@ -119,6 +119,11 @@ class Arithmetic(ABC, Generic[V]):
         """
 
     @abstractmethod
+    def leads(self, v: V, chosen: Tensor) -> Tensor:
+        """Whether all chosen values of the last axis, kept with size 1, are above all others of it,
+        however they were rounded."""
+
+    @abstractmethod
     def sum(self, v: V, *, updates: int = 0, rescaled: bool = False) -> V:
         """Over the last axis in the accumulator's format.
 
