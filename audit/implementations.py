@@ -197,6 +197,19 @@ def _eager_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tenso
     return z_HTh
 
 
+def _eager_fused_attention(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
+    q, k, v = (inputs[name][None] for name in "qkv")
+    for name in ("window", "cap"):
+        if inputs.get(name) is not None:
+            raise ValueError(f"fused_attention: no {name} here")
+    position = torch.arange(q.shape[2])[:, None] + inputs.get("past", 0)
+    mask = torch.arange(k.shape[2]) <= position
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(group, 1) for x in (k, v))
+    z_HTh: torch.Tensor = F.scaled_dot_product_attention(q, k, v, mask, scale=inputs["scale"])[0]
+    return z_HTh
+
+
 def _eager_gated(inputs: Inputs, contract: PrecisionContract) -> torch.Tensor:
     post: torch.Tensor = F.silu(inputs["gate"]) * inputs["up"]
     return post
@@ -207,5 +220,6 @@ _EAGER: Mapping[str, Implementation] = {
     "rms_norm": _eager_norm,
     "rope": _eager_rope,
     "attention": _eager_attention,
+    "fused_attention": _eager_fused_attention,
     "swiglu": _eager_gated,
 }

@@ -147,6 +147,7 @@ class Lockstep:
             worst_ulp=tally.max_ulp,
             where=tally.where,
             reason=tally.reason,
+            unit=self._sites_b[address].unit,
         )
 
 

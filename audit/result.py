@@ -67,6 +67,7 @@ class OpFinding:
             most 1 ULP (larger ones are cancellation's); bias_z over its standard error.
         worst_ulp: The largest |computed - exact| in ULP.
         where: Index of the worst value in the checked output.
+        unit: Whose operations B has fused into this one, and who fused them.
     """
 
     address: str
@@ -84,6 +85,12 @@ class OpFinding:
     worst_ulp: float
     where: tuple[int, ...] = ()
     reason: str = ""
+    unit: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The address, or of a unit its name: "blocks.3.attn, one unit: sdpa"."""
+        return self.unit or self.address
 
     @property
     def ok(self) -> bool:

@@ -75,8 +75,8 @@ def run_audit(
         source: As `bitlens.load` takes it.
         a: A policy with native kernels: "fp32", "bf16", "bf16_weights" or "hf_bf16".
         b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; another
-            checkpoint, under A's policy; or a model in memory, of transformers (eager attention) or
-            of bitlens, with whatever has been patched into its code.
+            checkpoint, under A's policy; or a model in memory, of transformers or of bitlens,
+            with whatever has been patched into its code.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).
         progress: Called with (stage, steps done, steps in all); default: bars, on a terminal or in
             a notebook.

@@ -15,6 +15,7 @@ import torch
 
 from ..precision.operations import OPERATIONS, UNITS
 from ..precision.operations.operation import Axes
+from .row_sample import KEY_AXES, queries_from
 
 Inputs = dict[str, Any]
 Score = Callable[[Inputs], float]
@@ -88,7 +89,7 @@ class Shrinking:
 
     def _take(self, inputs: Inputs, axis: str, indices: Sequence[int]) -> Inputs:
         cut = _select(self._axes, inputs, axis, indices)
-        if self.op == "attention" and axis == "s":
+        if KEY_AXES[self.op] and axis == "s":
             cut["past"] = len(indices) - inputs["q"].shape[-2]
         return cut
 
@@ -122,8 +123,8 @@ def pick(op: str, inputs: Inputs, where: Sequence[int]) -> Inputs:
     """The inputs of one output element: its row, and its column or head if that can stand alone."""
     axes = AXES[op]
     place = dict(zip(axes.output, where, strict=True))
-    if op == "attention":
-        return _one_query(inputs, place)
+    if KEY_AXES[op]:
+        inputs = _one_query(op, inputs, place)
     for axis in axes.picked:
         inputs = _select(axes, inputs, axis, [place[axis]])
     return dict(inputs)
@@ -132,7 +133,7 @@ def pick(op: str, inputs: Inputs, where: Sequence[int]) -> Inputs:
 def picked_output(op: str, y: torch.Tensor, where: Sequence[int]) -> torch.Tensor:
     """The output that belongs to `pick`."""
     axes = AXES[op]
-    kept = "ht" if op == "attention" else axes.picked
+    kept = axes.picked + ("ht" if KEY_AXES[op] else "")
     for dim, (axis, at) in enumerate(zip(axes.output, where, strict=True)):
         if axis in kept:
             y = y.narrow(dim, at, 1)
@@ -182,15 +183,14 @@ def _length(inputs: Inputs, axes: Axes, axis: str) -> int:
     return length
 
 
-def _one_query(inputs: Inputs, place: dict[str, int]) -> Inputs:
+def _one_query(op: str, inputs: Inputs, place: dict[str, int]) -> Inputs:
     """One head's one query over the keys it sees."""
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    group = q.shape[-3] // k.shape[-3]
-    h, t = place["h"], place["t"]
-    seen = k.shape[-2]
     if inputs.get("causal", False):
-        seen = int(inputs["past"]) + t + 1
-    g = h // group
-    cut = {**inputs, "q": q[h : h + 1, t : t + 1]}
-    cut |= {"k": k[g : g + 1, :seen].clone(), "v": v[g : g + 1, :seen].clone(), "past": seen - 1}
-    return cut
+        inputs = queries_from(op, inputs, place["t"], 1)
+    else:
+        inputs = {**inputs, "q": inputs["q"].narrow(-2, place["t"], 1)}
+    if "h" not in place:
+        return dict(inputs)
+    group = inputs["q"].shape[-3] // inputs["k"].shape[-3]
+    heads = {"q": place["h"], "k": place["h"] // group, "v": place["h"] // group}
+    return inputs | {name: inputs[name][h : h + 1].clone() for name, h in heads.items()}

@@ -180,7 +180,7 @@ def _print(result: AuditResult, output: Path) -> None:
     for difference in result.meaning:
         out.print(f"[red]another meaning[/]: {escape(str(difference))}", highlight=False)
     for op in result.violated[:5]:
-        out.print(f"[red]{op.address}[/]: {escape(op.reason)}", highlight=False)
+        out.print(f"[red]{escape(op.name)}[/]: {escape(op.reason)}", highlight=False)
     out.print(f"{_verdict(result)}, report in {output}", highlight=False)
 
 

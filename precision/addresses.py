@@ -42,6 +42,8 @@ class Site:
             the same for every implementation: rows [T, n], or heads [H, T, d_head].
         restore: Takes an output so shaped, and a result of the operation; returns the output in
             that result's form (shape, dtype, whatever else comes with it).
+        unit: Where operations that are told apart elsewhere are fused into this one, whose they are
+            and who fused them: "blocks.3.attn, one unit: sdpa".
     """
 
     address: str
@@ -51,6 +53,7 @@ class Site:
     operands: Callable[..., tuple[torch.Tensor, ...]] | None
     view: Callable[[Any], torch.Tensor]
     restore: Callable[[torch.Tensor, Any], Any]
+    unit: str | None = None
 
 
 class Addressable(Protocol):

@@ -1,4 +1,4 @@
-"""The contracts of bitlens's kernels and of Hugging Face's eager Llama.
+"""The contracts of bitlens's kernels, of Hugging Face's eager Llama and of fused units.
 
 A contract of one's own takes a line:
 
@@ -8,10 +8,11 @@ A contract of one's own takes a line:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from ..policies import FORMATS, NativePolicyName, PolicyName
 from .contract import ContractError, PrecisionContract
-from .operations import OPERATIONS
+from .operations import OPERATIONS, UNITS
 
 _NATIVE = {op: operation.native for op, operation in OPERATIONS.items() if operation.native}
 
@@ -73,3 +74,13 @@ HUGGINGFACE_LLAMA_BF16: dict[str, PrecisionContract] = {
     for op, operation in OPERATIONS.items()
 }
 """transformers' eager Llama in bf16 (modeling_llama.py): every module rounds what it returns."""
+
+
+@cache
+def unit_contract(op: str, storage: str) -> PrecisionContract:
+    """Returns the promise of one of `UNITS`: sums in any order, and between its ends a value is
+    rounded to storage at a cast point or kept. Kernels of attention and of bf16 may turn subnormals
+    into zeros.
+    """
+    flushes = storage == "bf16" or op != "gated_mlp"
+    return PrecisionContract(op, storage=storage, casts=UNITS[op].cast_points, may_flush=flushes)

@@ -60,9 +60,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _settings_restored() -> Iterator[None]:
+def _settings_restored(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads, instruction set and torch's flush-to-zero are process-wide: undo what a test did,
-    and what was done in a fixture that lives longer than one test."""
+    and what was done in a fixture that lives longer than one test.
+
+    By day torch has one thread: tensors are small here, and a second thread spends several times
+    the test's own time on waiting. Nightly runs have all of them, and so does a test that is
+    marked `threads`.
+    """
+    if not (request.config.getoption("--nightly") or request.node.get_closest_marker("threads")):
+        torch.set_num_threads(1)
     yield
     torch.set_flush_denormal(False)
     torch.set_num_threads(TORCH_THREADS)

@@ -127,7 +127,7 @@ def _cell(
     canvas: Canvas, x: float, y: float, width: float, height: float, op: OpFinding, levels: Scale
 ) -> None:
     gap = 1.0 if width > 7 else 0.5
-    title = f"{op.address}: creates {op.created_error:.3g}"
+    title = f"{op.name}: creates {op.created_error:.3g}"
     if op.values:
         title += f", uses {used(op.utilisation)} of its bound"
     shade = levels(op.created_error) if op.created_error > 0 else 0.0
@@ -154,7 +154,7 @@ def utilisation(result: AuditResult) -> Figure | None:
             y = i * row + 4
             canvas.text(left - 8, y + 13, op.kind, anchor="end")
             canvas.rect(left, y, x(top) - left, 16, "track", radius=3)
-            title = f"{op.address}: {used(op.utilisation)}"
+            title = f"{op.name}: {used(op.utilisation)}"
             length = max(x(op.utilisation) - left, 1.5)
             canvas.rect(
                 left, y, length, 16, "bar bad" if not op.ok else "bar", title=title, radius=3

@@ -58,7 +58,7 @@ def _contracts(result: AuditResult) -> str:
         _, _, reason = first.reason.partition("; ")
         return (
             f"{outside:,} of {values:,} values checked lie outside what the contract permits, in "
-            f"{places} operation{'s' * (places > 1)}, first in {first.address}: "
+            f"{places} operation{'s' * (places > 1)}, first in {first.name}: "
             f"{reason or first.reason}."
         )
     if not result.kept:

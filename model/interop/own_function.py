@@ -34,13 +34,12 @@ def require_own_function(model: Any, config: ModelConfig) -> None:
     contracts, products by some columns.
 
     Not looked at are compiled models, models in training, which may draw random numbers, dtypes and
-    architectures without addresses, attention whose contract is not known, and rotations by
-    frequencies that `.to(dtype)` has rounded.
+    architectures without addresses, and rotations by frequencies that `.to(dtype)` has rounded.
     """
     if not has_addresses(model) or model.training or any(map(is_compiled, model.modules())):
         return
     name = type(model).__name__
-    peer = TransformersAddresses(model, any_attention=True)
+    peer = TransformersAddresses(model)
     tokens_P = torch.arange(_POSITIONS) % peer.config.d_vocab
     try:
         for difference in meaning_differences(ConfigQuantities(config), peer, tokens_P):

@@ -1,7 +1,7 @@
-"""transformers' Llama family and Gemma 3, eager, under the addresses of bitlens (transformers 5).
+"""transformers' Llama family and Gemma 3 under the addresses of bitlens (transformers 5).
 
     from bitlens.model.interop.transformers_addresses import TransformersAddresses
-    peer = TransformersAddresses(AutoModelForCausalLM.from_pretrained(..., "eager"))
+    peer = TransformersAddresses(AutoModelForCausalLM.from_pretrained(...))
     with peer.override("blocks.7.mlp.down", fn): ...
 
 The model's own code runs, patched or not, with hooks on its modules while something is overridden.
@@ -21,34 +21,26 @@ import torch
 
 from ...precision.addresses import Site
 from ...precision.contract import PrecisionContract
-from ...precision.contracts import HUGGINGFACE_LLAMA_BF16, HUGGINGFACE_LLAMA_FP32
+from ...precision.contracts import HUGGINGFACE_LLAMA_BF16, HUGGINGFACE_LLAMA_FP32, unit_contract
 from ...precision.meaning import Quantities
+from ...precision.operations import UNITS
 from ..hooks.overrides import Override, OverrideRegistry, op_addresses
 from ..ops.sites import KINDS, operation_at
-from .transformers_hooks import attention_arguments, watched
+from .transformers_hooks import watched
 from .transformers_meaning import observed_quantities, stored_rounding
 from .transformers_pass import FunctionsOfPass, ObservedPass
 from .transformers_sites import Placed, site_parts
 from .transformers_structure import (
     causal_model,
     family_config,
-    fused_mlps,
     modules_by_address,
     require_contracts,
     weights_of,
 )
+from .transformers_units import Watch, units_of
 
+_STORAGE = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _CONTRACTS = {torch.float32: HUGGINGFACE_LLAMA_FP32, torch.bfloat16: HUGGINGFACE_LLAMA_BF16}
-
-_FUSED_MLP = {
-    torch.float32: PrecisionContract("gated_mlp"),
-    torch.bfloat16: PrecisionContract(
-        "gated_mlp",
-        storage="bf16",
-        casts=("hidden", "activated", "product", "output"),
-        may_flush=True,
-    ),
-}
 
 
 class TransformersAddresses:
@@ -56,24 +48,24 @@ class TransformersAddresses:
 
     Calling it runs the model on int64 [P] or [B, P], without padding, and returns its logits; while
     something is overridden it raises UnobservedError unless every operation ran exactly once.
-    An MLP whose linears somebody's code has fused is one operation, "blocks.0.mlp.down".
+    Fused operations are one unit (model/interop/transformers_units.py), whose `Site.unit` says so:
+    attention in one call, such as sdpa's, and MLPs and attention modules that cannot be seen into.
     Overrides are called with an `original` that returns what the model's own code computed.
     """
 
-    def __init__(self, model: Any, *, any_attention: bool = False) -> None:
-        """`any_attention` watches attention whose contract nobody knows, too, such as sdpa's: what
-        its sites say is not to be judged by.
+    def __init__(self, model: Any) -> None:
+        """Runs the model once, on two tokens.
 
         Raises TypeError for a model of another family or of code that cannot be watched, naming the
         module, ValueError for settings not supported.
         """
         self.model = model
         self._inner = causal_model(model)
-        require_contracts(self._inner, any_attention)
+        require_contracts(self._inner)
         self.config = family_config(self._inner)
         self._modules = modules_by_address(self._inner)
-        self._fused = fused_mlps(self._inner)
-        inside = {f"blocks.{i}.mlp.{name}" for i in self._fused for name in ("gate", "up", "act")}
+        self._units = units_of(self._inner)
+        inside = {address for unit in self._units.values() for address in unit.inside}
         addresses = [address for address in op_addresses(self.config) if address not in inside]
         self._registry = OverrideRegistry(addresses)
         self._passes = threading.local()
@@ -88,12 +80,13 @@ class TransformersAddresses:
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Ends of addresses whose contract the model does not have: attention that is not eager,
-        rotations by frequencies that `.to(dtype)` has rounded."""
-        eager = self._inner.config._attn_implementation == "eager"
+        """Ends of addresses whose contract the model does not have: rotations by frequencies that
+        `.to(dtype)` has rounded, and the units that they are in."""
         rotary = self._inner.model.rotary_emb.buffers()
-        whole = not any(stored_rounding(buffer) for buffer in rotary)
-        return (() if eager else (".attention",)) + (() if whole else (".rope_q", ".rope_k"))
+        if not any(stored_rounding(buffer) for buffer in rotary):
+            return ()
+        turning = (x for x, unit in self._units.items() if f"{unit.of}.rope_q" in unit.inside)
+        return (".rope_q", ".rope_k", *turning)
 
     @property
     def op_addresses(self) -> list[str]:
@@ -116,7 +109,7 @@ class TransformersAddresses:
                         self.model,
                         self._inner,
                         self.config,
-                        self._fused,
+                        self._units,
                         self._pass_of_this_thread,
                     )
                 )
@@ -133,29 +126,36 @@ class TransformersAddresses:
         """See `Addressable.site`."""
         self._registry.check(address)
         layer = int(address.split(".")[1]) if address.startswith("blocks.") else None
-        is_fused = layer in self._fused and address.endswith(".mlp.down")
-        kind = "mlp" if is_fused else operation_at(address)
+        unit = self._units.get(address)
+        kind = operation_at(address) if unit is None else unit.op
         parts = site_parts(kind, self.config)
-        module = self._modules.get(address)
-        if is_fused:
-            module = self._inner.model.layers[layer].mlp
-        elif module is not None:
-            module = weights_of(address, module)
-        placed = Placed(self.config, layer, module, self._inner.model.rotary_emb)
+        placed = Placed(self.config, layer, self._module(address), self._inner.model.rotary_emb)
+        by = "eager" if unit is None else unit.by
         return Site(
             address,
             self._contract(kind),
-            f"transformers eager {type(self._inner).__name__}",
+            f"transformers {by} {type(self._inner).__name__}",
             bind=partial(parts.bind, placed),
             operands=parts.operands,
             view=parts.view,
             restore=parts.restore,
+            unit=None if unit is None else str(unit),
         )
+
+    def _module(self, address: str) -> Any:
+        """What has an operation's weights, if anything has."""
+        unit = self._units.get(address)
+        if unit is not None:
+            layer = self._inner.model.layers[int(address.split(".")[1])]
+            return layer.mlp if unit.op == "gated_mlp" else layer.self_attn
+        module = self._modules.get(address)
+        return None if module is None else weights_of(address, module)
 
     def derived_quantities(self, tokens: torch.Tensor, /) -> Quantities:
         """See `precision.meaning.Derives`: what a pass over these tokens shows."""
         tokens_BP = tokens[None] if tokens.ndim == 1 else tokens
-        with attention_arguments(self._inner) as seen:
+        seen = Watch()
+        with seen.of(self._inner):
             self._logits(tokens_BP)
         return observed_quantities(self._inner, self.config, seen, tokens_BP.shape[1])
 
@@ -182,8 +182,8 @@ class TransformersAddresses:
         return logits
 
     def _contract(self, kind: str) -> PrecisionContract:
-        if kind == "mlp":
-            return _FUSED_MLP[self._inner.dtype]
+        if kind in UNITS:
+            return unit_contract(kind, _STORAGE[self._inner.dtype])
         contract = _CONTRACTS[self._inner.dtype][KINDS[kind].op]
         if kind == "rms_norm" and self.config.multiplies_by_offset:
             return replace(contract, casts=("output",))

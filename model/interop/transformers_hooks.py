@@ -6,7 +6,7 @@ any of them sees it. Tensor names: B batch, P positions, H heads, h d_head, n H 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from ..config import ModelConfig
 from .transformers_pass import AttentionCall, ObservedPass
 from .transformers_structure import norms
+from .transformers_units import Unit
 
 CurrentPass = Callable[[], ObservedPass | None]
 """The pass that this thread runs; hooks do nothing for passes that nobody observes."""
@@ -24,20 +25,20 @@ CurrentPass = Callable[[], ObservedPass | None]
 
 @contextmanager
 def watched(
-    model: Any, inner: Any, config: ModelConfig, fused: Collection[int], current: CurrentPass
+    model: Any, inner: Any, config: ModelConfig, units: Mapping[str, Unit], current: CurrentPass
 ) -> Iterator[None]:
     """Puts the hooks on for the length of a `with` block.
 
-    `model` is called, and holds the model of the family, `inner`; of the MLPs of the blocks `fused`
-    only the whole is seen, as their last linear.
+    `model` is called, and holds the model of the family, `inner`; of `units` only the whole is
+    seen, at their addresses.
     """
-    hooks = _Hooks(config, current)
+    hooks = _Hooks(config, units, current)
     try:
         hooks.after("embed", inner.model.embed_tokens, ("tokens",))
         resid = "embed"
         for i, layer in enumerate(inner.model.layers):
             hooks.block(f"blocks.{i}", layer, resid)
-            hooks.mlp(f"blocks.{i}", layer.mlp, i in fused)
+            hooks.mlp(f"blocks.{i}", layer.mlp)
             resid = f"blocks.{i}.resid_post"
         hooks.after("ln_final", inner.model.norm, (resid,))
         hooks.logits(model)
@@ -46,30 +47,11 @@ def watched(
         hooks.remove()
 
 
-@contextmanager
-def attention_arguments(inner: Any) -> Iterator[dict[str, dict[str, Any]]]:
-    """Collects the keyword arguments of attention modules in a pass within, by "blocks.0.attn"."""
-    seen: dict[str, dict[str, Any]] = {}
-
-    def keep(a: str, _: Any, __: Any, kwargs: dict[str, Any]) -> None:
-        seen[a] = kwargs
-
-    handles = [
-        layer.self_attn.register_forward_pre_hook(
-            partial(keep, f"blocks.{i}.attn"), with_kwargs=True
-        )
-        for i, layer in enumerate(inner.model.layers)
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 class _Hooks:
-    def __init__(self, config: ModelConfig, current: CurrentPass) -> None:
-        self._config, self._current = config, current
+    def __init__(
+        self, config: ModelConfig, units: Mapping[str, Unit], current: CurrentPass
+    ) -> None:
+        self._config, self._units, self._current = config, units, current
         self._handles: list[RemovableHandle] = []
 
     def remove(self) -> None:
@@ -109,8 +91,11 @@ class _Hooks:
         norm = norms(layer)
         attn_out, mlp_out = f"{b}.attn.o", f"{b}.mlp.down"
         self.after(f"{b}.ln1", norm["ln1"], (resid,))
-        self.attention(f"{b}.attn", layer.self_attn, f"{b}.ln1")
-        self.after(attn_out, layer.self_attn.o_proj, (f"{b}.attn.attention",))
+        if attn_out in self._units:
+            self.after(attn_out, layer.self_attn, (f"{b}.ln1",))
+        else:
+            self.attention(f"{b}.attn", layer.self_attn, f"{b}.ln1")
+            self.after(attn_out, layer.self_attn.o_proj, (f"{b}.attn.attention",))
         if "ln1_post" in norm:
             self.after(f"{b}.ln1_post", norm["ln1_post"], (attn_out,))
             self.after(f"{b}.ln2_post", norm["ln2_post"], (mlp_out,))
@@ -120,10 +105,10 @@ class _Hooks:
         self.after(f"{b}.resid_post", layer, (f"{b}.resid_mid", mlp_out))
         self._handles.append(layer.register_forward_hook(partial(self._end, b)))
 
-    def mlp(self, b: str, mlp: Any, is_fused: bool) -> None:
+    def mlp(self, b: str, mlp: Any) -> None:
         """Its operations, or the whole under the last one's address."""
         gate, up, act, down = (f"{b}.mlp.{name}" for name in ("gate", "up", "act", "down"))
-        if is_fused:
+        if down in self._units:
             self.after(down, mlp, (f"{b}.ln2",))
             return
         self.after(gate, mlp.gate_proj, (f"{b}.ln2",))
@@ -159,20 +144,28 @@ class _Hooks:
             self.after(f"{a}.{name}", getattr(attn, f"{name}_proj"), (x,))
         for name in ("q", "k") if self._config.qk_norm else ():
             self._head_norm(a, name, getattr(attn, f"{name}_norm"))
-        self._pre(attn, partial(self._enter, a))
-        self._handles.append(attn.register_forward_hook(self._leave))
+        unit = self._units.get(f"{a}.attention")
+        is_turned = unit is None or f"{a}.rope_q" not in unit.inside
+        if is_turned:
+            self._pre(attn, partial(self._enter, a))
+            self._handles.append(attn.register_forward_hook(self._leave))
 
         def operands(run: ObservedPass) -> tuple[torch.Tensor, ...]:
-            rotated = (run.value(f"{a}.{name}") for name in ("rope_q", "rope_k"))
-            return (*rotated, self._heads(run.value(f"{a}.v")))
+            names = ("rope_q", "rope_k")
+            turned = (
+                run.value(f"{a}.{name}") if is_turned else self._unturned(run, a, name)
+                for name in names
+            )
+            return (*turned, self._heads(run.value(f"{a}.v")))
 
         self.before(f"{a}.attention", attn.o_proj, operands)
 
     def _enter(self, a: str, *_: Any) -> None:
         run = self._current()
         if run is not None:
-            group = self._config.n_heads // self._config.n_key_value_heads
-            run.attention = AttentionCall(a, group, partial(self._rotated, run, a))
+            heads = (self._config.n_heads, self._config.n_key_value_heads)
+            values = partial(run.seen, f"{a}.v")
+            run.attention = AttentionCall(a, heads, values, partial(self._rotated, run, a))
 
     def _leave(self, *_: Any) -> None:
         run = self._current()
@@ -180,13 +173,15 @@ class _Hooks:
             run.attention = None
 
     def _rotated(self, run: ObservedPass, a: str, name: str, rotated: torch.Tensor) -> Any:
+        return run.fire(f"{a}.{name}", rotated, self._unturned(run, a, name))
+
+    def _unturned(self, run: ObservedPass, a: str, name: str) -> torch.Tensor:
+        """What "rope_q" or "rope_k" starts from: [B, H, P, h]."""
         source = name.removeprefix("rope_")
-        if self._config.qk_norm:
-            x = run.value(f"{a}.{source}_norm")
-            x_BHPh = x if self._config.sandwich_norms else x.transpose(1, 2)
-        else:
-            x_BHPh = self._heads(run.value(f"{a}.{source}"))
-        return run.fire(f"{a}.{name}", rotated, x_BHPh)
+        if not self._config.qk_norm:
+            return self._heads(run.value(f"{a}.{source}"))
+        x: torch.Tensor = run.value(f"{a}.{source}_norm")
+        return x if self._config.sandwich_norms else x.transpose(1, 2)
 
     def _head_norm(self, a: str, name: str, norm: Any) -> None:
         """Gemma 3 makes heads the second axis before it, Qwen 3 after it."""

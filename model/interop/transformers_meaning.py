@@ -24,18 +24,24 @@ from ..ops.meaning import (
     rope_quantities,
 )
 from ..rope.scaling import Frequencies, rotary_frequencies
+from .transformers_calls import SDPA, Call
 from .transformers_sites import rotary_buffer
 from .transformers_structure import modules_by_address
+from .transformers_units import Watch
 
 Arguments = Mapping[str, Any]
 """An attention module's own, by name."""
 
+_SDPA_ARGUMENTS = (
+    "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"
+)  # fmt: skip
+
 
 def observed_quantities(
-    model: Any, config: ModelConfig, attentions: Mapping[str, Arguments], n_positions: int
+    model: Any, config: ModelConfig, watch: Watch, n_positions: int
 ) -> Quantities:
     """Returns the config's quantities, but for those that the model's modules hold otherwise and
-    those that its attention modules were called with otherwise."""
+    those that its attention modules, or torch's sdpa within them, were called with otherwise."""
     found = {name: dict(of) for name, of in config_quantities(config, n_positions).items()}
     modules = modules_by_address(model)
     coarse = 2.0**-8 if model.dtype is torch.bfloat16 else 2 * U32
@@ -51,7 +57,11 @@ def observed_quantities(
         a, scaling = f"blocks.{i}.attn", getattr(layer.self_attn, "scaling", None)
         if scaling is not None:
             add(found, f"{a}.attention", {"attention scale": Quantity(float(scaling), 4 * U32)})
-        _add_arguments(found, a, config.layers[i], attentions.get(a, {}), model.model.rotary_emb)
+        arguments = watch.arguments.get(a, {})
+        _add_arguments(found, a, config.layers[i], arguments, model.model.rotary_emb)
+        call = watch.calls.get(a)
+        if call is not None and call.name == SDPA:
+            add(found, f"{a}.attention", _sdpa(call, config.layers[i].window))
     return found
 
 
@@ -79,6 +89,22 @@ def _add_arguments(
     if isinstance(mask, torch.Tensor) and mask.ndim == 4:
         seen = mask[0, 0] if mask.dtype is torch.bool else mask[0, 0] == 0
         add(found, f"{a}.attention", _mask(seen.cpu(), layer.window))
+
+
+def _sdpa(call: Call, window: int | None) -> dict[str, Quantity]:
+    """The scale and the mask that it was given."""
+    given = dict(zip(_SDPA_ARGUMENTS, call.args, strict=False)) | dict(call.kwargs)
+    scale = given.get("scale")
+    used = call.queries.shape[-1] ** -0.5 if scale is None else float(scale)
+    found = {"attention scale": Quantity(used, 4 * U32)}
+    n, n_keys, mask = call.queries.shape[2], call.keys.shape[2], given.get("attn_mask")
+    if isinstance(mask, torch.Tensor):
+        shown = mask.broadcast_to(*mask.shape[:-2], n, n_keys)[(0,) * (mask.ndim - 2)]
+        seen = shown if shown.dtype is torch.bool else shown == 0
+    else:
+        seen = torch.ones(n, n_keys, dtype=torch.bool)
+        seen = seen.tril() if given.get("is_causal") else seen
+    return found | ({} if n_keys == 1 else _mask(seen.cpu(), window))
 
 
 def _positions(arguments: Arguments, cos_BPh: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """One pass of a transformers model's own code, seen at the boundaries between its operations.
 
 No code of the model is replaced. Module hooks show what its modules return and what some of them
-are given; a `TorchFunctionMode` shows the product of queries and keys. An operation is all that
-happens between the values it starts from, as the architecture declares them, and its result: so
-whatever somebody has patched in lies within one, and is judged as part of it.
+are given; a `TorchFunctionMode` shows the call that takes queries and keys. An operation is all
+that happens between the values it starts from, as the architecture declares them, and its result:
+so whatever somebody has patched in lies within one, and is judged as part of it.
 
 Tensor names: B batch, P positions, K keys, H heads, G key/value heads, h d_head.
 """
@@ -20,9 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...precision.addresses import UnobservedError
 from ..hooks.overrides import Override
-
-_PRODUCTS = ("matmul", "__matmul__", "scaled_dot_product_attention")
-"""Functions whose first two operands are queries and keys, the first time one runs."""
+from .transformers_calls import Call, attention_call
 
 
 class ObservedPass:
@@ -42,6 +40,10 @@ class ObservedPass:
                 "another way than its architecture: nothing can be concluded about it"
             )
         return self._values[address]
+
+    def seen(self, address: str) -> Any:
+        """Returns an earlier operation's output, None if it has not run."""
+        return self._values.get(address)
 
     def fire(self, address: str, result: torch.Tensor, *args: Any) -> torch.Tensor:
         """Passes an operation's result through its override; what the model is to go on with.
@@ -86,19 +88,23 @@ def _given(address: str, result: Any, expected: tuple[Any, ...], *args: Any) -> 
 class AttentionCall:
     """An attention module's call, from its rotated queries and keys on."""
 
-    def __init__(self, address: str, group: int, rotated: Callable[..., Any]) -> None:
-        """`rotated(name, x_BHPh)` passes "rope_q" or "rope_k" through its override."""
-        self.address = address
+    def __init__(
+        self, address: str, heads: tuple[int, int], values: Any, rotated: Callable[..., Any]
+    ) -> None:
+        """`heads` are those of queries and of keys; `values()` are the projected ones;
+        `rotated(name, x_BHPh)` passes "rope_q" or "rope_k" through its override."""
+        self.address, self.values = address, values
         self.scored = False
-        self._group, self._rotated = group, rotated
+        self._heads, self._rotated = heads, rotated
 
-    def score(
-        self, is_transposed: bool, q_BHPh: torch.Tensor, k: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both operands of the product, after overrides; keys may come once for each query head."""
+    def score(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments after overrides; keys may come once for each query head, and one
+        token's query heads as positions of their key/value head."""
         self.scored = True
-        k_all = k.transpose(-2, -1) if is_transposed else k
-        repeats = k_all.shape[1] * self._group // q_BHPh.shape[1]
+        n_heads, n_groups = self._heads
+        packed, k_all = call.queries, call.keys
+        q_BHPh = packed if packed.shape[1] == n_heads else packed.flatten(1, 2).unsqueeze(2)
+        repeats = k_all.shape[1] // n_groups
         k_BGKh = k_all[:, ::repeats]
         if not torch.equal(k_BGKh.repeat_interleave(repeats, 1), k_all):
             raise UnobservedError(
@@ -107,14 +113,14 @@ class AttentionCall:
             )
         q = self._rotated("rope_q", q_BHPh)
         rotated_k = self._rotated("rope_k", k_BGKh)
-        if rotated_k is not k_BGKh:
-            k_all = rotated_k.repeat_interleave(repeats, 1)
-            k = k_all.transpose(-2, -1) if is_transposed else k_all
-        return q, k
+        if q is q_BHPh and rotated_k is k_BGKh:
+            return call.args, dict(call.kwargs)
+        k = k_all if rotated_k is k_BGKh else rotated_k.repeat_interleave(repeats, 1)
+        return call.with_operands(q.reshape(packed.shape), k)
 
 
 class FunctionsOfPass(TorchFunctionMode):
-    """Shows the pass the product of queries and keys inside each attention module."""
+    """Shows the pass the call that takes queries and keys inside each attention module."""
 
     def __init__(self, run: ObservedPass) -> None:
         super().__init__()
@@ -124,17 +130,9 @@ class FunctionsOfPass(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        call = self._run.attention
-        if call is None or call.scored:
-            return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name in _PRODUCTS and _is_query_key(name, args):
-            q, k = call.score(name != "scaled_dot_product_attention", *args[:2])
-            args = (q, k, *args[2:])
+        attention = self._run.attention
+        if attention is not None and not attention.scored:
+            call = attention_call(func, args, kwargs, attention.values())
+            if call is not None:
+                args, kwargs = attention.score(call)
         return func(*args, **kwargs)
-
-
-def _is_query_key(name: str, args: tuple[Any, ...]) -> bool:
-    if len(args) < 2 or not all(isinstance(x, torch.Tensor) and x.ndim == 4 for x in args[:2]):
-        return False
-    return bool(args[0].shape[-1] == args[1].shape[-1 if name.startswith("scaled") else -2])

@@ -1,4 +1,4 @@
-"""The operations of transformers' eager models in terms of their precision contracts.
+"""The operations of transformers' models in terms of their precision contracts.
 
 An operation gets the values that its architecture declares it to start from, as earlier operations
 gave them, and what is derived from the config: nothing that the model's code derived itself, so a
@@ -9,7 +9,7 @@ Tensor names: B batch, P positions, T = B P rows, K keys, H heads, G key/value h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +89,19 @@ def _as_norm_rows(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _bind_rope(at: Placed, x: torch.Tensor) -> dict[str, Any]:
+    positions = torch.arange(x.shape[2]).repeat(x.shape[0])
+    return {"x": _heads(x), "positions": positions} | _rotation(at, x.shape[2])
+
+
+def _rotation(at: Placed, n_positions: int) -> dict[str, Any]:
     """Frequencies of a scaled RoPE are the model's own, rounded as it computes them: whether they
     mean the config's is asked apart (model/interop/transformers_meaning.py)."""
     layer = at.config.layers[at.layer or 0]
-    inputs = {"x": _heads(x), "positions": torch.arange(x.shape[2]).repeat(x.shape[0])}
     if layer.rope_scaling is None:
-        return inputs | {"theta": layer.rope_theta}
-    found = rotary_frequencies(layer.rope_theta, x.shape[-1], layer.rope_scaling, x.shape[2])
+        return {"theta": layer.rope_theta}
+    found = rotary_frequencies(layer.rope_theta, at.config.d_head, layer.rope_scaling, n_positions)
     inv_freq = tuple(rotary_buffer(at.rotary, layer.window).double().tolist())
-    return inputs | {"inv_freq": inv_freq, "attention_factor": found.attention_factor}
+    return {"inv_freq": inv_freq, "attention_factor": found.attention_factor}
 
 
 def rotary_buffer(rotary: Any, window: int | None) -> torch.Tensor:
@@ -111,12 +115,34 @@ def rotary_buffer(rotary: Any, window: int | None) -> torch.Tensor:
 def _bind_attention(
     at: Placed, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> dict[str, Any]:
-    if q.shape[0] != 1:
-        raise ValueError(f"attention of {q.shape[0]} sequences: its contract takes one at a time")
-    inputs = {"q": _heads(q), "k": _heads(k), "v": _heads(v), "scale": at.config.attn_scale}
-    inputs |= {"causal": True, "past": k.shape[2] - q.shape[2]}
+    options = _attention_options(at, q.shape[0])
+    return {"q": _heads(q), "k": _heads(k), "v": _heads(v)} | options
+
+
+def _attention_options(at: Placed, n_sequences: int) -> dict[str, Any]:
+    if n_sequences != 1:
+        raise ValueError(f"attention of {n_sequences} sequences: its contract takes one at a time")
+    options: dict[str, Any] = {"scale": at.config.attn_scale, "causal": True, "past": 0}
+    if at.config.attn_logit_softcap is not None:
+        options["cap"] = at.config.attn_logit_softcap
     window = at.config.layers[at.layer or 0].window
-    return inputs if window is None else inputs | {"window": window}
+    return options if window is None else options | {"window": window}
+
+
+def _bind_rotated_attention(
+    at: Placed, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> dict[str, Any]:
+    return _bind_attention(at, q, k, v) | _rotation(at, q.shape[2])
+
+
+def _bind_attention_block(at: Placed, x_BPd: torch.Tensor) -> dict[str, Any]:
+    """Norms of queries and keys have weights of their own, which Gemma adds to 1."""
+    inputs = {"x": rows(x_BPd), "d_head": at.config.d_head, "eps": at.config.eps}
+    inputs |= _linears(at.module, "qkvo", "attn")
+    for name in ("q_norm", "k_norm") if at.config.qk_norm else ():
+        weight = getattr(at.module, name).weight.detach()
+        inputs[name] = 1.0 + weight.float() if at.config.multiplies_by_offset else weight
+    return inputs | _attention_options(at, x_BPd.shape[0]) | _rotation(at, x_BPd.shape[1])
 
 
 def _bind_gated_act(at: Placed, gate: torch.Tensor, up: torch.Tensor) -> dict[str, Any]:
@@ -124,9 +150,15 @@ def _bind_gated_act(at: Placed, gate: torch.Tensor, up: torch.Tensor) -> dict[st
 
 
 def _bind_mlp(at: Placed, x: torch.Tensor) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"x": rows(x), "activation": at.config.act_fn}
-    for name in ("gate", "up", "down"):
-        linear = weights_of(f"mlp.{name}", getattr(at.module, f"{name}_proj"))
+    linears = _linears(at.module, ("gate", "up", "down"), "mlp")
+    return {"x": rows(x), "activation": at.config.act_fn} | linears
+
+
+def _linears(owner: Any, names: Iterable[str], of: str) -> dict[str, Any]:
+    """The weights of a unit's linears, and the biases of those that have one."""
+    inputs: dict[str, Any] = {}
+    for name in names:
+        linear = weights_of(f"{of}.{name}", getattr(owner, f"{name}_proj"))
         inputs[name] = linear.weight.detach().T
         if linear.bias is not None:
             inputs[f"{name}_bias"] = linear.bias.detach()
@@ -144,20 +176,27 @@ class SiteParts:
 
 
 def site_parts(kind: str, config: ModelConfig) -> SiteParts:
-    """Returns the parts of a kind of operation (model/ops/sites.py), or of an "mlp" in one."""
+    """Returns the parts of a kind of operation (model/ops/sites.py), or of a unit."""
     if kind == "rms_norm" and config.multiplies_by_offset:
         return SiteParts(
             _bind_offset_norm, lambda x: (_norm_rows(x.detach()),), _norm_rows, _as_norm_rows
         )
     if kind == "rope":
         return SiteParts(_bind_rope, lambda x: (_heads(x),), _heads, _as_heads)
-    if kind == "attention":
+    if kind in ("attention", "fused_attention"):
         view = _attention_heads(config.d_head)
         return SiteParts(_bind_attention, lambda *qkv: tuple(map(_heads, qkv)), view, _as_attention)
-    if kind == "mlp":  # its operands are not those of the linear whose address it has
-        return SiteParts(_bind_mlp, None, KINDS["linear"].view, KINDS["linear"].restore)
+    if kind == "rotated_attention":
+        view = _attention_heads(config.d_head)
+        return SiteParts(_bind_rotated_attention, None, view, _as_attention)
+    if kind in _WITHIN_LINEARS:  # its operands are not those of the linear whose address it has
+        bind = _WITHIN_LINEARS[kind]
+        return SiteParts(bind, None, KINDS["linear"].view, KINDS["linear"].restore)
     bind, operands = _ROWS[kind]
     return SiteParts(bind, operands, KINDS[kind].view, KINDS[kind].restore)
+
+
+_WITHIN_LINEARS = {"gated_mlp": _bind_mlp, "attention_block": _bind_attention_block}
 
 
 def _operand_rows(*xs: torch.Tensor) -> tuple[torch.Tensor, ...]:

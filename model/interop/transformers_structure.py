@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -50,9 +48,10 @@ def family_config(model: Any) -> ModelConfig:
         raise ValueError(f"{type(model).__name__}: config: {error}") from error
     if config.final_logit_softcap is not None:
         raise ValueError("final_logit_softcapping: has no address")
-    if config.attn_logit_softcap is not None:
+    if config.attn_logit_softcap is not None and model.config._attn_implementation == "eager":
         raise ValueError(
-            "attn_logit_softcapping: the rounding points of a capped eager attention are not known"
+            "attn_logit_softcapping: the rounding points of a capped eager attention are not "
+            "known; those of one fused call are"
         )
     return config
 
@@ -86,13 +85,8 @@ def is_compiled(module: nn.Module) -> bool:
     return called is not None or forward or hasattr(module, "_orig_mod")
 
 
-def require_contracts(model: Any, any_attention: bool) -> None:
+def require_contracts(model: Any) -> None:
     """Raises ValueError for settings whose rounding points are not known."""
-    if model.config._attn_implementation != "eager" and not any_attention:
-        raise ValueError(
-            f"attention is computed by {model.config._attn_implementation!r}, whose contract is "
-            'unknown: load with attn_implementation="eager"'
-        )
     if model.dtype not in DTYPES:
         raise ValueError(f"weights in {model.dtype}: contracts exist for float32 and bfloat16")
     if model.training:
@@ -112,26 +106,6 @@ def modules_by_address(model: Any) -> dict[str, Any]:
         if operation_at(address) == "linear":
             weights_of(address, module)
     return modules
-
-
-def fused_mlps(model: Any) -> tuple[int, ...]:
-    """The blocks whose MLP does not call each of its linears once: code in which they are fused."""
-    ran: Counter[tuple[int, str]] = Counter()
-
-    def count(key: tuple[int, str], *_: Any) -> None:
-        ran[key] += 1
-
-    names = ("gate_proj", "up_proj", "down_proj")
-    layers = enumerate(model.model.layers)
-    keys = {(i, name): getattr(layer.mlp, name) for i, layer in layers for name in names}
-    handles = [x.register_forward_hook(partial(count, key)) for key, x in keys.items()]
-    try:
-        with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(sorted({i for i, name in keys if ran[i, name] != 1}))
 
 
 def weights_of(address: str, module: Any) -> Any:

@@ -170,6 +170,10 @@ class Emulation(Arithmetic[Tensor]):
         maximum = maximum.masked_fill(maximum == -torch.inf, 0.0)
         return self._rounded(v - maximum), maximum
 
+    def leads(self, v: Tensor, chosen: Tensor) -> Tensor:
+        least = v.masked_fill(~chosen, torch.inf).amin(-1, keepdim=True)
+        return least > v.masked_fill(chosen, -torch.inf).amax(-1, keepdim=True)
+
     def sum(self, v: Tensor, *, updates: int = 0, rescaled: bool = False) -> Tensor:
         e = self.execution
         total = sum_in_order(v, e.order, e.accumulate, flush=e.flush)

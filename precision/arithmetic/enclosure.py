@@ -15,6 +15,7 @@ import torch
 
 from ..contract import PrecisionContract, depth
 from ..formats import FORMATS, FP32, Format, overflows, round_to
+from ..operations import operation_called
 from . import interval
 from .exact import ExactArithmetic, Shared
 from .interval import Interval
@@ -56,7 +57,7 @@ class EnclosureArithmetic(ExactArithmetic):
         """At "output" nothing yet: the oracle looks at the result before its last rounding too."""
         if point == "output" or point not in self.contract.casts:
             return v
-        if point == "exponentials" and self.contract.op == "attention" and self._any_order:
+        if point in operation_called(self.contract.op).alternatives and self._any_order:
             # A running maximum may stand in for the last one: rounded in another binade.
             error = v.magnitude() * self.storage.unit_roundoff + self.storage.smallest_subnormal
             return Interval((v.lo - error).clamp(min=0.0), v.hi + error)

@@ -131,6 +131,10 @@ class ExactArithmetic(Arithmetic[Interval]):
         difference = self.add(v, interval.neg(maximum))
         return Interval(difference.lo, difference.hi.clamp(max=0.0)), maximum
 
+    def leads(self, v: Interval, chosen: Tensor) -> Tensor:
+        least = v.lo.masked_fill(~chosen, torch.inf).amin(-1, keepdim=True)
+        return least > v.hi.masked_fill(chosen, -torch.inf).amax(-1, keepdim=True)
+
     def sum(self, v: Interval, *, updates: int = 0, rescaled: bool = False) -> Interval:
         return self._reduced(sum_of(v), updates=updates, rescaled=rescaled)
 

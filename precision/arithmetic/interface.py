@@ -41,6 +41,10 @@ class Arithmetic(ABC, Generic[V]):
     def cast(self, v: V, point: str) -> V:
         """Rounds to storage (at "output": to the output format) where the point is declared."""
 
+    def may_cast(self, v: V, point: str) -> V:
+        """Rounded at this cast point, or left as it is: what a fused implementation decides."""
+        return self.either(lambda: self.cast(v, point), lambda: v)
+
     @abstractmethod
     def in_format(self, name: str) -> Arithmetic[V]:
         """The same arithmetic computing in another format."""
@@ -113,6 +117,11 @@ class Arithmetic(ABC, Generic[V]):
 
         Where all are -inf the maximum counts as 0, so that their exponentials are 0.
         """
+
+    @abstractmethod
+    def leads(self, v: V, chosen: Tensor) -> Tensor:
+        """Whether all chosen values of the last axis, kept with size 1, are above all others of it,
+        however they were rounded."""
 
     @abstractmethod
     def sum(self, v: V, *, updates: int = 0, rescaled: bool = False) -> V:

@@ -45,6 +45,7 @@ class Row:
         entering: The largest relative error of its inputs in the free run; None where unseen.
         violation: Whose contract is broken and how; only the judge "contract" says.
         swap: The token with this operation exchanged.
+        unit: Whose operations model b has fused into this one, and who fused them.
     """
 
     address: str
@@ -57,6 +58,12 @@ class Row:
     entering: float | None = None
     violation: str | None = None
     swap: Swap | None = None
+    unit: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The address, or of a unit its name: "blocks.3.attn, one unit: sdpa"."""
+        return self.unit or self.address
 
     @property
     def amplification(self) -> float | None:
@@ -171,7 +178,7 @@ class Divergence:
             differs = row.exceeds(row.free) or row.exceeds(row.created) or row.swap is not None
             if differs and len(rows) < _SHOWN:
                 free, created = (None if d is None else d.error for d in (row.free, row.created))
-                rows.append((row.address, free, created, row.amplification, row.violation or ""))
+                rows.append((row.name, free, created, row.amplification, row.violation or ""))
         columns = ("operation", "free", "created", "gain", "what is wrong")
         counts = f"{len(rows)} of {len(self.table)} operations shown"
         return notebook.output(
@@ -184,16 +191,18 @@ class Divergence:
         if self.mode == "swap":
             if self.token_a == self.token_b:
                 return f"swap: both choose token {self.token_a} at position {self.position}"
-            found = ", ".join(self.restores) or "no single operation"
+            names = (self.row(address).name for address in self.restores)
+            found = ", ".join(names) or "no single operation"
             return f"swap: {found} restores token {self.token_a} (b chose {self.token_b})"
         if self.first is None:
             return f"{self.mode}: no operation of {len(self.table)} differs"
-        by = self.row(self.first).judge
+        first = self.row(self.first)
+        by = first.judge
         if self.mode == "free":
-            return f"free: the runs first differ at {self.first} (by {by})"
+            return f"free: the runs first differ at {first.name} (by {by})"
         count = len(self.created)
         also = f" and by {count - 1} more operations" if count > 1 else ""
-        return f"lockstep: the difference is created by {self.first}{also} (by {by})"
+        return f"lockstep: the difference is created by {first.name}{also} (by {by})"
 
 
 def _lines(found: Divergence) -> list[str]:
@@ -207,7 +216,7 @@ def _lines(found: Divergence) -> list[str]:
         gain = f"{row.amplification:8.2f}" if row.amplification is not None else " " * 8
         token = f"  {row.swap.token}" if row.swap is not None else ""
         broken = f"  {row.violation}" if row.violation else ""
-        lines.append(f"{row.address:34}{cells[0]}{cells[1]}{gain}{token}{broken}".rstrip())
+        lines.append(f"{row.name:34}{cells[0]}{cells[1]}{gain}{token}{broken}".rstrip())
     return lines
 
 

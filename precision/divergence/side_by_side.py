@@ -141,6 +141,7 @@ class _Comparison:
             created=created,
             entering=entering,
             violation="; ".join(text for text in broken if text) or None,
+            unit=b.unit,
         )
         if fed_b is None or not row.exceeds(created):
             return row

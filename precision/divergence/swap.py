@@ -54,7 +54,7 @@ def run_swap(
             logits = b(tokens)
         judge = judge_name("auto", a.site(address) if found is not None else site, site)
         swap = _swap(logits, position, token_a)
-        rows.append(Row(address, site.contract.op, judge, swap=swap))
+        rows.append(Row(address, site.contract.op, judge, swap=swap, unit=site.unit))
     return rows, token_a, token_b
 
 

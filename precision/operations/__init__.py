@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..inputs import Inputs, InputsError
+from .attention import fused_record as fused_attention
 from .attention import record as attention
 from .collectives import record as collectives
 from .elementwise import record as elementwise
@@ -31,7 +32,7 @@ _FAMILIES = (
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation for family in _FAMILIES for operation in family.OPERATIONS
 }
-UNITS: dict[str, Operation] = {unit.name: unit for unit in gates.UNITS}
+UNITS: dict[str, Operation] = {unit.name: unit for unit in gates.UNITS + fused_attention.UNITS}
 """Operations that somebody fused into one, of which only the whole can be seen: judged, but neither
 drawn inputs for nor given closed bounds."""
 

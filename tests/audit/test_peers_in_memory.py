@@ -134,6 +134,37 @@ def test_what_is_derived_is_judged(
         assert found["addresses"][0] == at
 
 
+def _bf16_softmax(module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: float, **_: Any) -> Any:
+    group = module.num_key_value_groups
+    seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
+    scores = q @ k.repeat_interleave(group, 1).mT * scaling
+    pattern = scores.bfloat16().masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype)
+    return (pattern @ v.repeat_interleave(group, 1)).transpose(1, 2), None
+
+
+def test_attention_in_one_call_is_audited_as_one_unit(source: Path) -> None:
+    model = peer(source)
+    model.set_attn_implementation("sdpa")
+    result = audited(source, model)
+    assert result.ok
+    assert result.meaning == ()
+    units = {op.unit for op in result.ops if op.kind == "attn.attention"}
+    assert units == {f"blocks.{i}.attn, one unit: sdpa" for i in range(len(units))}
+    transformers.AttentionInterface.register("half", _bf16_softmax)
+    try:
+        model.set_attn_implementation("half")
+        faulty = audited(source, model)
+    finally:
+        transformers.AttentionInterface._global_mapping.pop("half")
+    named = "blocks.0.attn, one unit: half"
+    assert {op.kind for op in faulty.violated} == {"attn.attention"}
+    assert faulty.violated[0].name == named
+    assert faulty.divergence.first == faulty.violated[0].address
+    assert f"first in {named}: " in render(faulty)
+    assert faulty.reproducer is not None
+    assert faulty.reproducer.violates
+
+
 def test_a_broken_tie_is_another_meaning(tmp_path: Path) -> None:
     source = write_speaking_llama(tmp_path, tie_word_embeddings=True)
     model = peer(source)

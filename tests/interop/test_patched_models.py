@@ -260,18 +260,17 @@ def test_a_module_fused_later_is_refused_by_name() -> None:
         first_divergence(ours, peer, TOKENS)
 
 
-def test_a_fused_attention_is_refused_by_name() -> None:
+def test_a_sum_for_attention_is_named_as_the_whole_module(monkeypatch: pytest.MonkeyPatch) -> None:
     def fused(self: Any, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
         v = F.linear(hidden_states, self.v_proj.weight).repeat(1, 1, 2)
         return self.o_proj(v.cumsum(1)), None
 
     raw = llama()
     ours = bitlens.load(raw)
-    with (
-        patched(modeling_llama.LlamaAttention, fused),
-        pytest.raises(UnobservedError, match=r"blocks\.0\.attn\.rope_q did not run"),
-    ):
-        first_divergence(ours, TransformersAddresses(raw), TOKENS)
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", fused)
+    found = first_divergence(ours, TransformersAddresses(raw), TOKENS, "lockstep")
+    assert found.created == ("blocks.0.attn.o", "blocks.1.attn.o")
+    assert "created by blocks.0.attn, one unit: LlamaAttention" in repr(found)
 
 
 def test_compiled_code_is_refused_by_name() -> None:

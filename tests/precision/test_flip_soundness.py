@@ -13,6 +13,7 @@ from pathlib import Path
 import bitlens
 import pytest
 import torch
+from bitlens import HookedTransformer
 from bitlens.model.sources import open_checkpoint
 from bitlens.model.weights.checkpoint import Checkpoint
 from bitlens.precision.contracts import HUGGINGFACE_LLAMA_BF16, bitlens_contract
@@ -45,9 +46,9 @@ class Pair:
 class TwoRuns:
     """SmolLM2 under fp32 (run a) and bf16 (run b)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, in_bf16: HookedTransformer) -> None:
         self.checkpoint: Checkpoint = open_checkpoint(path)
-        self.a, self.b = bitlens.load(path), bitlens.load(path, dtype="bf16")
+        self.a, self.b = bitlens.load(path), in_bf16
         self.residual = f"blocks.{self.a.config.n_layers - 1}.hook_resid_post"
         W_U_dV = self.checkpoint.matrix("embed.weight").dequantize().mT
         contracts = (bitlens_contract("unembed", policy) for policy in ("fp32", "bf16"))
@@ -117,8 +118,8 @@ class Count:
 
 
 @pytest.fixture(scope="module")
-def runs(smollm2_path: Path) -> TwoRuns:
-    return TwoRuns(smollm2_path)
+def runs(smollm2_path: Path, models: tuple[HookedTransformer, HookedTransformer]) -> TwoRuns:
+    return TwoRuns(smollm2_path, models[0])
 
 
 def tail_in_bf16(runs: TwoRuns, pair: Pair, twice: bool) -> torch.Tensor:
@@ -136,7 +137,7 @@ def tail_in_bf16(runs: TwoRuns, pair: Pair, twice: bool) -> torch.Tensor:
 
 def test_a_sample_of_prompts(runs: TwoRuns) -> None:
     measured, proven, proven_twice = Count(), Count(), Count()
-    for tokens_P in islice(runs.texts(), 540, 570, 5):  # prompts, then documents
+    for tokens_P in islice(runs.texts(), 540, 570, 10):  # prompts, then documents
         pair = runs(tokens_P)
         measured.add(runs.measured(pair), pair.logits_b_TV.argmax(1))
         proven.add(runs.proven(pair), tail_in_bf16(runs, pair, twice=False))

@@ -250,3 +250,13 @@ def test_closed_bounds_at_the_ends_of_logits(op: str) -> None:
     assert bool((bound.isnan() <= truth.isnan()).all())
     last = bound[2].min() if bound.ndim > 1 else bound[2]
     assert last < 1e-5
+
+
+def test_a_gelu_may_double_before_it_halves() -> None:
+    """As torch's vectorised one does: infinity above half of the largest number, never below."""
+    largest = torch.finfo(torch.float32).max
+    contract = PrecisionContract("gelu", function_ulp=8.0)
+    for share, permitted in ((0.51, True), (0.49, False)):
+        x = torch.full((16,), share * largest)
+        assert check(torch.nn.functional.gelu(x), {"x": x}, contract).ok
+        assert check(torch.full((16,), inf), {"x": x}, contract).ok is permitted

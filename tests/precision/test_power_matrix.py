@@ -23,6 +23,7 @@ from bitlens.precision.oracle import judge
 
 CELLS = [(library, op) for library, contracts in LIBRARIES.items() for op in contracts]
 EACH = pytest.mark.parametrize(("library", "op"), CELLS)
+THREADS = torch.get_num_threads()
 
 
 @EACH
@@ -41,6 +42,15 @@ def test_honest_code_is_not_accused(library: str, op: str) -> None:
     found = honesty.measure(library, LIBRARIES[library][op], n_rows=ROWS, seed=0, profile=None)
     assert not found.alarms
     assert found.judgements == found.rows * len(found.implementations) >= ROWS
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("op", ["matmul", "softmax"])
+def test_honest_code_on_several_threads_is_not_accused(op: str) -> None:
+    """Rows enough for torch to share them out."""
+    library, contract = "Hugging Face fp32", LIBRARIES["Hugging Face fp32"][op]
+    assert torch.get_num_threads() == THREADS
+    assert not honesty.measure(library, contract, n_rows=ROWS, seed=1, profile=None).alarms
 
 
 @pytest.mark.parametrize("n", [512, pytest.param(4096, marks=pytest.mark.nightly)])

@@ -43,7 +43,7 @@ def _base(op: str) -> dict[str, Any]:
         "quantize": {"x": x, "scale": x.abs()},
         "dequantize": {"codes": x, "scale": x, "minimum": x},
         "block_scale": {"x": x, "block": 2},
-        "moe_gate": {"x": x, "k": 2},
+        "moe_gate": {"x": x, "k": 2, "bias": row},
         "rank_sum": {"x": x},
         "adam_step": {
             "parameter": x,

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _pytest.mark.structures import ParameterSet
-from bitlens.precision.operations import OPERATIONS
+from bitlens.precision.operations import OPERATIONS, validate_inputs
 from support import correct_code
 from support.correct_code import FUNCTION_ULP, KINDS, Implementation, Inputs, numbers
 
@@ -98,12 +98,15 @@ def _moe_gate(
     score: str,
     renormalize: bool,
     factor: float,
+    bias: Tensor | None,
     chosen: Tensor,
     undecided: Tensor,
 ) -> Tensor:
     """As Hugging Face's routers write it, scattered to all experts."""
     scores = x.float().softmax(-1) if score == "softmax" else x.float().sigmoid()
-    weights, ids = scores.masked_fill(~chosen, -1.0).topk(k, -1)
+    choice = scores.masked_fill(~chosen, -1.0) if bias is None else scores + bias.float()
+    ids = choice.topk(k, -1).indices
+    weights = scores.gather(-1, ids)
     if renormalize:
         weights = weights / weights.sum(-1, keepdim=True)
     return torch.zeros_like(scores).scatter(-1, ids, weights * factor)
@@ -243,6 +246,9 @@ def draw(op: str, kind: str, seed: int, dtype: torch.dtype) -> Inputs:
             k = n  # of a tie at the boundary nothing is said
         inputs = {"x": x, "k": k, "renormalize": seed % 3 > 0}
         inputs |= {"score": ("softmax", "sigmoid")[seed % 2], "factor": (1.0, 2.5)[seed // 2 % 2]}
+        biased = inputs | {"bias": stored(n)}
+        if seed % 4 < 2 and not bool(validate_inputs("moe_gate", biased)["undecided"].any()):
+            inputs = biased
     elif op == "rank_sum":
         inputs = {"x": stored(6, n), "average": seed % 2 > 0} | ({"ring": n} if seed % 3 else {})
     elif op == "adam_step":

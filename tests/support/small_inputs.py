@@ -51,6 +51,18 @@ def inputs_of(op: str) -> dict[str, Any]:
             "q": draw(4, 3, 8), "k": draw(2, 6, 8), "v": draw(2, 6, 8), "causal": True, "past": 3,
             "scale": 0.25,
         },
+        "fused_attention": {
+            "q": draw(4, 3, 8), "k": draw(2, 6, 8), "v": draw(2, 6, 8), "causal": True, "past": 3,
+        },
+        "rotated_attention": {
+            "q": draw(4, 3, 8), "k": draw(2, 6, 8), "v": draw(2, 6, 8), "causal": True, "past": 3,
+            "window": 4,
+        },
+        "attention_block": {
+            "x": draw(6, 4), "q": draw(4, 4), "k": draw(4, 2), "v": draw(4, 2), "o": draw(4, 3),
+            "q_norm": draw(2), "k_norm": draw(2), "o_bias": draw(3), "d_head": 2, "causal": True,
+            "past": 1,
+        },
     }[op]  # fmt: skip
 
 

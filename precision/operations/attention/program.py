@@ -25,13 +25,19 @@ def attention(ar: Arithmetic[V], inputs: Inputs, hidden: float = -math.inf) -> V
     """
     v = ar.shape(lambda t: t.repeat_interleave(_group(inputs), -3), ar.given(inputs["v"]))
     scores = ar.where(inputs["visible"], scores_of(ar, inputs), hidden)
+    exponentials, total = softmax_parts(ar, scores, inputs)
+    return ar.cast(_mixed(ar, exponentials, total, v, inputs), "output")
+
+
+def softmax_parts(ar: Arithmetic[V], scores: V, inputs: Inputs) -> tuple[V, V]:
+    """exp(score - max) of every key, and their sum, in which sinks count."""
     if inputs["sinks"] is not None:
         scores = ar.shape(_with_sinks, scores, ar.given(inputs["sinks"]))
     exponentials = ar.exp(ar.shifted(scores)[0])
     total = ar.sum(exponentials, rescaled=True)
-    if inputs["sinks"] is not None:  # which count in the sum alone
+    if inputs["sinks"] is not None:
         exponentials = ar.shape(lambda t: t[..., :-1], exponentials)
-    return ar.cast(_mixed(ar, exponentials, total, v, inputs), "output")
+    return exponentials, total
 
 
 def _mixed(ar: Arithmetic[V], exponentials: V, total: V, v: V, inputs: Inputs) -> V:
@@ -54,8 +60,13 @@ def _mixed(ar: Arithmetic[V], exponentials: V, total: V, v: V, inputs: Inputs) -
 
 def scores_of(ar: Arithmetic[V], inputs: Inputs) -> V:
     """Before any key is hidden: [H, T, K]."""
-    q, k = ar.given(inputs["q"]), ar.given(inputs["k"])
-    k = ar.shape(lambda t: t.repeat_interleave(_group(inputs), -3).mT, k)
+    k = ar.shape(lambda t: t.repeat_interleave(_group(inputs), -3), ar.given(inputs["k"]))
+    return scores_between(ar, ar.given(inputs["q"]), k, inputs)
+
+
+def scores_between(ar: Arithmetic[V], q: V, k: V, inputs: Inputs) -> V:
+    """The scores of queries and keys, both [H, .., d], scaled, capped and biased."""
+    k = ar.shape(lambda t: t.mT, k)
     # The scale, or its root, may be multiplied into q and k first: four roundings of each product.
     updates = 0 if ar.declares("scores") or _power_of_four(inputs["scale"]) else 4
     scores = ar.cast(ar.dot(q, k, updates=updates), "scores")

@@ -113,7 +113,7 @@ def _gelu_error(model: RoundingModel, x: Tensor, kind: str) -> Tensor:
     error = model.cast("distribution", distribution, inner / 2)
     error = x.abs() * (error + model.steps(3) * (distribution + error))
     error = error + model.underflow * (1 + x.abs()) + model.flushed(x)
-    return model.within_range(error, x.abs() if kind == "none" else x.abs() ** 3)
+    return model.within_range(error, 2 * x.abs() if kind == "none" else x.abs() ** 3)
 
 
 def silu_spread(y: Tensor, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
+from ..products.program import linear
 
 V = TypeVar("V")
 
@@ -70,22 +71,13 @@ def gated_mlp(ar: Arithmetic[V], inputs: Inputs) -> V:
     x = ar.given(inputs["x"])
     gate, up = (_hidden(ar, x, inputs, name) for name in ("gate", "up"))
     act = _silu if inputs["activation"] == "silu" else _gelu_tanh
-    activated = _may_cast(ar, act(ar, gate), "activated")
-    product = _may_cast(ar, ar.mul(activated, up), "product")
-    return ar.cast(_linear(ar, product, inputs, "down"), "output")
+    activated = ar.may_cast(act(ar, gate), "activated")
+    product = ar.may_cast(ar.mul(activated, up), "product")
+    return ar.cast(linear(ar, product, inputs, "down"), "output")
 
 
 def _hidden(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
-    return _may_cast(ar, _linear(ar, x, inputs, name), "hidden")
-
-
-def _linear(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
-    bias = inputs[f"{name}_bias"]
-    return ar.dot(x, ar.given(inputs[name]), None if bias is None else ar.given(bias))
-
-
-def _may_cast(ar: Arithmetic[V], v: V, point: str) -> V:
-    return ar.either(lambda: ar.cast(v, point), lambda: v)
+    return ar.may_cast(linear(ar, x, inputs, name), "hidden")
 
 
 def gelu(ar: Arithmetic[V], inputs: Inputs) -> V:
@@ -106,7 +98,11 @@ def _halved(ar: Arithmetic[V], x: V, twice: V) -> V:
     half = ar.constant(0.5)
     if ar.declares("distribution"):
         return ar.mul(x, ar.cast(ar.mul(half, twice), "distribution"))
-    return ar.either(lambda: ar.mul(x, ar.mul(half, twice)), lambda: ar.mul(ar.mul(half, x), twice))
+    return ar.either(  # the last, torch's, overflows where x is above half of the largest number
+        lambda: ar.mul(x, ar.mul(half, twice)),
+        lambda: ar.mul(ar.mul(half, x), twice),
+        lambda: ar.mul(half, ar.mul(x, twice)),
+    )
 
 
 def _gelu_tanh(ar: Arithmetic[V], x: V) -> V:

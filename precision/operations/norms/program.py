@@ -34,6 +34,18 @@ def rms_norm(ar: Arithmetic[V], inputs: Inputs) -> V:
     return ar.cast(weighted, "output")
 
 
+def rms_norm_within(ar: Arithmetic[V], x: V, weight: V, eps: float, n: int) -> V:
+    """RMSNorm as a step of a unit, which may store it before it is weighted."""
+    mean = _over_n(ar, ar.sum_of_squares(x), n)
+    shifted = ar.add(mean, ar.constant(eps))
+    scale = ar.rsqrt(shifted)
+    normalized = ar.either(lambda: ar.mul(x, scale), lambda: ar.div(x, ar.sqrt(shifted)))
+    return ar.either(
+        lambda: ar.mul(ar.may_cast(normalized, "normalized"), weight),
+        lambda: ar.mul(x, ar.mul(scale, weight)),
+    )
+
+
 def variance(ar: Arithmetic[V], x: V, mean: V, n: int) -> V:
     """The mean square of the deviations."""
     return _over_n(ar, ar.sum_of_squares(ar.sub(x, mean), updates=4), n)

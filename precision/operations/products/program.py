@@ -19,6 +19,12 @@ def matmul(ar: Arithmetic[V], inputs: Inputs) -> V:
     return ar.cast(ar.add(ar.cast(ar.dot(a, b), "product"), bias), "output")
 
 
+def linear(ar: Arithmetic[V], x: V, inputs: Inputs, name: str) -> V:
+    """x times the weights of that name, and their bias where there is one, within a unit."""
+    bias = inputs[f"{name}_bias"]
+    return ar.dot(x, ar.given(inputs[name]), None if bias is None else ar.given(bias))
+
+
 def conv1d(ar: Arithmetic[V], inputs: Inputs) -> V:
     """Every position's window times the filters: a product of matrices for each group."""
     y = matmul(ar, as_product(inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -16,28 +17,32 @@ def rope(ar: Arithmetic[V], inputs: Inputs) -> V:
     """Rotate-half (Su et al. 2021): the pair (x[j], x[j + d/2]) turned by p theta^(-2j/d), or by
     p inv_freq[j] and lengthened by attention_factor where the frequencies are scaled."""
     half = inputs["x"].shape[-1] // 2
-    x = ar.given(inputs["x"])
+    return ar.cast(rotated(ar, ar.given(inputs["x"]), inputs, half, ar.cast), "output")
+
+
+def rotated(
+    ar: Arithmetic[V], x: V, inputs: Inputs, half: int, rounding: Callable[[V, str], V]
+) -> V:
+    """x of 2 `half` features turned; tables and products go through `rounding`."""
     x1 = ar.shape(lambda t: t[..., :half], x)
     x2 = ar.shape(lambda t: t[..., half:], x)
-    cos, sin = _tables(ar, inputs, half)
+    cos, sin = (rounding(table, "tables") for table in _tables(ar, inputs, half))
 
     def product(a: V, b: V) -> V:
-        return ar.cast(ar.mul(a, b), "products")
+        return rounding(ar.mul(a, b), "products")
 
     first = ar.sub(product(x1, cos), product(x2, sin))
     second = ar.add(product(x2, cos), product(x1, sin))
-    return ar.cast(ar.shape(lambda *parts: torch.cat(parts, -1), first, second), "output")
+    return ar.shape(lambda *parts: torch.cat(parts, -1), first, second)
 
 
 def _tables(ar: Arithmetic[V], inputs: Inputs, half: int) -> tuple[V, V]:
     if inputs["cos"] is not None:
-        cos, sin = ar.given(inputs["cos"]), ar.given(inputs["sin"])
-    else:
-        angles = ar.in_format("angles")
-        angle = _angle(angles, inputs, half)
-        cos, sin = (_lengthened(angles, f(angle), inputs) for f in (angles.cos, angles.sin))
-        cos, sin = ar.convert(cos), ar.convert(sin)
-    return ar.cast(cos, "tables"), ar.cast(sin, "tables")
+        return ar.given(inputs["cos"]), ar.given(inputs["sin"])
+    angles = ar.in_format("angles")
+    angle = _angle(angles, inputs, half)
+    cos, sin = (_lengthened(angles, f(angle), inputs) for f in (angles.cos, angles.sin))
+    return ar.convert(cos), ar.convert(sin)
 
 
 def _lengthened(ar: Arithmetic[V], table: V, inputs: Inputs) -> V:

@@ -167,6 +167,7 @@ def moe_gate_bound(
     score: str,
     renormalize: bool,
     factor: float,
+    bias: Tensor | None,
     chosen: Tensor,
     undecided: Tensor,
 ) -> Tensor:
@@ -177,8 +178,9 @@ def moe_gate_bound(
         error = softmax_error(model, r) * p + softmax_underflow(model, p)
     else:
         p, error = r.sigmoid(), sigmoid_error(model, r)
-    error = model.cast("scores", p, error) * chosen
-    weights = p * chosen
+    error = model.cast("scores", p, error)
+    unsaid = undecided if bias is None else undecided | ~_leading(model, p, error, bias, chosen)
+    error, weights = error * chosen, p * chosen
     if renormalize:
         total, lost = weights.sum(-1, keepdim=True), error.sum(-1, keepdim=True)
         growth = (1 + model.reduction(x.shape[-1], exact_terms=True)) * (1 + model.steps(3)) - 1
@@ -190,7 +192,21 @@ def moe_gate_bound(
     if factor != 1:
         error = model.cast("weights", weights, error) * abs(factor)
         error = error + model.steps(2) * (weights * abs(factor) + error) + model.underflow
-    return model.cast("output", y, error.masked_fill(~chosen, 0.0))
+    bound = model.cast("output", y, error.masked_fill(~chosen, 0.0))
+    return bound.masked_fill(unsaid, torch.inf)
+
+
+def _leading(
+    model: RoundingModel, scores: Tensor, error: Tensor, bias: Tensor, chosen: Tensor
+) -> Tensor:
+    """Whether rounding leaves the chosen ahead of the others, once a bias is added."""
+    added = bias.double()
+    corrected = scores + added
+    off = error + model.flushed(added)
+    off = off + model.steps(1) * (corrected.abs() + off) + model.underflow
+    off = model.cast("scores", corrected, off)
+    least = (corrected - off).masked_fill(~chosen, torch.inf).amin(-1, keepdim=True)
+    return least > (corrected + off).masked_fill(chosen, -torch.inf).amax(-1, keepdim=True)
 
 
 def moe_gate_spread(
@@ -200,6 +216,7 @@ def moe_gate_spread(
     score: str,
     renormalize: bool,
     factor: float,
+    bias: Tensor | None,
     chosen: Tensor,
     undecided: Tensor,
 ) -> Tensor:

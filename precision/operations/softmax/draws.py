@@ -6,9 +6,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ...strategies.drawing import ROWS, Drawing, Formats, inner_length, many_terms
+from ...strategies.drawing import (
+    ROWS,
+    Drawing,
+    Formats,
+    inner_length,
+    many_terms,
+    operand_beside,
+)
 from ...strategies.fills import Listed
-from ...strategies.operands import KINDS, LOGITS, Span
+from ...strategies.operands import KINDS, LISTED, LOGITS, Span
 from ...strategies.recipe import Recipe
 from ...strategies.sums import near_zero_logsumexp, stagnating_exponentials, vanishing_probabilities
 from ...strategies.tensors import far_from_zero
@@ -56,6 +63,8 @@ def _moe_gate(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> di
         inputs["renormalize"] = True
     if draw(st.booleans()):
         inputs["factor"] = draw(st.sampled_from([2.5, 1.0, -0.3]))
+    beside = "extremes" if kind in LISTED else kind
+    inputs["bias"] = draw(operand_beside(beside, x.shape[-1:], formats.storage, (-4, 0)))
     return inputs
 
 
@@ -63,6 +72,6 @@ DRAWINGS = {
     "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
     "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
     "log_softmax": Drawing(_logits, ("stagnating_sums",)),
-    "moe_gate": Drawing(_moe_gate),
+    "moe_gate": Drawing(_moe_gate, sometimes=("bias",)),
     "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
 }

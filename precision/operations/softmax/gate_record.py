@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...inputs import InputsError, check_number, checked_tensor
+from ...inputs import InputsError, check_number, checked_tensor, mismatch
 from ..operation import Axes, Operation, WrongFormula
 from ..seeded import SeededDraw
 from . import bound, program, real, wrong
@@ -25,12 +25,35 @@ def _check(op: str, inputs: dict[str, Any]) -> None:
         raise InputsError(f"{op}: score={inputs['score']!r}: use 'softmax' or 'sigmoid'")
     inputs["renormalize"] = bool(inputs["renormalize"])
     check_number(op, inputs, "factor", 1.0, above=-math.inf)
-    ranked = torch.sort(x.double(), dim=-1, descending=True, stable=True)
+    scores = _choice(op, inputs)
+    ranked = torch.sort(scores, dim=-1, descending=True, stable=True)
     chosen = torch.zeros(x.shape, dtype=torch.bool).scatter(-1, ranked.indices[..., :k], True)
     tie = torch.zeros((*x.shape[:-1], 1), dtype=torch.bool)
     if k < x.shape[-1]:
-        tie = ranked.values[..., k - 1 : k] == ranked.values[..., k : k + 1]
+        last, after = ranked.values[..., k - 1 : k], ranked.values[..., k : k + 1]
+        tie = last - after <= (0.0 if inputs["bias"] is None else _FP64_ERROR * (1 + last.abs()))
     inputs.update(chosen=chosen, undecided=tie.expand(x.shape))
+
+
+_FP64_ERROR = 2.0**-48
+"""More than fp64 may lose of a score, as most are below 1, and of its sum with a bias."""
+
+
+def _choice(op: str, inputs: dict[str, Any]) -> Tensor:
+    """What experts are chosen by: logits, or scores with a bias added."""
+    x = inputs["x"].double()
+    if inputs["bias"] is None:
+        return x  # type: ignore[no-any-return]
+    bias = checked_tensor(op, inputs, "bias")
+    if bias.shape != x.shape[-1:]:
+        raise mismatch(op, inputs, "x", "bias")
+    scores = x.softmax(-1) if inputs["score"] == "softmax" else x.sigmoid()
+    return scores + bias.double()  # type: ignore[no-any-return]
+
+
+def _biased(draw: SeededDraw) -> dict[str, Any]:
+    bias = draw.normal(8)
+    return _scores(draw, factor=2.5, bias=bias)
 
 
 def _scores(draw: SeededDraw, **options: Any) -> dict[str, Any]:
@@ -53,7 +76,7 @@ def _many_small(draw: SeededDraw) -> dict[str, Any]:
 MOE_GATE = Operation(
     name="moe_gate",
     arguments=("x", "k"),
-    optional=("score", "renormalize", "factor"),
+    optional=("score", "renormalize", "factor", "bias"),
     cast_points=("scores", "weights", "output"),
     reduces=True,
     check=_check,
@@ -61,7 +84,7 @@ MOE_GATE = Operation(
     real=real.moe_gate,
     bound=bound.moe_gate_bound,
     spread=bound.moe_gate_spread,
-    axes=Axes({"x": "md"}, "md", "m", ""),
+    axes=Axes({"x": "md", "bias": "d"}, "md", "m", ""),
     wrong=(
         WrongFormula("gates_are_logits", "gives logits for scores", wrong.gates_are_logits),
         WrongFormula(
@@ -69,11 +92,15 @@ MOE_GATE = Operation(
             "renormalises where it should not, and not where it should",
             wrong.other_renormalization,
         ),
+        WrongFormula("bias_in_weights", "weighs experts by biased scores", wrong.bias_in_weights),
+        WrongFormula("gate_bias_ignored", "chooses experts without the bias", wrong.without_bias),
     ),
     ordinary=lambda draw: _scores(draw, factor=2.5),
     separating={
         "flush_to_zero": _small_score,
         "reordered_reduction": _many_small,
+        "bias_in_weights": _biased,
+        "gate_bias_ignored": _biased,
         "gates_are_logits": lambda draw: _scores(draw, renormalize=False),
     },
     drawings=drawings,

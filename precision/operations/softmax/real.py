@@ -55,9 +55,11 @@ def moe_gate(
     score: str,
     renormalize: bool,
     factor: float,
+    bias: Tensor | None,
     chosen: Tensor,
     undecided: Tensor,
 ) -> Array:
+    """A bias takes part in the choice alone."""
     r = over.lift(x)
     scores = softmax_of(over, r) if score == "softmax" else over.lift(1.0) / (over.exp(-r) + 1.0)
     kept = scores * over.lift(chosen)

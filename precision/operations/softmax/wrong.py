@@ -41,6 +41,26 @@ def other_renormalization(ar: Arithmetic[Any], inputs: Inputs) -> Any:
     return program.moe_gate(ar, {**inputs, "renormalize": not inputs["renormalize"]})
 
 
+def bias_in_weights(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """The scores that experts are chosen by for those that they are weighed by."""
+    if inputs["bias"] is None:
+        return program.moe_gate(ar, inputs)
+    scores, _ = program.expert_scores(ar, inputs)
+    weights = ar.add(scores, ar.given(inputs["bias"]))
+    if inputs["renormalize"]:
+        weights = program.shares(ar, weights, inputs["chosen"])
+    return program.gate_output(ar, weights, inputs, inputs["undecided"])
+
+
+def without_bias(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """The best experts by their bare scores."""
+    if inputs["bias"] is None:
+        return program.moe_gate(ar, inputs)
+    k, x = inputs["k"], inputs["x"]
+    chosen = torch.zeros_like(inputs["chosen"]).scatter(-1, x.topk(k, -1).indices, True)
+    return program.moe_gate(ar, {**inputs, "bias": None, "chosen": chosen})
+
+
 def ignored_in_mean(ar: Arithmetic[Any], inputs: Inputs) -> Any:
     """The sum of the rows that count, over the number of all rows."""
     losses = program.cross_entropy(ar, {**inputs, "reduction": "none"})

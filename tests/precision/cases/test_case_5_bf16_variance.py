@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import bitlens
 import pytest
 import torch
 from bitlens import HookedTransformer
@@ -28,12 +26,6 @@ def norm_with_bf16_variance(x: torch.Tensor, weight: torch.Tensor, eps: float) -
     low = x.bfloat16()
     variance = (low * low).mean(-1, keepdim=True)
     return (x.float() * torch.rsqrt(variance.float() + eps) * weight.float()).bfloat16()
-
-
-@pytest.fixture(scope="module")
-def models(smollm2_path: Path) -> tuple[HookedTransformer, HookedTransformer]:
-    a, b = (bitlens.load(smollm2_path, dtype="bf16") for _ in range(2))
-    return a, b
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import bitlens
 import torch
+from bitlens import HookedTransformer
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.divergence import first_divergence
 from bitlens.precision.metamorphic import padding_invariance
@@ -77,8 +78,8 @@ def test_ours_finds_that_rows_depend_on_their_batch() -> None:
     assert "1 ULP away" in broken.reason
 
 
-def test_lockstep_names_the_norms(smollm2_path: Path) -> None:
-    decoding, scoring = (bitlens.load(smollm2_path, dtype="bf16") for _ in range(2))
+def test_lockstep_names_the_norms(models: tuple[HookedTransformer, HookedTransformer]) -> None:
+    decoding, scoring = models
     norms = [at for at in decoding.op_addresses if at.split(".")[-1] in ("ln1", "ln2", "ln_final")]
     tokens = decoding.to_tokens(TEXT.read_text(encoding="utf-8"))[0, :256]
     with (

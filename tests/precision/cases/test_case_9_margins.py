@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import bitlens
-import pytest
 import torch
 from bitlens import HookedTransformer
 from bitlens.model.sources import open_checkpoint
@@ -56,12 +55,6 @@ def test_a_margin_of_one_step_is_no_margin() -> None:
         assert flip_certificate(logits, evidence).certified_T.tolist() == [certified]
 
 
-@pytest.fixture(scope="module")
-def models(smollm2_path: Path) -> tuple[HookedTransformer, HookedTransformer]:
-    a, b = (bitlens.load(smollm2_path, dtype="bf16") for _ in range(2))
-    return a, b
-
-
 def bf16_logits(original: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
     return original(*args, **kwargs).bfloat16().float()
 
@@ -70,7 +63,7 @@ def test_rounded_logits_tie_where_no_position_is_certified(
     models: tuple[HookedTransformer, HookedTransformer], smollm2_path: Path
 ) -> None:
     model = models[0]
-    lines = PROMPTS.read_text(encoding="utf-8").splitlines()[::12]
+    lines = PROMPTS.read_text(encoding="utf-8").splitlines()[::36]
     logits, hidden = [], []
     for line in lines:
         seen, cache = model.run_with_cache(line, names_filter="unembed.hook_in")
