@@ -36,6 +36,7 @@ def info(
             config=dataclasses.asdict(config),
             parameters=loaded.n_parameters(),
             storage=storage,
+            bf16_products=bf16_products_in_words() if backend is Backend.native else None,
             **setting(dtype),
         )
         return

@@ -98,6 +98,7 @@ def test_info(run: Run, smollm2_path: Path) -> None:
     assert code == 0
     assert facts["config"]["n_layers"] == 30
     assert facts["dtype"] == "bf16"
+    assert any(isa in facts["bf16_products"] for isa in bitlens._core.available_isas())
     assert set(facts["storage"]) == {"BF16"}
 
 

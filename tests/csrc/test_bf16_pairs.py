@@ -162,3 +162,39 @@ def test_ordinary_numbers_go_through_the_instruction(rows: int) -> None:
     fused = linear(x_mk, w, FUSED)
     assert not fused[:, 0].any()
     assert torch.equal(fused[:, 1:], chain[:, 1:])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("low", [1, 60, 66, 70, 120])
+def test_many_adversarial_sums(low: int) -> None:
+    """10^8 sums in all: exponents from subnormal sums to ordinary ones, half of them undone."""
+    generator = np.random.default_rng(low)
+    m, n, k = 512, 512, 96
+    sets = _core.available_isas()
+    for round_ in range(80):
+        bits = [random_bits(generator, (rows, k), low, low + 6, 0.1) for rows in (m, n)]
+        for part in bits:
+            part[:, k // 2 :] = part[:, : k // 2] ^ (0x8000 * (part is bits[0]))
+            part[:, k // 2 :] ^= generator.integers(0, 20, (len(part), k // 2)) == 0
+        x_mk, w = from_bits(bits[0]), packed(from_bits(bits[1]))
+        expected = linear(x_mk, w, sets[1 if round_ % 20 and len(sets) > 1 else 0])
+        for isa in sets[1:]:
+            assert torch.equal(linear(x_mk, w, isa), expected), (isa, round_)
+
+
+@pytest.mark.skipif("amx" not in _core.available_isas(), reason="this CPU has no AMX")
+def test_tiles_take_turns_with_those_of_onednn() -> None:
+    """Each configures the tile unit for itself, in one thread."""
+    torch.set_num_threads(1)
+    _core.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    x_mk = torch.randn(64, 256, generator=generator).bfloat16()
+    w_nk = torch.randn(96, 256, generator=generator).bfloat16()
+    w, ours, theirs = packed(w_nk), None, None
+    for _ in range(20):
+        y, peer = linear(x_mk, w, "amx"), x_mk @ w_nk.T
+        assert ours is None or torch.equal(y, ours)
+        assert theirs is None or torch.equal(peer, theirs)
+        ours, theirs = y, peer
+    assert ours is not None
+    assert torch.equal(ours, linear(x_mk, w, "generic"))
