@@ -7,7 +7,6 @@ import dataclasses
 import typer
 from rich.table import Table
 
-from ..model.ops.bf16_products import bf16_products_in_words
 from ..policies import PolicyName
 from .console import out, print_json, setting, setting_line, show
 from .loading import load_model
@@ -27,6 +26,8 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show architecture, parameters, storage, instruction set and threads."""
+    from ..model.ops.bf16_products import bf16_products_in_words
+
     loaded = load_model(model, dtype, backend)
     config = loaded.config
     storage = loaded.storage()

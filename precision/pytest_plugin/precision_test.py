@@ -131,8 +131,7 @@ class PrecisionTest:
         name = name or self.backend or str(getattr(fn, "__qualname__", fn))
         record = record_of(name, self.contract, found, score)
         if found.hardest is not None:
-            kappa = condition_number(self.contract.op, found.hardest)
-            record["condition"] = float(kappa[kappa.isfinite()].max()) if kappa.numel() else 0.0
+            record["condition"] = _largest_condition(self.contract.op, found.hardest)
         self.records.append(record)
         if found.violation is not None:
             pytest.fail(self._message(name, found.violation, record), pytrace=False)
@@ -172,6 +171,13 @@ class PrecisionTest:
         script = reproducer(violation, self.contract)
         record["violation"]["reproducer"] = script
         return "\n".join([*lines, "", "To reproduce:", "", script])
+
+
+def _largest_condition(op: str, inputs: Mapping[str, Any]) -> float | None:
+    """The largest finite condition number of the outputs; None where they cancel, all of them."""
+    kappa = condition_number(op, inputs)
+    finite = kappa[kappa.isfinite()]
+    return float(finite.max()) if finite.numel() else None
 
 
 def _arguments(

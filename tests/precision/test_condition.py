@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from bitlens.precision.condition import condition_number
 from bitlens.precision.operations import OPERATIONS
+from bitlens.precision.pytest_plugin.precision_test import _largest_condition
 from support.every_operation import KINDS, draw
 
 Tensor = torch.Tensor
@@ -102,3 +103,12 @@ def test_shapes_are_the_outputs(op: str) -> None:
     assert kappa.dtype == torch.float64
     assert not bool(kappa.isnan().any())
     assert bool((kappa >= 0).all())
+
+
+def test_a_record_has_the_largest_finite_condition() -> None:
+    """Outputs that cancel to 0 have none, be it some or all of them."""
+    a = torch.tensor([[1.0, -1.0]])
+    cancelled, kept = torch.ones(2, 1), torch.tensor([[3.0], [1.0]])
+    assert _largest_condition("matmul", {"a": a, "b": cancelled}) is None
+    both = {"a": a, "b": torch.cat([cancelled, kept], 1)}
+    assert _largest_condition("matmul", both) == 2.0
