@@ -1,4 +1,4 @@
-"""Which instructions multiply bf16 by bf16: timed once a machine, as all give the same bits.
+"""Chooses what multiplies bf16 by bf16: the sets are timed once a machine; all give the same bits.
 
 The kernels time them at their first product, in a few milliseconds, where nothing is remembered
 here (docs/decisions/bf16-instructions.md).
