@@ -64,8 +64,8 @@ class Intake:
         prompt = prompt_ids(request, model.tokenizer)
         check_token_ids(params, model.config.d_vocab)
         self._check(request, prompt)
-        watch = begin_watch(request.monitors, model, [prompt] * request.n)
         with agreement(model.group, "a request", "the request") as statement:
+            watch = begin_watch(request.monitors, model, [prompt] * request.n)
             functions = len(stops.functions)
             named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
             rules = request.schema, request.grammar

@@ -291,3 +291,48 @@ def test_monitors_that_do_not_fit_are_named(engine: Engine, model: HookedTransfo
     for monitors, kind, message in bad:
         with pytest.raises(kind, match=message):
             engine.submit(watched(*monitors))
+
+
+def mood(i: int) -> dict[str, Any]:
+    """What the i-th monitor of a crowd does on an alarm."""
+
+    def sometimes(alarm: Alarm) -> bool:
+        if i % 8 == 3 and alarm.position > 6:
+            raise LookupError("no")
+        return i % 8 == 7
+
+    return {"on_alarm": ["stop", "flag", "flag", sometimes][i % 4], "hold": i % 3}
+
+
+@pytest.mark.filterwarnings("ignore:monitor .* its function raised:RuntimeWarning")
+def test_a_crowd_of_moods_disturbs_nobody(model: HookedTransformer) -> None:
+    """32 requests with other monitors each: stops, flags, errors; each as it is alone."""
+    requests = [
+        Request(
+            [(i * 7 + k) % 250 for k in range(1 + i % 9)], max_new_tokens=4 + i % 11, seed=i,
+            temperature=1.0,
+            monitors=[
+                Monitor(random_probe(model, HOOK, "last", k), name=str(k), threshold=t, **mood(i))
+                for k, t in ((i, 0.5), (i + 100, math.inf))
+            ],
+        )
+        for i in range(32)
+    ]  # fmt: skip
+
+    def end(handle: Handle) -> Any:
+        try:
+            found, error = handle.result(), None
+        except (MonitorFailed, LookupError) as raised:
+            (found,), error = raised.completions, str(raised)  # type: ignore[union-attr]
+        scores = {name: x.view(torch.int32).tolist() for name, x in found.scores.items()}
+        return found.ids, found.text, found.finish_reason, found.alarms, scores, error
+
+    alone = []
+    for request in requests:
+        with Engine(model) as engine:
+            alone.append(end(engine.submit(request)))
+    assert {reason for _, _, reason, *_ in alone} == {"alarm", "length", "error"}
+    with Engine(model, token_budget=50) as engine:
+        handles = [engine.submit(request) for request in requests]
+        assert [end(handle) for handle in reversed(handles)] == alone[::-1]
+        assert engine.cache.stats().pages_referenced == 0
