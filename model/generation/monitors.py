@@ -47,6 +47,15 @@ class GenerationAlarm(Protocol):
         """The place of the token in its sequence, the prompt's first token at 0."""
 
     @property
+    def score(self) -> float: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def decided_by(self) -> str: ...
+
+    @property
     def error(self) -> str | None:
         """The text of what the monitor's own function raised; None if it did not."""
 

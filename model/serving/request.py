@@ -130,6 +130,8 @@ class Completion:
             patterns [1, H, P + N - 1, K]).
         scores: By monitor, the score after each token, fp32 [P + N]; NaN where it gave none.
         alarms: What monitors raised, in order.
+        n_handed_out: Of the new tokens, those that were handed out: all but what an alarm or an
+            error held back.
     """
 
     prompt_ids: list[int]
@@ -143,3 +145,4 @@ class Completion:
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
     alarms: list[GenerationAlarm] = field(default_factory=list)
+    n_handed_out: int = 0

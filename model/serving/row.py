@@ -30,7 +30,7 @@ class Row:
         names: Hooks to capture.
         watched: Its monitors; None without.
         waiting: Tokens that wait for their score, with their text.
-        n_handed_out: Characters of the text that were handed out.
+        n_handed_out, n_characters: Tokens, and characters of their text, that were handed out.
         is_finished: Whether the answer was.
     """
 
@@ -46,6 +46,7 @@ class Row:
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
     n_handed_out: int = 0
+    n_characters: int = 0
     is_finished: bool = False
 
     @property
@@ -135,7 +136,7 @@ class Row:
         if self.watched is None or reason not in ("alarm", "error"):
             self._hand_out(0)
             text = sequence.stream.text if sequence.stream is not None else ""
-            self._push(None, text[self.n_handed_out :])
+            self._push(None, text[self.n_characters :])
         self.handle.finish(self.sample, self.completion(reason), error)
 
     def _hand_out(self, hold: int) -> None:
@@ -143,7 +144,8 @@ class Row:
             self._push(*self.waiting.popleft())
 
     def _push(self, token: int | None, text: str) -> None:
-        self.n_handed_out += len(text)
+        self.n_handed_out += token is not None
+        self.n_characters += len(text)
         self.handle.push(self.sample, token, text if self.chooser.follows_text else None)
 
     def _capture(self, n: int, found: Mapping[str, torch.Tensor]) -> None:
@@ -173,6 +175,7 @@ class Row:
             captured={name: joined(name, steps) for name, steps in self.captured.items()},
             scores=self._scores(),
             alarms=self.watched.alarms if self.watched is not None else [],
+            n_handed_out=self.n_handed_out,
         )
 
     def _scores(self) -> dict[str, torch.Tensor]:
