@@ -112,8 +112,7 @@ class Row:
             self._capture(n, found)
         if self.watched is not None:
             self.watched.see(self.sequence, start, n, found)
-            # A monitor's function may have cancelled the request.
-            if not self.is_finished and self.sequence.ended != "alarm":
+            if self.sequence.ended != "alarm":
                 self._hand_out(self.watched.hold)
 
     def write(self, token: int, text: str) -> None:

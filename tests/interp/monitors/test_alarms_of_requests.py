@@ -14,7 +14,7 @@ from bitlens.interp.probes import Probe, ProbeFileError
 from bitlens.model import HookedTransformer
 from bitlens.model.serving import Engine, Handle, MonitorFailed, Request
 from support.random_models import byte_tokenizer, random_model
-from support.random_probes import random_probe, whole_scores
+from support.random_probes import random_attention, random_probe, whole_scores
 
 HOOK = "blocks.1.hook_resid_post"
 PROMPT = [5, 6, 7]
@@ -256,8 +256,13 @@ def test_functions_may_cancel_but_not_wait(engine: Engine, model: HookedTransfor
 
     def cancel(row: int, position: int, token: int, score: float) -> None:
         if position == 5:
-            for handle in handles:
+            for handle in handles[:2]:
                 handle.cancel()
+
+    def cancel_and_fail(row: int, position: int, token: int, score: float) -> None:
+        if position == 5:
+            handles[2].cancel()
+            raise LookupError("too late")
 
     def wait(row: int, position: int, token: int, score: float) -> None:
         handles[1].result()
@@ -265,6 +270,7 @@ def test_functions_may_cancel_but_not_wait(engine: Engine, model: HookedTransfor
     probe = random_probe(model, HOOK)
     handles.append(engine.submit(watched(Monitor(probe, on_score=cancel))))
     handles.append(engine.submit(PLAIN))
+    handles.append(engine.submit(watched(Monitor(probe, on_score=cancel_and_fail))))
     waits = engine.submit(watched(Monitor(probe, on_score=wait)))
     with pytest.raises(RuntimeError, match="let the function return first"):
         waits.result()
@@ -312,8 +318,8 @@ def test_a_crowd_of_moods_disturbs_nobody(model: HookedTransformer) -> None:
             [(i * 7 + k) % 250 for k in range(1 + i % 9)], max_new_tokens=4 + i % 11, seed=i,
             temperature=1.0,
             monitors=[
-                Monitor(random_probe(model, HOOK, "last", k), name=str(k), threshold=t, **mood(i))
-                for k, t in ((i, 0.5), (i + 100, math.inf))
+                Monitor(random_probe(model, HOOK, "last", i), name="a", threshold=0.5, **mood(i)),
+                Monitor(random_attention(model, HOOK, i), name="b", **mood(i)),
             ],
         )
         for i in range(32)
