@@ -12,11 +12,13 @@ import typer
 from ..policies import NativePolicyName
 from .loading import load_model
 from .model_argument import Model
+from .monitors import PROBE_HELP, StopOrFlag, monitors_of
 from .options import NativeDtypeOption, Threads
 
 if TYPE_CHECKING:
     from ..model import HookedTransformer
     from ..model.serving import Router
+    from ..model.serving.http.service import Record
 
 
 class LongRope(StrEnum):
@@ -73,6 +75,11 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name of this server; several may be given.")
     ] = None,
+    probe: Annotated[
+        list[Path] | None, typer.Option(help=f"Watch every answer. {PROBE_HELP}")
+    ] = None,
+    stop: StopOrFlag = True,
+    trail: Annotated[Path | None, typer.Option(help="Append to an audit trail.")] = None,
     threads: Threads = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's and Anthropic's clients.
@@ -90,6 +97,8 @@ def serve(
             f"--host {host}: others can reach it, so it needs a key: --api-key-file, or "
             f"{KEY_VARIABLE}"
         )
+    if trail is not None and not probe:
+        raise ValueError(f"--trail {trail}: tells what monitors saw: give --probe")
     loaded = load_model(model, dtype, threads=threads)
     router = _router(
         loaded,
@@ -100,7 +109,10 @@ def serve(
         max_waiting=max_waiting,
         token_budget=token_budget,
     )
-    service = Service(router, name or model, timeout=timeout)
+    monitors = monitors_of(loaded, probe or [], stop=stop)
+    service = Service(
+        router, name or model, timeout=timeout, monitors=monitors, record=_record(trail)
+    )
     hosts = [*_LOOPBACK, "[::1]", host, *(allow_host or [])]
     app = create_app(service, keys=keys, hosts=hosts if host != "0.0.0.0" or allow_host else ["*"])
     listening = listen(host, port)
@@ -133,6 +145,16 @@ def _router(
             Pool("long", longer, cache_bytes=room // 2, **engine),
         ]
     )
+
+
+def _record(path: Path | None) -> Record | None:
+    """What appends the answers of each request to an audit trail."""
+    if path is None:
+        return None
+    from ..interp.monitors import AuditTrail
+
+    trail = AuditTrail(path)
+    return lambda model, request_id, found: trail.append_answers(model, found, request_id)
 
 
 def _keys(path: Path | None) -> list[str]:

@@ -16,10 +16,10 @@ from ..policies import PolicyName
 from .console import err
 from .loading import load_model
 from .model_argument import Model
+from .monitors import PROBE_HELP, StopOrFlag, monitors_of
 from .options import Backend, DtypeOption, Json, Threads
 
 if TYPE_CHECKING:
-    from ..interp.dictionaries import Dictionary
     from ..interp.monitors import Alarm, Monitor
     from ..interp.monitors.page import WatchedText
     from ..model.generation import GenerateOutput
@@ -36,13 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     model: Model,
-    probe: Annotated[
-        list[Path],
-        typer.Option(
-            help="A probe's folder, or the name of one that comes with bitlens: harm, refusal. May "
-            "be given repeatedly."
-        ),
-    ],
+    probe: Annotated[list[Path], typer.Option(help=PROBE_HELP)],
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="The prompt (default: read stdin).")
     ] = None,
@@ -53,9 +47,7 @@ def watch(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
-    stop: Annotated[
-        bool, typer.Option("--stop/--flag", help="End a text at its first alarm, or go on.")
-    ] = True,
+    stop: StopOrFlag = True,
     threshold: Annotated[float | None, typer.Option(help="In place of the probe's own.")] = None,
     dictionary: Annotated[
         str | None, typer.Option("--dictionary", "-d", help="Explain alarms by its features.")
@@ -80,7 +72,9 @@ def watch(
     n_alarms = 0
     for number, text in enumerate(texts):
         view = _View(loaded, as_json, number)
-        monitors = _monitors(loaded, probe, stop, threshold, explains, view)
+        monitors = monitors_of(
+            loaded, probe, stop=stop, threshold=threshold, dictionary=explains, scored=view.scored
+        )
         request: Any = [{"role": "user", "content": text}] if chat else text
         result = loaded.generate(
             request,
@@ -172,36 +166,6 @@ def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
     if not found:
         raise ValueError(f"--prompts {prompts}: no line with a prompt")
     return found
-
-
-def _monitors(
-    model: HookedTransformer,
-    folders: Sequence[Path],
-    stop: bool,
-    threshold: float | None,
-    dictionary: Dictionary | None,
-    view: _View,
-) -> list[Monitor]:
-    from ..interp.monitors import Monitor
-    from ..interp.probes import Probe
-
-    monitors = []
-    for folder in folders:
-        probe = Probe.load(folder, model)
-        limit = probe.threshold_ if threshold is None else threshold
-        reads_it = dictionary is not None and [dictionary.cfg.hook_name] == list(probe.hook_names)
-        name = folder.resolve().name
-        monitors.append(
-            Monitor(
-                probe,
-                on_alarm="stop" if stop else "flag",
-                threshold=limit,
-                name=name,
-                dictionary=dictionary if reads_it else None,
-                on_score=view.scored(name, limit),
-            )
-        )
-    return monitors
 
 
 def _watched(

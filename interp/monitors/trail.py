@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
 
 from ..._core import numerics_version
 from ...model.generation import GenerateOutput
+from ...model.serving import Completion
 from ...version import __version__
 
 MAX_BYTES = 64 << 20
@@ -42,10 +45,22 @@ class AuditTrail:
 
         Raises OSError where it cannot be written.
         """
-        lines = [
-            json.dumps(self._line(model, output, request_id, row), sort_keys=True, allow_nan=False)
-            for row in range(len(output.n_new))
-        ]
+        self._write(
+            [
+                self._line(model, request_id, _Answer.of_row(output, row))
+                for row in range(len(output.n_new))
+            ]
+        )
+
+    def append_answers(
+        self, model: Any, completions: Sequence[Completion], request_id: str
+    ) -> None:
+        """Writes a line for each answer of a request of the engine, as `append` does for rows."""
+        answers = [_Answer.of_completion(row, each) for row, each in enumerate(completions)]
+        self._write([self._line(model, request_id, answer) for answer in answers])
+
+    def _write(self, found: Sequence[dict[str, Any]]) -> None:
+        lines = [json.dumps(line, sort_keys=True, allow_nan=False) for line in found]
         data = "".join(line + "\n" for line in lines).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _drop_broken_end(self.path)
@@ -55,26 +70,23 @@ class AuditTrail:
             file.write(data)
             os.fsync(file.fileno())
 
-    def _line(
-        self, model: Any, output: GenerateOutput, request_id: str, row: int
-    ) -> dict[str, Any]:
-        ids = output.tokens[row][output.attention_mask[row] == 1]
+    def _line(self, model: Any, request_id: str, answer: _Answer) -> dict[str, Any]:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request": request_id,
-            "row": row,
+            "row": answer.row,
             "model_fingerprint": model.fingerprint(),
             "policy": model.ops.policy.name,
             "version": __version__,
             "numerics_version": numerics_version,
-            "tokens_sha256": hashlib.sha256(ids.numpy().tobytes()).hexdigest(),
-            "n_tokens": len(ids),
-            "n_new": output.n_new[row],
-            "finish_reason": output.finish_reason[row],
-            "scores": {name: _last(x[row].tolist()) for name, x in output.scores.items()},
-            "alarms": [alarm.to_dict() for alarm in output.alarms if alarm.row == row],
+            "tokens_sha256": hashlib.sha256(answer.ids.numpy().tobytes()).hexdigest(),
+            "n_tokens": len(answer.ids),
+            "n_new": answer.n_new,
+            "finish_reason": answer.finish_reason,
+            "scores": {name: _last(scores) for name, scores in answer.scores.items()},
+            "alarms": [alarm.to_dict() for alarm in answer.alarms],
         }
-        return line | ({"text": output.text[row]} if self.with_text and output.text else {})
+        return line | ({"text": answer.text} if self.with_text and answer.text is not None else {})
 
     def _rotate(self) -> None:
         for n in range(self.keep, 0, -1):
@@ -82,6 +94,44 @@ class AuditTrail:
             newer = self.path if n == 1 else self.path.with_name(f"{self.path.name}.{n - 1}")
             if newer.exists():
                 newer.replace(older)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The part of an answer that a line tells."""
+
+    row: int
+    ids: torch.Tensor
+    n_new: int
+    finish_reason: str
+    scores: dict[str, list[float]]
+    alarms: list[Any]
+    text: str | None
+
+    @classmethod
+    def of_row(cls, output: GenerateOutput, row: int) -> Self:
+        return cls(
+            row=row,
+            ids=output.tokens[row][output.attention_mask[row] == 1],
+            n_new=output.n_new[row],
+            finish_reason=output.finish_reason[row],
+            scores={name: x[row].tolist() for name, x in output.scores.items()},
+            alarms=[alarm for alarm in output.alarms if alarm.row == row],
+            text=output.text[row] if output.text else None,
+        )
+
+    @classmethod
+    def of_completion(cls, row: int, found: Completion) -> Self:
+        ids = [*found.prompt_ids, *found.ids]
+        return cls(
+            row=row,
+            ids=torch.tensor(ids, dtype=torch.int64, device="cpu"),
+            n_new=len(found.ids),
+            finish_reason=found.finish_reason,
+            scores={name: x.tolist() for name, x in found.scores.items()},
+            alarms=list(found.alarms),
+            text=found.text,
+        )
 
 
 def read_trail(path: Path) -> Iterator[dict[str, Any]]:

@@ -91,6 +91,17 @@ class Chooser:
                 sequence.end("stop")
         return released
 
+    def retract(self, sequence: Sequence, n: int) -> None:
+        """Takes back the last n tokens of a sequence that goes on no longer."""
+        if n == 0:
+            return
+        del sequence.new[len(sequence.new) - n :]
+        del sequence.logprobs[len(sequence.new) :]
+        if sequence.stream is not None and self.follows_text:
+            sequence.stream = sequence.stream.emptied()
+            for token in sequence.new:  # none of them was a stop, or the others had not come
+                sequence.stream.push(token, may_stop=False)
+
     def finish(self, sequence: Sequence) -> str:
         """Returns the text that is left at a sequence's end."""
         if sequence.stream is None:

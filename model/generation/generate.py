@@ -19,7 +19,7 @@ from ..text.stream import TextStream
 from .chooser import make_chooser
 from .decoding import Decoder, Decoding, joined
 from .limits import check_counts, check_length, check_token_ids
-from .monitors import GenerationMonitor, GenerationWatch
+from .monitors import GenerationMonitor, begin_watch
 from .output import GenerateOutput, output_of
 from .sequence import Sequence, Stream, emitter
 from .stops import Stop, read_stops
@@ -132,7 +132,7 @@ def generate(
     )
     emit = emitter(stream, len(sequences))
     names = select_names(capture, model.hook_names) if capture else []
-    watch = _watch(monitors, model, sequences)
+    watch = begin_watch(monitors, model, [sequence.prompt for sequence in sequences])
     decoding = Decoding(model, sequences, chooser, max_new_tokens, names, emit, watch)
 
     def output(captured: dict[str, torch.Tensor]) -> GenerateOutput:
@@ -152,20 +152,6 @@ def generate(
     if stream is True:
         emit(0, "\n")
     return output({name: joined(name, steps) for name, steps in decoding.captured.items()})
-
-
-def _watch(
-    monitors: Sequences[GenerationMonitor], model: Decoder, sequences: list[Sequence]
-) -> GenerationWatch | None:
-    """Raises TypeError for monitors of several kinds, which cannot watch together."""
-    if not monitors:
-        return None
-    kind = type(monitors[0])
-    if other := next((m for m in monitors if type(m) is not kind), None):
-        raise TypeError(
-            f"monitors: {type(other).__name__} and {kind.__name__} cannot watch one generation"
-        )
-    return kind.watch(monitors, model, [sequence.prompt for sequence in sequences])
 
 
 def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits: object) -> None:

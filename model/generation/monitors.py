@@ -33,6 +33,33 @@ class WatchedPass:
     found: Mapping[str, torch.Tensor]
 
 
+class GenerationAlarm(Protocol):
+    """One alarm, as far as a generation reads it."""
+
+    @property
+    def monitor(self) -> str: ...
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def position(self) -> int:
+        """The place of the token in its sequence, the prompt's first token at 0."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def decided_by(self) -> str: ...
+
+    @property
+    def error(self) -> str | None:
+        """The text of what the monitor's own function raised; None if it did not."""
+
+
 class GenerationWatch(Protocol):
     """The monitors of one call."""
 
@@ -45,7 +72,7 @@ class GenerationWatch(Protocol):
         """Tokens whose text waits: 1 releases a token once it was scored, 0 at once."""
 
     @property
-    def alarms(self) -> Sequence[Any]:
+    def alarms(self) -> Sequence[GenerationAlarm]:
         """The alarms so far, in the order they were raised."""
 
     def see(self, seen: WatchedPass) -> Mapping[int, str]:
@@ -63,3 +90,20 @@ class GenerationMonitor(Protocol):
         cls, monitors: Sequence[Self], model: Any, prompts: Sequence[Sequence[int]]
     ) -> GenerationWatch:
         """Begins to watch the sequences of one call, with all its monitors together."""
+
+
+def begin_watch(
+    monitors: Sequence[GenerationMonitor], model: Any, prompts: Sequence[Sequence[int]]
+) -> GenerationWatch | None:
+    """Returns the monitors at work on these sequences, None where there are none.
+
+    Raises TypeError for monitors of several kinds, which cannot watch together.
+    """
+    if not monitors:
+        return None
+    kind = type(monitors[0])
+    if other := next((m for m in monitors if type(m) is not kind), None):
+        raise TypeError(
+            f"monitors: {type(other).__name__} and {kind.__name__} cannot watch one generation"
+        )
+    return kind.watch(monitors, model, prompts)

@@ -4,7 +4,15 @@ from .engine import Engine, EngineStats
 from .handle import Handle, Piece
 from .long_context import long_context
 from .pool import Pool
-from .request import Completion, EngineFull, ModelIsWatched, Request, Usage, WrongPool
+from .request import (
+    Completion,
+    EngineFull,
+    ModelIsWatched,
+    MonitorFailed,
+    Request,
+    Usage,
+    WrongPool,
+)
 from .router import Route, Router
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "EngineStats",
     "Handle",
     "ModelIsWatched",
+    "MonitorFailed",
     "Piece",
     "Pool",
     "Request",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
@@ -132,7 +132,7 @@ class Engine:
         self._inbox: deque[list[Row]] = deque()
         self._batch: tuple[list[Row], KVCache] | None = None
         self._lock = RLock()
-        self._closed = False
+        self._closed = self._in_step = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -174,8 +174,10 @@ class Engine:
     def step(self) -> bool:
         """Runs one step; returns False if there was nothing to do.
 
-        Raises ModelIsWatched where hooks or overrides are installed: rows of others would pass
-        through them.
+        Raises:
+            ModelIsWatched: where hooks or overrides are installed: rows of others would pass
+                through them.
+            RuntimeError: after `close`, and within a step.
         """
         with self._lock:
             self._require_open()
@@ -184,19 +186,16 @@ class Engine:
                     "hooks or overrides are installed, and an engine's passes mix the rows of many "
                     "requests: remove them, or use model.generate"
                 )
-            self._open_inbox()
-            now, cancelled = self._clock.tick()
-            for row in self._queues.all():
-                if row.handle.number in cancelled:
-                    self._end(row, "cancelled")
-                elif row.request.deadline is not None and row.request.deadline <= now:
-                    self._end(row, "deadline")
-            self._admit()
-            shares = plan(self._queues.running, self._budget)
-            for batch in passes(shares):
-                self._run(batch)
-            self._counts.steps += bool(shares)
-            return bool(shares or self._inbox)
+            if self._in_step:
+                raise RuntimeError(
+                    "step: a request's own function, which runs within a step, waits for an "
+                    "answer, which takes another: let the function return first"
+                )
+            self._in_step = True
+            try:
+                return self._step()
+            finally:
+                self._in_step = False
 
     def cancel(self, handle: Handle) -> None:
         """Ends a request; its answers so far stay. Over ranks, rank 0's word counts, in the next
@@ -261,14 +260,31 @@ class Engine:
 
     # A step
 
+    def _step(self) -> bool:
+        self._open_inbox()
+        now, cancelled = self._clock.tick()
+        for row in self._queues.all():
+            if row.handle.number in cancelled:
+                self._end(row, "cancelled")
+            elif row.request.deadline is not None and row.request.deadline <= now:
+                self._end(row, "deadline")
+        self._admit()
+        shares = plan(self._queues.running, self._budget)
+        for batch in passes(shares):
+            # Less those that gave up their pages, or were cancelled, in a pass before this one.
+            self._run([share for share in batch if share[0].held is not None])
+        self._counts.steps += bool(shares)
+        return bool(shares or self._inbox)
+
     def _admit(self) -> None:
         """Gives waiting rows pages, in order, as long as there is room for their tokens."""
         queues = self._queues
         while queues.waiting and len(queues.running) < self._max_running:
             row = queues.waiting[0]
-            observed_from, salt = 0 if row.names else None, row.request.salt
+            observed_from, salt = row.observed_from, row.request.salt
             if queues.running:
-                known = 0 if row.names else self.cache.match(row.tokens, salt=salt)
+                known = self.cache.match(row.tokens, salt=salt) if observed_from != 0 else 0
+                known = known if observed_from is None else min(known, observed_from)
                 needed = pages_of(row.n_tokens + 1) - known // PAGE + 1
                 promised = sum(_n_missing(each) for each in queues.running)
                 if not self.cache.pool.can_take(promised + needed):
@@ -285,7 +301,7 @@ class Engine:
             return
         rows = [row for row, _ in batch]
         try:
-            logits_BV = self._pass(batch)
+            logits_BV, found = self._pass(batch)
         except Exception as error:
             for row in rows:
                 self._end(row, "error", error)
@@ -295,9 +311,25 @@ class Engine:
             held = row.held
             if held is not None and held.has_news and self.cache.seal(held, row.tokens):
                 self._batch = None  # its page table names pages that were given back
-        due = [i for i, row in enumerate(rows) if row.n_unread == 0]
+        self._show(batch, found)
+        due = [i for i, row in enumerate(rows) if row.held is not None and row.n_unread == 0]
         if due:
             self._choose([rows[i] for i in due], logits_BV[due])
+
+    def _show(self, batch: list[Share], found: Mapping[str, torch.Tensor]) -> None:
+        """Shows what a pass found to whoever asked; ends rows that are over with it."""
+        for b, (row, n) in enumerate(batch):
+            if row.held is None or not row.observed_names:
+                continue
+            own, failure = found, None
+            if len(batch) > 1:
+                own = {name: found[name][b : b + 1, :n] for name in row.observed_names}
+            try:
+                row.observe(row.length - n, n, own)
+            except Exception as error:
+                failure = error
+            if failure or row.is_over:
+                self._end_over(row, failure)
 
     def _make_room(self, batch: list[Share]) -> list[Share]:
         """Has the youngest rows give up their pages until the others' tokens fit."""
@@ -316,8 +348,8 @@ class Engine:
         row.captured.clear()
         self._counts.preemptions += 1
 
-    def _pass(self, batch: list[Share]) -> torch.Tensor:
-        """Logits [B, V] of each row's last token in the pass."""
+    def _pass(self, batch: list[Share]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Logits [B, V] of each row's last token in the pass, and what rows want to see."""
         width = max(n for _, n in batch)
         tokens_BP = torch.zeros(len(batch), width, dtype=torch.int64, device="cpu")
         for b, (row, n) in enumerate(batch):
@@ -325,13 +357,11 @@ class Engine:
             tokens_BP[b, :n] = new
         counts = torch.tensor([n for _, n in batch], device="cpu")
         mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
-        captures = Captures(batch[0][0].names)
+        captures = Captures(frozenset().union(*(row.observed_names for row, _ in batch)))
         logits_BV = self.model.forward_last_slice(
             tokens_BP, None if width == 1 else mask_BP, self._cache_of(batch), captures
         )
-        for name, x in captures.found.items():
-            batch[0][0].captured.setdefault(name, []).append(x)
-        return logits_BV
+        return logits_BV, captures.found
 
     def _cache_of(self, batch: list[Share]) -> KVCache:
         """The rows' keys and values as one cache, the last one where the rows are the same."""
@@ -352,9 +382,15 @@ class Engine:
             except Exception as error:
                 self._end(row, "error", error)
                 continue
-            row.handle.push(row.sample, token, text if row.chooser.follows_text else None)
+            if row.is_finished:  # its stop function cancelled it
+                continue
+            row.write(token, text)
             if row.is_over:
-                self._end(row, "stop" if row.sequence.ended else "length")
+                self._end_over(row)
+
+    def _end_over(self, row: Row, failure: Exception | None = None) -> None:
+        reason = row.sequence.ended or "length"
+        self._end(row, "error" if failure is not None else reason, failure)
 
     def _release_siblings(self, row: Row) -> None:
         """Lets the other samples of a request go on from its first one's pages."""
@@ -372,7 +408,9 @@ class Engine:
         row.held, self._batch = None, None
 
     def _end(self, row: Row, reason: FinishReason, error: Exception | None = None) -> None:
-        """Ends a row, wherever it is."""
+        """Ends a row, wherever it is, unless a function of its own did so in the meantime."""
+        if row.is_finished:
+            return
         queues = self._queues
         queues.waiting.extendleft(reversed(queues.siblings.pop(row, [])))
         for rows in (queues.running, queues.waiting, *queues.siblings.values()):
@@ -381,9 +419,7 @@ class Engine:
         if row.held is not None and row.n_cached is not None:
             row.n_written = min(row.length, len(row.sequence.prompt)) - row.n_cached
         self._leave(row, keeps=error is None)
-        rest = row.chooser.finish(row.sequence)
-        row.handle.push(row.sample, None, rest if row.chooser.follows_text else None)
-        row.handle.finish(row.sample, row.completion(reason), error)
+        row.finish(reason, error)
 
 
 def default_cache_bytes(model: CacheableModel, max_running: int) -> int:

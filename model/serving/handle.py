@@ -69,6 +69,11 @@ class Handle:
         """Whether every sample has ended."""
         return None not in self._completions
 
+    @property
+    def completions(self) -> list[Completion]:
+        """The answers of the samples that have ended."""
+        return [each for each in self._completions if each is not None]
+
     def __iter__(self) -> Iterator[Piece]:
         """Yields pieces until every sample has ended; raises what ended one by an error."""
         try:
@@ -109,7 +114,7 @@ class Handle:
             if until is not None and time.monotonic() > until:
                 raise TimeoutError(f"request {self.number}: no answer within {timeout} seconds")
             self._engine.step()
-        found = [each for each in self._completions if each is not None]
+        found = self.completions
         if self._error is not None:
             self._error.completions = found  # type: ignore[attr-defined]
             raise self._error

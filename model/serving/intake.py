@@ -13,6 +13,7 @@ from ..generation.chooser import make_chooser
 from ..generation.decoding import Decoder
 from ..generation.guide import Guide, GuideMaker
 from ..generation.limits import check_counts, check_length, check_token_ids
+from ..generation.monitors import begin_watch
 from ..generation.stops import read_stops
 from ..hooks.registry import select_names
 from ..parallel import agreement
@@ -22,6 +23,7 @@ from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
 from .request import Request
 from .row import Row
+from .sample_watch import SampleWatch
 
 
 class ServedModel(Decoder, CacheableModel, Protocol):
@@ -63,10 +65,12 @@ class Intake:
         check_token_ids(params, model.config.d_vocab)
         self._check(request, prompt)
         with agreement(model.group, "a request", "the request") as statement:
+            watch = begin_watch(request.monitors, model, [prompt] * request.n)
             functions = len(stops.functions)
             named = params, stops.strings, stops.ids, functions, request.n, request.max_new_tokens
             rules = request.schema, request.grammar
             statement.say("the request", prompt, request.salt, request.deadline, *named, *rules)
+            statement.say("the request", list(watch.hook_names) if watch is not None else [])
         chooser = make_chooser(
             model,
             params,
@@ -91,6 +95,7 @@ class Intake:
                 ),
                 chooser,
                 frozenset(names),
+                None if watch is None else SampleWatch(watch, draw, request.n),
             )
             for draw in range(request.n)
         ]

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import torch
 
 from ..generation.guide import Schema
+from ..generation.monitors import GenerationAlarm, GenerationMonitor
 from ..generation.sequence import Logprobs
 from ..generation.stops import Stop
 from ..sampling import SamplingParams
 from ..text.prompts import Prompt
 
-FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
-"""Why an answer ended: a token or text that ends it, its length, the client, the clock, or an
-error."""
+FinishReason = Literal["stop", "length", "alarm", "cancelled", "deadline", "error"]
+"""Why an answer ended: a token or text that ends it, its length, a monitor, the client, the clock,
+or an error."""
 
 
 class EngineFull(RuntimeError):
@@ -29,6 +30,10 @@ class WrongPool(ValueError):
 
 class ModelIsWatched(RuntimeError):
     """Hooks or overrides are installed, and an engine's passes mix the rows of many requests."""
+
+
+class MonitorFailed(RuntimeError):
+    """A monitor's function raised, which ended the answer that it watched."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Request:
         grammar: A grammar of the answer in place of a schema, in llguidance's Lark.
         capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
             nothing of it is taken from the cache.
+        monitors: Watch each sample's prompt and answer, and may end it
+            (`bitlens.interp.monitors.Monitor`); a sample is a row to them. The prompt is computed
+            for them as it is for `capture`, and tokens are handed out once they were scored.
 
     The other fields are those of `model.generate` and `sampling.SamplingParams`.
     """
@@ -78,6 +86,7 @@ class Request:
     schema: Schema | None = field(default=None, kw_only=True)
     grammar: str | None = field(default=None, kw_only=True)
     capture: Sequence[str] | str = field(default=(), kw_only=True)
+    monitors: Sequence[GenerationMonitor] = field(default=(), kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
     template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
@@ -119,6 +128,10 @@ class Completion:
         seed: What it was drawn with.
         captured: Activations by hook name, [1, P + N - 1, ...] position by position (scores and
             patterns [1, H, P + N - 1, K]).
+        scores: By monitor, the score after each token, fp32 [P + N]; NaN where it gave none.
+        alarms: What monitors raised, in order.
+        n_handed_out: Of the new tokens, those that were handed out: all but what an alarm or an
+            error held back.
     """
 
     prompt_ids: list[int]
@@ -130,3 +143,6 @@ class Completion:
     usage: Usage
     stopped_by: str | None = None
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    alarms: list[GenerationAlarm] = field(default_factory=list)
+    n_handed_out: int = 0

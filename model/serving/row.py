@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,8 +12,10 @@ from ..cache.prefix_cache import HeldPrompt
 from ..generation.chooser import Chooser
 from ..generation.decoding import joined
 from ..generation.sequence import Sequence
+from ..hooks.registry import has_key_axis
 from .handle import Handle
 from .request import Completion, FinishReason, Request, Usage
+from .sample_watch import SampleWatch
 
 
 @dataclass(eq=False)
@@ -24,6 +28,10 @@ class Row:
         n_cached: Tokens of the prompt that were in the cache when it first ran; None before.
         captured: By hook name, what each of its passes captured.
         names: Hooks to capture.
+        watched: Its monitors; None without.
+        waiting: Tokens that wait for their score, with their text.
+        n_handed_out, n_characters: Tokens, and characters of their text, that were handed out.
+        is_finished: Whether the answer was.
     """
 
     handle: Handle
@@ -31,10 +39,15 @@ class Row:
     sequence: Sequence
     chooser: Chooser
     names: frozenset[str]
+    watched: SampleWatch | None = None
     held: HeldPrompt | None = None
     n_cached: int | None = None
     n_written: int = 0
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    waiting: deque[tuple[int, str]] = field(default_factory=deque)
+    n_handed_out: int = 0
+    n_characters: int = 0
+    is_finished: bool = False
 
     @property
     def sample(self) -> int:
@@ -67,10 +80,81 @@ class Row:
         return self.n_tokens - self.length
 
     @property
-    def is_over(self) -> bool:
+    def is_written(self) -> bool:
         """Whether it needs no further token."""
         new = self.sequence.new
         return self.sequence.ended is not None or len(new) >= self.request.max_new_tokens
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it needs no further pass: under watch, the last token runs for its score."""
+        unscored = self.watched is not None and self.sequence.ended != "alarm"
+        return self.is_written and not (unscored and self.n_unread > 0)
+
+    @property
+    def observed_names(self) -> frozenset[str]:
+        """Hooks that somebody wants to see."""
+        return self.names if self.watched is None else self.names.union(self.watched.hook_names)
+
+    @property
+    def observed_from(self) -> int | None:
+        """The first token that somebody wants to see and has not seen yet; None for none."""
+        if self.names:
+            return 0
+        return None if self.watched is None else self.watched.n_seen
+
+    def observe(self, start: int, n: int, found: Mapping[str, torch.Tensor]) -> None:
+        """Keeps and shows what a pass over n tokens from `start` on found, [1, n, ...] by name.
+
+        Raises as `SampleWatch.see`.
+        """
+        if self.names:
+            self._capture(n, found)
+        if self.watched is not None:
+            self.watched.see(self.sequence, start, n, found)
+            if self.sequence.ended != "alarm":
+                self._hand_out(self.watched.hold)
+
+    def write(self, token: int, text: str) -> None:
+        """Hands a token out, or has it wait for its score."""
+        self.waiting.append((token, text))
+        if self.watched is None or self.watched.hold == 0:
+            self._hand_out(0)
+
+    def finish(self, reason: FinishReason, error: Exception | None = None) -> None:
+        """Ends the answer. Text that waits is handed out, unless a monitor or an error ended it;
+        tokens that wait and were never scored are none of the answer."""
+        sequence, self.is_finished = self.sequence, True
+        if self.watched is not None and self.watched.hold > 0:
+            n_scored = max(0, self.watched.n_seen - len(sequence.prompt))
+            n_lost = max(0, len(sequence.new) - n_scored)
+            self.chooser.retract(sequence, n_lost)
+            for _ in range(min(n_lost, len(self.waiting))):
+                self.waiting.pop()
+        self.chooser.finish(sequence)
+        if self.watched is None or reason not in ("alarm", "error"):
+            self._hand_out(0)
+            text = sequence.stream.text if sequence.stream is not None else ""
+            self._push(None, text[self.n_characters :])
+        self.handle.finish(self.sample, self.completion(reason), error)
+
+    def _hand_out(self, hold: int) -> None:
+        while len(self.waiting) >= max(hold, 1):
+            self._push(*self.waiting.popleft())
+
+    def _push(self, token: int | None, text: str) -> None:
+        self.n_handed_out += token is not None
+        self.n_characters += len(text)
+        self.handle.push(self.sample, token, text if self.chooser.follows_text else None)
+
+    def _capture(self, n: int, found: Mapping[str, torch.Tensor]) -> None:
+        """Keeps what a pass found, less the last token of an answer, which runs for its score."""
+        last = self.is_written and self.n_unread == 0
+        for name in self.names if n > last else ():
+            x = found[name]
+            if last:
+                x = x[:, :, :-1, :-1] if has_key_axis(name) else x[:, :-1]
+            self.captured.setdefault(name, []).append(x)
 
     def completion(self, reason: FinishReason) -> Completion:
         """Returns the answer so far."""
@@ -88,4 +172,13 @@ class Row:
             usage=usage,
             stopped_by=sequence.stream.stopped_by if sequence.stream is not None else None,
             captured={name: joined(name, steps) for name, steps in self.captured.items()},
+            scores=self._scores(),
+            alarms=self.watched.alarms if self.watched is not None else [],
+            n_handed_out=self.n_handed_out,
         )
+
+    def _scores(self) -> dict[str, torch.Tensor]:
+        if self.watched is None:
+            return {}
+        longest = len(self.sequence.prompt) + self.request.max_new_tokens
+        return self.watched.scores(self.n_tokens, longest)

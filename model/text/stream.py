@@ -36,6 +36,10 @@ class TextStream:
         """Whether a stop string came."""
         return self.stopped_by is not None
 
+    def emptied(self) -> TextStream:
+        """Returns a stream of the same rules to which nothing was added."""
+        return TextStream(self._tokenizer, self._stops)
+
     def push(self, token_id: int, *, may_stop: bool = True) -> str:
         """Adds a token; returns the text it releases. Without `may_stop`, stops are ignored."""
         self._ids.append(token_id)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from bitlens.interp.monitors import Monitor
 from bitlens.model.serving import Completion, Engine, Request
 from bitlens.model.transformer import HookedTransformer
 from parallel.sharded import draw_batch, on_ranks, whole
+from support.random_probes import random_probe
 
 TOKENS_BP, _ = draw_batch(260)
 REQUESTS = [
@@ -40,6 +43,31 @@ def test_answers_are_those_of_one_rank(size: int) -> None:
     for answers, of_rank in on_ranks(size, serve):
         assert answers == want
         assert of_rank == stats
+
+
+def test_scores_and_alarms_are_those_of_one_rank() -> None:
+    hooks = "blocks.1.hook_resid_post", "blocks.0.mlp.hook_post"
+
+    def serve(model: HookedTransformer) -> Any:
+        probes = [random_probe(model, hook, "last", seed) for seed, hook in enumerate(hooks)]
+        monitors = [
+            Monitor(probe, threshold=t) for probe, t in zip(probes, (1.0, 9e9), strict=True)
+        ]
+        with Engine(model, max_running=3, token_budget=10) as engine:
+            requests = [
+                replace(each, monitors=monitors[: i % 3]) for i, each in enumerate(REQUESTS)
+            ]
+            found = [engine.submit(request) for request in requests]
+            done = [handle.result() for handle in found]
+        scores = [
+            {name: x.view(torch.int32).tolist() for name, x in c.scores.items()} for c in done
+        ]
+        return content(done), scores, [c.alarms for c in done]
+
+    want = serve(whole("llama"))
+    assert {"alarm", "length"} == {reason for _, _, reason, _ in want[0]}
+    assert [len(scores) for scores in want[1]] == [0, 1, 2, 0, 1]
+    assert on_ranks(2, serve) == [want, want]
 
 
 def test_the_clock_and_cancellations_are_rank_0s() -> None:

@@ -39,10 +39,11 @@ class Server(NamedTuple):
 def serving(models: Mapping[str, HookedTransformer], **options: Any) -> Iterator[Server]:
     """A server of pools of these models, by name, on a free port, until the test ends."""
     torch.set_num_threads(1)
+    own = {name: options.pop(name) for name in ("monitors", "record") if name in options}
     timeout = options.pop("timeout", 60.0)
     engine = {"token_budget": 60, "clock": options.pop("clock", time.monotonic)}
     router = Router([Pool(name, each, **engine) for name, each in models.items()])
-    service = Service(router, "tiny", timeout=timeout)
+    service = Service(router, "tiny", timeout=timeout, **own)
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(create_app(service, **options), log_level="warning", lifespan="on")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from bitlens.interp.probes import MeanDifferenceProbe, Probe
+from bitlens.interp.probes import AttentionProbe, MeanDifferenceProbe, Probe
 from bitlens.model import HookedTransformer
 from bitlens.model.hooks.widths import hook_width
 
@@ -18,6 +18,17 @@ def random_probe(
     probe = MeanDifferenceProbe(hook, aggregate=aggregate)
     probe.coef_ = torch.randn(1, hook_width(model.config, hook), generator=generator)
     probe.intercept_ = torch.randn(1, generator=generator)
+    probe.threshold_ = math.inf
+    return probe
+
+
+def random_attention(model: HookedTransformer, hook: str, seed: int = 0) -> Probe:
+    """A probe that attends to tokens, with two heads."""
+    generator = torch.Generator().manual_seed(seed)
+    width = hook_width(model.config, hook)
+    probe = AttentionProbe(hook, n_heads=2)
+    sizes = {"coef": (2, width), "intercept": (1,), "query": (2, width)}
+    probe.set_tensors({k: torch.randn(*n, generator=generator) for k, n in sizes.items()})
     probe.threshold_ = math.inf
     return probe
 

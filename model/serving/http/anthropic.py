@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -199,7 +198,7 @@ def _block(part: Part, *, whole: bool) -> dict[str, Any]:
 
 def _head(service: Service, answer: Answer) -> dict[str, Any]:
     return {
-        "id": "msg_" + uuid.uuid4().hex,
+        "id": "msg_" + answer.id,
         "type": "message",
         "role": "assistant",
         "model": service.name,
@@ -208,6 +207,8 @@ def _head(service: Service, answer: Answer) -> dict[str, Any]:
 
 
 def _end(completion: Completion, speech: Speech) -> dict[str, Any]:
+    if completion.finish_reason == "alarm":
+        return {"stop_reason": "refusal", "stop_sequence": None}
     if completion.finish_reason != "stop":
         return {"stop_reason": "max_tokens", "stop_sequence": None}
     if completion.stopped_by is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...generation.monitors import GenerationAlarm
 from ...text.tools import Prepared, Tool, ToolChoice, prepare
 from ..request import Completion, WrongPool
 from .errors import ApiError
@@ -112,13 +114,27 @@ def n_tokens(service: Service, conversation: Prepared) -> int:
 
 def extras(completion: Completion, body: Body) -> dict[str, Any]:
     """Returns the fields of an answer that neither dialect has."""
+    said: dict[str, Any] = {"seed": completion.seed}
+    if completion.scores:
+        said["alarms"] = [_written(alarm) for alarm in completion.alarms]
     if not body.return_token_ids:
-        return {"seed": completion.seed}
-    return {
-        "seed": completion.seed,
+        return said
+    return said | {
         "prompt_token_ids": completion.prompt_ids,
         "token_ids": completion.ids,
         "token_logprobs": [first for first, *_ in completion.logprobs or []],
+    }
+
+
+def _written(alarm: GenerationAlarm) -> dict[str, Any]:
+    """An alarm as a client reads it, without its token, which may be held back."""
+    numbers = {"score": alarm.score, "threshold": alarm.threshold}
+    return {
+        "monitor": alarm.monitor,
+        "position": alarm.position,
+        # JSON has no infinity.
+        **{name: x if math.isfinite(x) else None for name, x in numbers.items()},
+        "decided_by": alarm.decided_by,
     }
 
 

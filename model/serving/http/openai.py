@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -188,7 +187,7 @@ class _Shape:
         self.kind, self.chat, self.body = kind, chat, body
         self.tokenizer = service.router.model.tokenizer
         self.head = {
-            "id": prefix + uuid.uuid4().hex,
+            "id": prefix + answer.id,
             "created": int(time.time()),
             "model": service.name,
             "system_fingerprint": answer.fingerprint,
@@ -332,6 +331,8 @@ def usage(found: Sequence[Completion]) -> dict[str, Any]:
 
 
 def _reason(completion: Completion, *, called: bool) -> str:
+    if completion.finish_reason == "alarm":
+        return "content_filter"
     if completion.finish_reason != "stop":
         return "length"
     return "tool_calls" if called else "stop"

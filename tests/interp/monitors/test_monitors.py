@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from bitlens.interp.monitors import Alarm, Monitor
-from bitlens.interp.probes import AttentionProbe, Probe, ProbeFileError
+from bitlens.interp.probes import ProbeFileError
 from bitlens.model import HookedTransformer
 from support.random_models import byte_tokenizer, random_model
-from support.random_probes import random_probe, whole_scores
+from support.random_probes import random_attention, random_probe, whole_scores
 
 HOOKS = ("blocks.1.hook_resid_post", "blocks.0.mlp.hook_post")
 AGGREGATES = ("mean", "last", "max", "rolling:3", "ema:0.25")
@@ -26,20 +26,6 @@ def model() -> HookedTransformer:
 
 def bits(x: torch.Tensor) -> list[int]:
     return x.contiguous().view(torch.int32).tolist()  # type: ignore[no-any-return]
-
-
-def attention(model: HookedTransformer) -> Probe:
-    probe = AttentionProbe(HOOKS[0], n_heads=2)
-    width = model.config.d_model
-    generator = torch.Generator().manual_seed(3)
-    probe.set_tensors(
-        {
-            "coef": torch.randn(2, width, generator=generator),
-            "intercept": torch.randn(1, generator=generator),
-            "query": torch.randn(2, width, generator=generator),
-        }
-    )
-    return probe
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -190,7 +176,7 @@ def test_windows_and_thresholds(model: HookedTransformer) -> None:
 
 
 def test_other_kinds_of_probes(model: HookedTransformer) -> None:
-    probe = attention(model)
+    probe = random_attention(model, HOOKS[0], seed=3)
     out = model.generate(PROMPTS, max_new_tokens=N, monitors=[Monitor(probe, threshold=math.inf)])
     for row in range(3):
         real = out.attention_mask[row] == 1

@@ -35,10 +35,14 @@ def probe_folder(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_documents_example_runs(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), namespace)
-    assert namespace["result"].alarms == []
+    result, answer = namespace["result"], namespace["answer"]
+    assert result.alarms == answer.alarms == []
+    n = len(answer.scores["harm"])
+    (alone,) = (scores[0, :n] for scores in result.scores.values())
+    assert torch.equal(answer.scores["harm"].view(torch.int32), alone.view(torch.int32))
     assert abs(namespace["why"].rounding) <= namespace["why"].rounding_bound
 
 
