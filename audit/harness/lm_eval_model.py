@@ -5,7 +5,7 @@
     lm_eval.simple_evaluate(LmEvalModel("smollm2-135m-instruct"), tasks=["arc_easy"])
 
 From the command line: `python -m bitlens.audit.harness --model bitlens --model_args
-pretrained=MODEL --tasks arc_easy`, with the harness's own arguments.
+pretrained=MODEL --device cpu --tasks arc_easy`, with the harness's own arguments.
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ TEMPLATE = (
 )
 
 
-def write_sums(path: Path, n: int = 12, seed: int = 0) -> list[dict[str, Any]]:
-    """Writes sums of two digits with three answers each, the right one first; returns them."""
+def write_sums(path: Path, n: int = 12, seed: int = 0, most: int = 6) -> list[dict[str, Any]]:
+    """Writes sums of two to `most` digits, of three answers the right one first; returns them."""
     draw = random.Random(seed)
     rows = []
     for i in range(n):
-        a, b = draw.randrange(10), draw.randrange(10)
-        choices = [str(a + b), str(a + b + 1), str(a + b + 11)]
-        rows.append({"id": i, "question": f"{a} + {b} =", "choices": choices})
+        terms = [draw.randrange(10) for _ in range(draw.randint(2, most))]
+        choices = [str(sum(terms) + error) for error in (0, 1, 11)]
+        question = f"{' + '.join(map(str, terms))} ="
+        rows.append({"id": i, "question": question, "choices": choices})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -68,7 +69,7 @@ def _sums(path: Path, name: str) -> dict[str, Any]:
         "dataset_kwargs": {"data_files": {"test": str(path)}, "cache_dir": str(path.parent)},
         "test_split": "test",
         "num_fewshot": 0,
-        "doc_to_text": "Add two numbers, and give the sum alone.\n{{question}}",
+        "doc_to_text": "Add the numbers, and give the sum alone.\n{{question}}",
     }
 
 
