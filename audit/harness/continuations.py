@@ -37,9 +37,11 @@ class Continuation:
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """Attributes:
-    logprobs: Natural logarithm of each token's probability, as `model.logprobs` gives it.
-    is_greedy: Whether `model.generate` would write these tokens at temperature 0.
+    """The score of one continuation.
+
+    Attributes:
+        logprobs: Natural logarithm of each token's probability, as `model.logprobs` gives it.
+        is_greedy: Whether `model.generate` would write these tokens at temperature 0.
     """
 
     logprobs: list[float]
