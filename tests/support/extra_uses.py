@@ -45,6 +45,8 @@ USES = (
         "llguidance",
         "from bitlens.model.generation.guide import GuideMaker\nGuideMaker(None, 8).grammar({})",
     ),
+    Use("lm-eval", "lm_eval", "import bitlens.audit.harness.lm_eval_model"),
+    Use("inspect", "inspect_ai", "import bitlens.audit.harness.inspect_provider"),
     Use("serve", "fastapi", "from bitlens.model.serving.http import create_app"),
     Use(
         "sae",
