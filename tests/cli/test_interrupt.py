@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ def _interrupted(command: list[str], until: str = "loaded") -> tuple[int, float,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Of a shell's background job, children would ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     said: list[str] = []
