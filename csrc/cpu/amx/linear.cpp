@@ -2,6 +2,8 @@
 // four tiles, 32 k an instruction. A leaf starts from tiles of +0, which is the order of
 // isa/leaf_sums.h, so the bits are the same. Where an exponent is too small for that
 // (csrc/cpu/bf16_pairs.h), FMAs take the place of tiles.
+#include <initializer_list>
+
 #include "../bf16_pairs.h"
 #include "../isa/linear_panels.h"
 #include "tile_unit.h"
@@ -65,6 +67,9 @@ template <bool kBoth>
 void leaf_tiles(const uint32_t* x, const LeafOfPanel& w, float (*out)[32]) {
   constexpr int64_t x_block = (kBoth ? kRows : kTileRowsEach) * kBlockPairs;
   constexpr int kStride = 64, kPanelStride = 128;
+  for (const void* read : {static_cast<const void*>(x), static_cast<const void*>(w.pairs),
+                           static_cast<const void*>(w.last)})
+    settle(read);
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (kBoth) {

@@ -15,6 +15,10 @@ namespace {
 
 constexpr int kTileRowsEach = 16;  // rows of a tile, and 32-bit words of its rows
 
+// GCC's tile intrinsics do not say that they read memory, so a compiler might leave out or put off
+// what is written for them: no more of `memory` is outstanding after this.
+inline void settle(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
+
 // Sixteen rows of 64 bytes in every tile while it lives; other users of the unit in this thread
 // load a configuration of their own.
 class Tiles {
@@ -26,6 +30,7 @@ class Tiles {
       configuration[16 + 2 * tile] = 4 * kTileRowsEach;  // bytes of a row
       configuration[48 + tile] = kTileRowsEach;
     }
+    settle(configuration);
     _tile_loadconfig(configuration);
   }
   ~Tiles() { _tile_release(); }
