@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from .._core import isa, numerics_version
+from ..cpu import cpu_name
 from ..threads import get_num_threads
 from ..version import __version__
 
@@ -40,7 +39,7 @@ class Fingerprint:
 def environment_fingerprint() -> Fingerprint:
     """The fingerprint of this process, now."""
     return Fingerprint(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         isa=isa(),
         torch_isa=torch.backends.cpu.get_cpu_capability(),
         python=platform.python_version(),
@@ -50,16 +49,3 @@ def environment_fingerprint() -> Fingerprint:
         threads=get_num_threads(),
         torch_threads=torch.get_num_threads(),
     )
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    fields = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", text.split("\n\n")[0], re.MULTILINE))
-    name = fields.get("model name", platform.machine())
-    numbers = (
-        f"{key} {fields[key]}" for key in ("cpu family", "model", "stepping") if key in fields
-    )
-    return ", ".join([name, *numbers])

@@ -48,6 +48,19 @@ static inline int32_t read_exponent(const void* header) {
   return exponent;
 }
 
+namespace {
+// bf16 bits of either sign and 17 exponents around 1, to try an instruction out with.
+struct NumbersToTry {
+  uint64_t state = 1;
+
+  uint32_t operator()() {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const uint32_t sign = state >> 63, exponent = 119 + (state >> 40) % 17;
+    return sign << 15 | exponent << 7 | static_cast<uint32_t>(state >> 33) % 128;
+  }
+};
+}  // namespace
+
 // The least exponent of rows of activations, into their header.
 static inline void put_exponent(void* header, const uint16_t* x, int64_t rows, int64_t k,
                                 int64_t stride) {

@@ -47,7 +47,7 @@ BL_FN float dot_in_leaves(const float* x, const float* w, int64_t k, int leaf, O
   return total;
 }
 
-// Of fp32 numbers.
+// The product of fp32 numbers, in their order.
 BL_FN float dot(const float* x, const float* w, int64_t k) {
   return dot_in_leaves(x, w, k, kLeaf, Order::kChain);
 }

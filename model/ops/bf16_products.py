@@ -6,12 +6,13 @@ here (docs/decisions/bf16-instructions.md).
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-import platform
 from pathlib import Path
 
 from ... import _core
+from ...cpu import cpu_name
 from ...version import __version__
 from ..sources import cache_directory
 from ..weights.atomic import write_atomically
@@ -20,10 +21,13 @@ _log = logging.getLogger(__name__)
 
 _FILE = "bf16-products.json"
 _LARGEST = 1 << 16  # bytes of the file
+_OF_ONE_ORDER = {"avx512_bf16", "amx"}  # sets that FMAs of the same bits stand beside
 
 
+@functools.cache
 def settle_bf16_products() -> None:
-    """Takes what is remembered of this CPU; else times the sets and remembers the fastest.
+    """Takes what is remembered of this CPU; else times the sets and remembers the fastest. Once a
+    process.
 
     Of no consequence for any bit: a cache that cannot be read or written is passed over.
     """
@@ -53,22 +57,15 @@ def bf16_products_in_words() -> str:
     few, many, timed = _core.bf16_products()
     chosen = f"{few} for few rows, {many} for many"
     if not timed:
-        return chosen + (", as timed before" if len(_core.available_isas()) > 2 else "")
+        choice = _OF_ONE_ORDER & set(_core.available_isas())
+        return chosen + (", as timed before" if choice else "")
     speeds = ", ".join(f"{isa} {one:.0f} and {more:.0f}" for isa, one, more in timed)
     return f"{chosen}: {speeds} GFLOP/s"
 
 
 def _machine() -> str:
-    """What a choice holds for."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    wanted = ("vendor_id", "cpu family", "model", "stepping")
-    named = {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-    parts = [named[key] for key in wanted if key in named] or [cpu]
-    return " ".join([*parts, *_core.available_isas(), __version__])
+    """Returns the name of all that a choice depends on."""
+    return " ".join([cpu_name(), *_core.available_isas(), __version__])
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:

@@ -2,8 +2,6 @@
 // four tiles, 32 k an instruction. A leaf starts from tiles of +0, which is the order of
 // isa/leaf_sums.h, so the bits are the same. Where an exponent is too small for that
 // (csrc/cpu/bf16_pairs.h), FMAs take the place of tiles.
-#include <initializer_list>
-
 #include "../bf16_pairs.h"
 #include "../isa/linear_panels.h"
 #include "tile_unit.h"
@@ -67,9 +65,9 @@ template <bool kBoth>
 void leaf_tiles(const uint32_t* x, const LeafOfPanel& w, float (*out)[32]) {
   constexpr int64_t x_block = (kBoth ? kRows : kTileRowsEach) * kBlockPairs;
   constexpr int kStride = 64, kPanelStride = 128;
-  for (const void* read : {static_cast<const void*>(x), static_cast<const void*>(w.pairs),
-                           static_cast<const void*>(w.last)})
-    settle(read);
+  settle(x);
+  settle(w.pairs);
+  settle(w.last);
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (kBoth) {
@@ -172,12 +170,7 @@ const LinearKernels& linear_kernels() {
 bool adds_in_order() {
   // Sums that cancel nearly, whose bits tell orders and roundings apart: of 16 rows by 32 outputs
   // and 64 k, by tiles and by FMAs.
-  uint64_t state = 1;
-  auto bf16_bits = [&] {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const uint32_t sign = state >> 63, exponent = 119 + (state >> 40) % 17;
-    return sign << 15 | exponent << 7 | static_cast<uint32_t>(state >> 33) % 128;
-  };
+  NumbersToTry bf16_bits;
   constexpr int64_t depth = 2 * kPairBlock;
   const Tiles configured;
   for (int round = 0; round < 16; ++round) {

@@ -149,12 +149,7 @@ const LinearKernels& linear_kernels() {
 
 bool adds_in_order() {
   // Sums whose bits tell the order, the roundings between and wider sums apart.
-  uint64_t state = 1;
-  auto bf16_bits = [&] {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const uint32_t sign = state >> 63, exponent = 119 + (state >> 40) % 17;
-    return sign << 15 | exponent << 7 | static_cast<uint32_t>(state >> 33) % 128;
-  };
+  NumbersToTry bf16_bits;
   for (int round = 0; round < 256; ++round) {
     alignas(64) uint32_t w[16];
     for (uint32_t& word : w) word = bf16_bits() << 16 | bf16_bits();
