@@ -148,7 +148,8 @@ def _router(
 
 
 def _record(path: Path | None) -> Record | None:
-    """What appends the answers of each request to an audit trail."""
+    """Returns the function that appends the answers of each request to an audit trail, if
+    there is to be one."""
     if path is None:
         return None
     from ..interp.monitors import AuditTrail

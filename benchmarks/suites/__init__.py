@@ -40,7 +40,7 @@ if {"avx512_bf16", "amx"} & set(_core.available_isas()):
     NO_BF16["BITLENS_ISA"] = "avx512"
 HAS_TILES = "amx" in _core.available_isas()
 TILES = "AMX"
-"""What a goal for tiles needs (`Row.needs`)."""
+"""The hardware that a goal for tiles needs (`Row.needs`)."""
 WITHOUT = ", no bf16 instructions"
 """How contenders in that environment are named."""
 

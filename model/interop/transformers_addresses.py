@@ -143,7 +143,7 @@ class TransformersAddresses:
         )
 
     def _module(self, address: str) -> Any:
-        """What has an operation's weights, if anything has."""
+        """Returns the module that has an operation's weights, if one has."""
         unit = self._units.get(address)
         if unit is not None:
             layer = self._inner.model.layers[int(address.split(".")[1])]

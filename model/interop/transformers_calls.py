@@ -91,7 +91,7 @@ def _call(
 
 
 def _places(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Place, Place, Place] | None:
-    """Where a call has its first three operands."""
+    """Returns the places of a call's first three operands, if it has them."""
     for names in _NAMES:
         found = (*range(len(args)), *names[len(args) :])[:3]
         if all(isinstance(place, int) or place in kwargs for place in found):

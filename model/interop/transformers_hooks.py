@@ -176,7 +176,7 @@ class _Hooks:
         return run.fire(f"{a}.{name}", rotated, self._unturned(run, a, name))
 
     def _unturned(self, run: ObservedPass, a: str, name: str) -> torch.Tensor:
-        """What "rope_q" or "rope_k" starts from: [B, H, P, h]."""
+        """Returns the tensor that "rope_q" or "rope_k" starts from: [B, H, P, h]."""
         source = name.removeprefix("rope_")
         if not self._config.qk_norm:
             return self._heads(run.value(f"{a}.{source}"))

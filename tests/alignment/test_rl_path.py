@@ -1,4 +1,4 @@
-"""What RL does on its way: distances between policies, rewards beside gold scores, and kills."""
+"""The path of RL: distances between policies, rewards beside gold scores, and kills."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ print(json.dumps([few, many, len(timed), bf16_products_in_words()]))
 
 
 def settled(cache: Path) -> tuple[str, str, int, str]:
-    """What a process of its own chooses: few rows, many rows, how many it timed, its words."""
+    """Returns the choice of another process: few rows, many rows, sets timed, its words."""
     surroundings = {k: v for k, v in os.environ.items() if k != "BITLENS_ISA"}
     done = subprocess.run(
         [sys.executable, "-c", SETTLE],

@@ -283,7 +283,7 @@ def test_a_module_that_is_one_is_judged_as_one(
 
 
 def test_a_cap_that_the_call_ignores_is_named(registered: Any) -> None:
-    """As transformers' Gemma 3 ignores one."""
+    """Transformers' Gemma 3 ignores one."""
     config = transformers.Gemma3TextConfig(
         vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=96,

@@ -253,7 +253,7 @@ def test_closed_bounds_at_the_ends_of_logits(op: str) -> None:
 
 
 def test_a_gelu_may_double_before_it_halves() -> None:
-    """As torch's vectorised one does: infinity above half of the largest number, never below."""
+    """Torch's vectorised one gives infinity above half of the largest number, never below."""
     largest = torch.finfo(torch.float32).max
     contract = PrecisionContract("gelu", function_ulp=8.0)
     for share, permitted in ((0.51, True), (0.49, False)):

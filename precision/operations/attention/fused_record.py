@@ -52,7 +52,7 @@ def _check_block(op: str, inputs: dict[str, Any]) -> None:
 
 
 def _add_rotations(op: str, inputs: dict[str, Any], q_shape: torch.Size, n_keys: int) -> None:
-    """What RoPE's program takes for keys, which stand from 0 on, and for queries, from `past`."""
+    """Adds the inputs of RoPE's program; keys stand from 0 on, queries from `past`."""
     n_queries, d_head = q_shape[-2:]
     first = inputs["past"]
     for name, positions in (

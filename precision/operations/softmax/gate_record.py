@@ -40,7 +40,7 @@ _FP64_ERROR = 2.0**-48
 
 
 def _choice(op: str, inputs: dict[str, Any]) -> Tensor:
-    """What experts are chosen by: logits, or scores with a bias added."""
+    """Returns the values that experts are chosen by: logits, or scores with a bias added."""
     x = inputs["x"].double()
     if inputs["bias"] is None:
         return x  # type: ignore[no-any-return]

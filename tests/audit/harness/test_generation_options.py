@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness asks of an answer reaches the request, or is refused."""
+"""An option of lm-evaluation-harness reaches the request, or is refused."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_monitors_that_do_not_fit_are_named(engine: Engine, model: HookedTransfo
 
 
 def mood(i: int) -> dict[str, Any]:
-    """What the i-th monitor of a crowd does on an alarm."""
+    """Returns the action of a crowd's i-th monitor on an alarm."""
 
     def sometimes(alarm: Alarm) -> bool:
         if i % 8 == 3 and alarm.position > 6:

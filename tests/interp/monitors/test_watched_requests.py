@@ -46,7 +46,7 @@ def probes_of(model: HookedTransformer, i: int) -> dict[str, Probe]:
 
 
 def asked(model: HookedTransformer, n: int, seed: int) -> list[dict[str, Any]]:
-    """What n requests ask for, monitors apart: prompts that share beginnings of all lengths."""
+    """Returns the fields of n requests: prompts that share beginnings of all lengths."""
     draw = random.Random(seed)
     base = [draw.randrange(model.config.d_vocab) for _ in range(150)]
     options: list[dict[str, Any]] = [
@@ -159,7 +159,7 @@ def test_a_hit_that_shows_monitors_nothing_would_be_found(
 def test_preemption_shows_no_token_twice(
     model: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was scored stays scored; what is left comes from the cache or is computed again."""
+    """Scored tokens stay scored; the rest comes from the cache or is computed again."""
     preempted: list[tuple[int, int]] = []
     preempt = Engine._preempt
 
