@@ -10,6 +10,9 @@ import torch
 
 from ...model.text.tokenizer import Tokenizer
 
+_MIXED = 2048
+"""Sequences that are held at once to be mixed."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -83,6 +86,18 @@ class Batch:
     @property
     def n_tokens(self) -> int:
         return int(self.mask.sum())
+
+
+def mixed(sequences: Iterable[list[int]], seed: int) -> Iterator[list[int]]:
+    """Yields the sequences in another order, drawn from the seed within each block of 2,048.
+
+    Pieces of one document, which follow each other, then rarely share a batch.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    rest = iter(sequences)
+    while block := list(islice(rest, _MIXED)):
+        for i in torch.randperm(len(block), generator=generator, device="cpu").tolist():
+            yield block[i]
 
 
 def batches(sequences: Iterable[list[int]], n_tokens: int) -> Iterator[Batch]:

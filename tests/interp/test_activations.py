@@ -21,12 +21,12 @@ from bitlens.interp.activations import (
     open_text,
 )
 from bitlens.interp.activations.read import read_rows
-from bitlens.interp.activations.sequences import batches
+from bitlens.interp.activations.sequences import batches, mixed
 from bitlens.interp.activations.store import ActivationStore
 from bitlens.model.hooks.registry import same_bits
 from bitlens.model.transformer import HookedTransformer
 from bitlens.model.weights.atomic import write_tensors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from support.training_runs import HOOK, documents, speaking_model
@@ -141,6 +141,22 @@ def test_sequences_keep_documents_apart_or_join_them(model: HookedTransformer) -
     assert list(chain.from_iterable(joined)) == whole[:128]
     short = list(Packing(32, min_tokens=8, max_tokens=16).sequences(texts, tokenizer))
     assert [len(s) for s in short] == [16, 10, 16]
+
+
+@given(st.integers(0, 5000), st.integers(0, 3))
+@settings(max_examples=10)
+def test_mixing_moves_sequences_and_loses_none(n: int, seed: int) -> None:
+    rows = [[i] for i in range(n)]
+    found = list(mixed(iter(rows), seed))
+    assert sorted(found) == rows
+    assert found == list(mixed(iter(rows), seed))
+    if n > 100:
+        assert found != rows
+        assert found != list(mixed(iter(rows), seed + 1))
+        # Of pieces that follow each other, few are as near as a batch holds.
+        place = {row[0]: at for at, row in enumerate(found)}
+        near = sum(abs(place[i] - place[i + 1]) < 8 for i in range(n - 1))
+        assert near < 0.3 * n
 
 
 def test_a_batch_gives_the_rows_of_each_sequence_alone(model: HookedTransformer) -> None:

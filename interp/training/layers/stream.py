@@ -16,7 +16,7 @@ from ....model.transformer import HookedTransformer
 from ...activations import TextSource
 from ...activations.documents import Split
 from ...activations.read import outliers, read_rows
-from ...activations.sequences import Batch, batches
+from ...activations.sequences import Batch, batches, mixed
 from .config import LayersTrainConfig
 
 
@@ -64,11 +64,8 @@ class RowStream:
         """
         first = True
         while True:
-            assert self.model.tokenizer is not None
-            documents = self.source.documents(self.split)
-            sequences = self.config.packing.sequences(documents, self.model.tokenizer)
             found = False
-            for batch in batches(sequences, self.config.batch_tokens):
+            for batch in batches(self._sequences(), self.config.batch_tokens):
                 found = True
                 if start:
                     start -= 1
@@ -78,12 +75,17 @@ class RowStream:
                 raise ValueError(f"text {self.source.name!r}: no document is long enough")
             first = False
 
-    def first_tokens(self, n_tokens: int) -> Batch:
-        """Returns as many sequences from the beginning as come to this many tokens."""
+    def _sequences(self) -> Iterator[list[int]]:
+        """Returns the sequences of the text, pieces of one document apart from each other."""
         assert self.model.tokenizer is not None
         documents = self.source.documents(self.split)
-        sequences = self.config.packing.sequences(documents, self.model.tokenizer)
-        found = next(islice(batches(sequences, n_tokens), 1), None)
+        return mixed(
+            self.config.packing.sequences(documents, self.model.tokenizer), self.config.seed
+        )
+
+    def first_tokens(self, n_tokens: int) -> Batch:
+        """Returns as many sequences from the beginning as come to this many tokens."""
+        found = next(islice(batches(self._sequences(), n_tokens), 1), None)
         if found is None:
             raise ValueError(f"text {self.source.name!r}: no document is long enough")
         return found
