@@ -3,5 +3,13 @@
 from .jacobian import JacobianLens, fit_jacobian_lens
 from .lens import LogitLens
 from .reading import LensReading, read_lens
+from .tuned import TunedLens
 
-__all__ = ["JacobianLens", "LensReading", "LogitLens", "fit_jacobian_lens", "read_lens"]
+__all__ = [
+    "JacobianLens",
+    "LensReading",
+    "LogitLens",
+    "TunedLens",
+    "fit_jacobian_lens",
+    "read_lens",
+]

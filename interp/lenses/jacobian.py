@@ -37,6 +37,8 @@ class JacobianLens(LogitLens):
         metadata: What it was fitted on.
     """
 
+    title = "Jacobian lens"
+
     def __init__(self, model: HookedTransformer, J: torch.Tensor, metadata: dict[str, Any]) -> None:
         """Raises ValueError for Jacobians of other shapes than the model's, or of another model."""
         super().__init__(model)

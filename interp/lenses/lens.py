@@ -12,7 +12,13 @@ from ...model.transformer import HookedTransformer
 
 
 class LogitLens:
-    """Reads every layer's residual stream as if it were the last one."""
+    """Reads every layer's residual stream as if it were the last one.
+
+    Attributes:
+        title: Its name in drawings.
+    """
+
+    title = "Logit lens"
 
     def __init__(self, model: HookedTransformer) -> None:
         self.model = model

@@ -16,13 +16,14 @@ def logit_lens(
 
     Args:
         every: Draw every so many layers; the last one is always drawn.
-        lens: Another lens, such as a `JacobianLens`; None takes the plain one.
+        lens: Another lens, a `JacobianLens` or `TunedLens`; None takes the plain one.
 
     Raises ValueError for a model without tokenizer.
     """
     if model.tokenizer is None:
         raise ValueError("logit_lens: this model was loaded without a tokenizer")
-    found = read_lens(lens or LogitLens(model), prompt, n_tokens=1)
+    lens = lens or LogitLens(model)
+    found = read_lens(lens, prompt, n_tokens=1)
     last = len(found.tokens) - 1
     head = "".join(f"<th>{notebook.visible(token)}</th>" for token in model.to_str_tokens(prompt))
     body = []
@@ -41,7 +42,7 @@ def logit_lens(
         )
         body.append(f'<tr><th scope="row">{layer}</th>{cells}</tr>')
     return Drawing(
-        "Logit lens" if lens is None else "Jacobian lens",
+        lens.title,
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>",
     )
