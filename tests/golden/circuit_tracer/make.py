@@ -10,10 +10,12 @@ committed. In an environment of its own:
 
 PyPI's circuit-tracer is another project's. Each case is a folder: a random model as Hugging Face
 saves it, transcoders in circuit-tracer's files, and graph.safetensors with what it made of them.
+feature_schema.json says what its front end reads of a feature.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ import torch
 import yaml
 from circuit_tracer import ReplacementModel
 from circuit_tracer.attribution.attribute_transformerlens import attribute
+from circuit_tracer.frontend.feature_models import Model
 from circuit_tracer.transcoder.cross_layer_transcoder import load_clt
 from circuit_tracer.transcoder.single_layer_transcoder import load_transcoder_set
 from safetensors.torch import save_file
@@ -196,6 +199,8 @@ CASES = {
 
 
 def main() -> None:
+    schema = json.dumps(Model.model_json_schema(), indent=1)
+    (HERE / "feature_schema.json").write_text(schema + "\n")
     for name, (model_of, transcoders_of, kind, read, write) in CASES.items():
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
