@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.cpp' -o -name '*.h' -o -
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help latest wheels release first-hour browser images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
+.PHONY: help latest wheels release first-hour browser jupyter images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -32,7 +32,7 @@ $(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml setup.py CMakeLists.tx
 	$(PIP) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
+$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
 	$(PIP) --no-build-isolation -e ".[$*]"
 	touch $@
 
@@ -78,6 +78,9 @@ images: $(VENV)/test.stamp build ## draw the pictures of docs/images, in Chromiu
 
 pages: ## rebuild the script and the style of pages; needs Node
 	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build
+
+jupyter: $(VENV)/test.stamp $(VENV)/jupyter.stamp build browser ## the widget in JupyterLab and the notebook, clicked through
+	$(PY) -m pytest -q --nightly tests/interp/pages/test_jupyter.py
 
 bench: $(VENV)/bench.stamp build ## paired benchmarks against peers
 	$(PY) -m bitlens.benchmarks
@@ -142,7 +145,7 @@ first-hour: $(VENV)/install.stamp ## from a clean environment to each user's fir
 		docs/first_hour.sh
 
 # CONTRIBUTING.md says what each of these shows.
-nightly: $(VENV)/test.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
+nightly: $(VENV)/test.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
 	$(PY) tests/support/nightly.py $(STAGES)
 
 clean: ## remove what was built, the environment stays
