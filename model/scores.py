@@ -36,7 +36,7 @@ def logprobs(
         rows_S = scored_rows(run.batch, scored)
         ids_S, finals = tokens_T[rows_S + 1], run.wants(*FINAL_NAMES)
         if finals or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            logprob_S = _logprob_of(model.logits(resid_Td, run)[rows_S], ids_S, temperature)
+            logprob_S = logprob_of(model.logits(resid_Td, run)[rows_S], ids_S, temperature)
         else:
             x_Td = model.ln_final(resid_Td, run)
             head = model.unembed.weight, model.config.final_logit_softcap
@@ -107,12 +107,12 @@ def _head_logprob(
         rows, ids = rows_S[first : first + LEAF], ids_S[first : first + LEAF]
         logits = ops.linear(x_Td[rows], weight, out_dtype=ops.policy.logits)
         logits = logits if cap is None else ops.soft_cap(logits, cap)
-        found.append(_logprob_of(logits, ids, temperature))
+        found.append(logprob_of(logits, ids, temperature))
     return torch.cat(found)
 
 
-def _logprob_of(logits: torch.Tensor, ids: torch.Tensor, temperature: float) -> torch.Tensor:
-    """`token_logprob`; torch's own where its kernels do not reach: fp64, and other devices."""
+def logprob_of(logits: torch.Tensor, ids: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Returns `token_logprob`; torch's own where its kernels do not reach: fp64, other devices."""
     if logits.dtype is torch.float32 and logits.device.type == "cpu":
         return token_logprob(logits, ids, temperature)
     scaled = logits / (temperature if temperature >= 1e-5 else 1.0)

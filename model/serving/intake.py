@@ -21,12 +21,13 @@ from ..text.prompts import check_ids, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
+from .prompt_scores import PromptScores, ScoringModel
 from .request import Request
 from .row import Row
 from .sample_watch import SampleWatch
 
 
-class ServedModel(Decoder, CacheableModel, Protocol):
+class ServedModel(Decoder, CacheableModel, ScoringModel, Protocol):
     """The part of a model that an engine needs."""
 
 
@@ -81,6 +82,7 @@ class Intake:
         )
         guides = self._guides_of(request)
         names = select_names(request.capture, model.hook_names) if request.capture else []
+        scores = self._prompt_scores(request, prompt)
         number, tokenizer = next(self._numbers), model.tokenizer
         handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids, listener)
         return [
@@ -96,9 +98,24 @@ class Intake:
                 chooser,
                 frozenset(names),
                 None if watch is None else SampleWatch(watch, draw, request.n),
+                scores if draw == 0 else None,
             )
             for draw in range(request.n)
         ]
+
+    def _prompt_scores(self, request: Request, prompt: list[int]) -> PromptScores | None:
+        """Returns where the prompt's log-probabilities go, if they are asked for."""
+        n_best = request.prompt_logprobs
+        if n_best is None:
+            return None
+        if not 0 <= n_best <= 1024:
+            raise ValueError(f"prompt_logprobs = {n_best}: expected 0 to 1024, or None")
+        if self._model.group is not None:
+            raise ValueError(
+                "prompt_logprobs: not over ranks, each of which has a part of the logits: use "
+                "model.logprobs"
+            )
+        return PromptScores(self._model, prompt, n_best, request.temperature)
 
     def _guides_of(self, request: Request) -> list[Guide] | list[None]:
         """Each sample's guide. Raises ValueError for what could leave it without a token."""

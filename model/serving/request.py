@@ -53,6 +53,9 @@ class Request:
         schema: JSON schema of the answer; tokens that do not fit are masked before the sampler, and
             log-probabilities are of what is left (the extra `tools`).
         grammar: A grammar of the answer in place of a schema, in llguidance's Lark.
+        prompt_logprobs: None: none. n: the log-probability of each token of the prompt and of the n
+            best in its place, at the answer's temperature and before penalties; they are
+            computed for the whole prompt, as for `capture`.
         capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
             nothing of it is taken from the cache.
         monitors: Watch each sample's prompt and answer, and may end it
@@ -77,6 +80,7 @@ class Request:
     logit_bias: Mapping[int, float] = field(default_factory=dict, kw_only=True)
     allowed_token_ids: Sequence[int] | None = field(default=None, kw_only=True)
     logprobs: int | None = field(default=None, kw_only=True)
+    prompt_logprobs: int | None = field(default=None, kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
     n: int = field(default=1, kw_only=True)
     stop: Stop = field(default=None, kw_only=True)
@@ -124,6 +128,8 @@ class Completion:
         text: Without special tokens and up to a stop string; empty without a tokenizer.
         logprobs: For each new token its log-probability, and ids and log-probabilities of the best
             ones, where the request asked for them.
+        prompt_logprobs: The same for each token of the prompt, None for the first: of a request's
+            first sample, where it asked for them; shorter where the prompt was not read to its end.
         stopped_by: The stop string that ended it.
         seed: What it was drawn with.
         captured: Activations by hook name, [1, P + N - 1, ...] position by position (scores and
@@ -141,6 +147,7 @@ class Completion:
     finish_reason: FinishReason
     seed: int
     usage: Usage
+    prompt_logprobs: list[Logprobs | None] | None = None
     stopped_by: str | None = None
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
     scores: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from ..generation.decoding import joined
 from ..generation.sequence import Sequence
 from ..hooks.registry import has_key_axis
 from .handle import Handle
+from .prompt_scores import HOOK, PromptScores
 from .request import Completion, FinishReason, Request, Usage
 from .sample_watch import SampleWatch
 
@@ -29,6 +30,7 @@ class Row:
         captured: By hook name, what each of its passes captured.
         names: Hooks to capture.
         watched: Its monitors; None without.
+        prompt_scores: Where the prompt's log-probabilities go; None where nobody asks.
         waiting: Tokens that wait for their score, with their text.
         n_handed_out, n_characters: Tokens, and characters of their text, that were handed out.
         is_finished: Whether the answer was.
@@ -40,6 +42,7 @@ class Row:
     chooser: Chooser
     names: frozenset[str]
     watched: SampleWatch | None = None
+    prompt_scores: PromptScores | None = None
     held: HeldPrompt | None = None
     n_cached: int | None = None
     n_written: int = 0
@@ -94,14 +97,24 @@ class Row:
     @property
     def observed_names(self) -> frozenset[str]:
         """Hooks that somebody wants to see."""
-        return self.names if self.watched is None else self.names.union(self.watched.hook_names)
+        watched = () if self.watched is None else self.watched.hook_names
+        return self.names.union(watched, () if self._unscored is None else (HOOK,))
 
     @property
     def observed_from(self) -> int | None:
         """The first token that somebody wants to see and has not seen yet; None for none."""
-        if self.names:
-            return 0
-        return None if self.watched is None else self.watched.n_seen
+        seen = [0] if self.names else []
+        if self.watched is not None:
+            seen.append(self.watched.n_seen)
+        if self._unscored is not None:
+            seen.append(self._unscored.n_seen)
+        return min(seen, default=None)
+
+    @property
+    def _unscored(self) -> PromptScores | None:
+        """The scores of the prompt while some are missing."""
+        scores = self.prompt_scores
+        return None if scores is None or scores.is_complete else scores
 
     def observe(self, start: int, n: int, found: Mapping[str, torch.Tensor]) -> None:
         """Keeps and shows what a pass over n tokens from `start` on found, [1, n, ...] by name.
@@ -110,6 +123,8 @@ class Row:
         """
         if self.names:
             self._capture(n, found)
+        if self._unscored is not None:
+            self._unscored.see(start, found[HOOK][0])
         if self.watched is not None:
             self.watched.see(self.sequence, start, n, found)
             if self.sequence.ended != "alarm":
@@ -158,7 +173,7 @@ class Row:
 
     def completion(self, reason: FinishReason) -> Completion:
         """Returns the answer so far."""
-        sequence = self.sequence
+        sequence, scores = self.sequence, self.prompt_scores
         usage = Usage(len(sequence.prompt), self.n_cached or 0, self.n_written, len(sequence.new))
         seed = self.chooser.params.seed
         assert seed is not None
@@ -170,6 +185,7 @@ class Row:
             finish_reason=reason,
             seed=seed,
             usage=usage,
+            prompt_logprobs=None if scores is None else [None, *scores.found],
             stopped_by=sequence.stream.stopped_by if sequence.stream is not None else None,
             captured={name: joined(name, steps) for name, steps in self.captured.items()},
             scores=self._scores(),

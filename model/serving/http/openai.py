@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...text.tokenizer import Tokenizer
 from ..request import Completion, Request
+from .echo import OnePrompt, prompts_of, text_logprobs, with_prompt, without_answer
 from .errors import ApiError
 from .fields import (
     Body,
@@ -91,8 +92,9 @@ class Sampled(Body):
 class CompletionBody(Sampled):
     """`/v1/completions`."""
 
-    prompt: str | list[int]
-    max_tokens: int = Field(default=16, ge=1)
+    prompt: str | list[int] | Annotated[list[str] | list[list[int]], Field(max_length=128)]
+    max_tokens: int = Field(default=16, ge=0)
+    echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
@@ -131,18 +133,69 @@ def _model(service: Service) -> dict[str, Any]:
 
 @router.post("/v1/completions", response_model=None)
 async def completions(request: HttpRequest, body: CompletionBody) -> Any:
-    """Continues a prompt."""
+    """Continues a prompt, or several."""
     service = service_of(request, body)
-    asked = Request(
-        body.prompt,
-        max_new_tokens=body.max_tokens,
-        logprobs=0 if body.logprobs is None and body.return_token_ids else body.logprobs,
-        salt=salt_of(request, body.cache_salt),
-        **body.options(),
-    )
-    answer = await service.submit(asked, conversation_of(request, body))
-    shape = _Shape("cmpl-", "text_completion", service, answer, body, chat=False)
-    return await _answered(answer, shape, body, Speech(None, body.n))
+    prompts = prompts_of(body.prompt)
+    _check_prompts(service, body, len(prompts))
+    answers: list[Answer] = []
+    try:
+        for prompt in prompts:
+            asked = Request(
+                prompt,
+                max_new_tokens=max(body.max_tokens, 1),
+                logprobs=0 if body.logprobs is None and body.return_token_ids else body.logprobs,
+                prompt_logprobs=body.logprobs if body.echo else None,
+                salt=salt_of(request, body.cache_salt),
+                **body.options(),
+            )
+            answers.append(await service.submit(asked, conversation_of(request, body)))
+        shape = _Shape("cmpl-", "text_completion", service, answers[0], body, chat=False)
+        if body.stream:
+            return _streamed(answers[0], shape, body, Speech(None, body.n))
+        return await _all(answers, prompts, shape, body)
+    finally:
+        for answer in () if body.stream else answers:
+            answer.drop()
+
+
+def _check_prompts(service: Service, body: CompletionBody, n_prompts: int) -> None:
+    """Raises ApiError for combinations that are not served."""
+    if body.stream and (body.echo or n_prompts > 1):
+        raise ApiError(400, "stream: takes one prompt, and no echo", "stream")
+    if body.max_tokens == 0 and not body.echo:
+        raise ApiError(400, "max_tokens: 0 is for echo, which reads the prompt alone", "max_tokens")
+    if body.echo and service.router.model.tokenizer is None:
+        raise ApiError(400, "echo: this model has no tokenizer", "echo")
+
+
+async def _all(
+    answers: Sequence[Answer], prompts: Sequence[OnePrompt], shape: _Shape, body: CompletionBody
+) -> dict[str, Any]:
+    """The answers to all prompts as one: choices in their order, one bill."""
+    choices: list[dict[str, Any]] = []
+    bills: list[dict[str, Any]] = []
+    for answer, prompt in zip(answers, prompts, strict=True):
+        speech = Speech(None, body.n)
+        found = await _ended(answer, speech)
+        if body.max_tokens == 0:
+            found, speech = [without_answer(each) for each in found], Speech(None, body.n)
+        whole = shape.whole(found, speech)
+        for choice in whole["choices"]:
+            if body.echo and shape.tokenizer is not None:
+                choice = with_prompt(choice, prompt, found[0], shape.tokenizer)
+            choices.append({**choice, "index": len(choices)})
+        bills.append(whole["usage"])
+    return {**whole, "choices": choices, "usage": _added(bills)}
+
+
+def _added(bills: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of several bills, name by name."""
+    return {
+        name: _added([bill[name] for bill in bills])
+        if isinstance(value, dict)
+        else sum(bill[name] for bill in bills)
+        for name, value in bills[0].items()
+    }
 
 
 @router.post("/v1/chat/completions", response_model=None)
@@ -244,7 +297,7 @@ class _Shape:
             return None
         if self.chat:
             return {"content": _chat_logprobs(completion, self.tokenizer)}
-        return _text_logprobs(completion, self.tokenizer)
+        return text_logprobs(completion.ids, completion.logprobs, self.tokenizer)
 
 
 def _chat_logprobs(completion: Completion, tokenizer: Tokenizer) -> list[dict[str, Any]]:
@@ -260,28 +313,20 @@ def _chat_logprobs(completion: Completion, tokenizer: Tokenizer) -> list[dict[st
     ]
 
 
-def _text_logprobs(completion: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
-    tokens = tokenizer.token_strings(completion.ids)
-    offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-    found = completion.logprobs or []
-    top = [dict(zip(tokenizer.token_strings(ids), best, strict=True)) for _, ids, best in found]
-    return {
-        "tokens": tokens,
-        "token_logprobs": [logprob for logprob, *_ in found],
-        "top_logprobs": top,
-        "text_offset": offsets,
-    }
-
-
 async def _answered(answer: Answer, shape: _Shape, body: Sampled, speech: Speech) -> Any:
     if body.stream:
         return _streamed(answer, shape, body, speech)
+    return shape.whole(await _ended(answer, speech), speech)
+
+
+async def _ended(answer: Answer, speech: Speech) -> list[Completion]:
+    """Waits for an answer and returns its samples, whose text and calls `speech` then has."""
     async for piece in answer.pieces():
         speech.push(piece)
     found = answer.finished()
     for i in range(len(found)):
         speech.end(i)
-    return shape.whole(found, speech)
+    return found
 
 
 def _streamed(answer: Answer, shape: _Shape, body: Sampled, speech: Speech) -> StreamingResponse:

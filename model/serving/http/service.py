@@ -165,9 +165,13 @@ class Answer:
                     return
                 await self._news.wait()
         finally:
-            if not self.handle.is_done:
-                # Not awaited: a task that was cancelled awaits nothing.
-                threading.Thread(target=self.handle.cancel, daemon=True).start()
+            self.drop()
+
+    def drop(self) -> None:
+        """Cancels the request unless it has ended. Returns at once: a task that was cancelled
+        awaits nothing."""
+        if self.handle is not None and not self.handle.is_done:
+            threading.Thread(target=self.handle.cancel, daemon=True).start()
 
     def finished(self) -> list[Completion]:
         """Returns the answers of a request that has ended, less tokens that were held back.

@@ -14,6 +14,7 @@ from bitlens.audit.evaluations import read_run
 from bitlens.audit.harness import sample_seed
 from bitlens.model.transformer import HookedTransformer
 from support.harness_tasks import generation, multiple_choice, rolling, write_sums
+from support.http_server import serving
 from support.speaking_llama import write_speaking_llama
 
 lm_eval = pytest.importorskip("lm_eval", reason="extra lm-eval is not installed")
@@ -216,3 +217,48 @@ def test_the_harness_finds_the_model_by_its_name(folder: Path) -> None:
         f"pretrained={folder / 'model'},dtype=bf16", {"batch_size": "2", "device": None}
     )
     assert (lm.model.ops.policy.name, lm.batch_size) == ("bf16", 2)
+
+
+def test_the_server_gives_the_adapters_answers(
+    model: HookedTransformer, folder: Path, tmp_path: Path
+) -> None:
+    """lm-evaluation-harness's own client against `bitlens serve`: one sum's rounding apart."""
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    own = model.tokenizer
+    assert own is not None
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(own.definition), eos_token=own.token(own.eos_ids[0])
+    ).save_pretrained(tmp_path)
+
+    def samples(lm: Any, task: dict[str, Any]) -> list[Any]:
+        found = lm_eval.simple_evaluate(
+            lm,
+            tasks=[task],
+            task_manager=TaskManager(include_defaults=False),
+            log_samples=True,
+            bootstrap_iters=0,
+        )
+        return [sample["resps"] for sample in found["samples"][task["task"]]]
+
+    path = folder / "sums.jsonl"
+    for server in serving({"only": model}):
+        for batch_size in (1, 5):
+            client = LocalCompletionsAPI(
+                base_url=f"{server.url}/v1/completions",
+                model="tiny",
+                tokenizer=str(tmp_path),
+                tokenizer_backend="huggingface",
+                batch_size=batch_size,
+                max_length=model.config.n_ctx,
+            )
+            theirs, ours = (samples(lm, multiple_choice(path)) for lm in (client, adapter(model)))
+            for a, b in zip(theirs, ours, strict=True):
+                for ((x, greedy),), ((y, also),) in zip(a, b, strict=True):
+                    assert x == pytest.approx(y, rel=2**-50)  # a choice has a few tokens
+                    assert greedy == also
+            written = generation(path)
+            assert samples(client, written) == samples(adapter(model), written)

@@ -199,7 +199,7 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_to
         ("/v1/chat/completions", {"pool_fingerprint": "bl_0"}, 421, "bl_0"),
         ("/v1/chat/completions", {"logit_bias": {"9999": 1}}, 400, "9999"),
         ("/v1/chat/completions", {"stop": ""}, 400, "stop"),
-        ("/v1/completions", {"echo": True, "prompt": "a", "messages": None}, 400, "echo"),
+        ("/v1/completions", {"suffix": "b", "prompt": "a", "messages": None}, 400, "suffix"),
         ("/v1/completions", {"prompt": [1, 9999], "messages": None}, 400, "vocabulary"),
         ("/v1/completions", {"prompt": [], "messages": None}, 400, "prompt"),
         ("/v1/messages", {"tools": []}, 400, "tools"),
