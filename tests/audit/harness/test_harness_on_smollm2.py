@@ -23,13 +23,15 @@ TIE = 1e-3
 class Harness:
     """Both adapters on the same weights and the same sums, of very different lengths."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, dtype: str = "fp32") -> None:
         from lm_eval.tasks import TaskManager
 
         write_sums(path, most=40)
         checkpoint = open_checkpoint(source)
-        self.model = bitlens.load(checkpoint)
-        self.peer = transformers_llama(checkpoint, torch.float32)
+        self.model = bitlens.load(checkpoint, dtype=dtype)
+        self.peer = transformers_llama(
+            checkpoint, torch.float32 if dtype == "fp32" else torch.bfloat16
+        )
         self.path = path
         self._manager = TaskManager(include_defaults=False)
 
@@ -83,6 +85,19 @@ def logprobs(samples: Sequence[Any]) -> torch.Tensor:
 def test_the_batch_moves_no_result(harness: Harness) -> None:
     task = multiple_choice(harness.path)
     assert harness.ours(task, 1) == harness.ours(task, 8)
+
+
+def test_in_bf16_the_batch_moves_results_of_the_peer_alone(
+    smollm2_path: Path, tmp_path: Path
+) -> None:
+    """The control: these batches do move answers where kernels let them."""
+    harness = Harness(tmp_path / "sums.jsonl", smollm2_path, "bf16")
+    harness.peer.set_attn_implementation("sdpa")  # as transformers loads it
+    task = multiple_choice(harness.path)
+    assert harness.ours(task, 1) == harness.ours(task, 8)
+    moved = (logprobs(harness.theirs(task, 1)) - logprobs(harness.theirs(task, 8))).abs()
+    print(f"{int((moved > 0).sum())} of {moved.numel()} moved, by {float(moved.max()):.3g} at most")
+    assert float(moved.max()) > 1e-3
 
 
 def test_both_adapters_give_the_same_answers(harness: Harness) -> None:
