@@ -32,6 +32,7 @@ class Suite(StrEnum):
     http = "http"
     dictionaries = "dictionaries"
     dictionary_growth = "dictionary_growth"
+    circuits = "circuits"
 
 
 NO_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
