@@ -194,6 +194,9 @@ class Engine:
             self._in_step = True
             try:
                 return self._step()
+            except KeyboardInterrupt:
+                self._begin_again()
+                raise
             finally:
                 self._in_step = False
 
@@ -341,8 +344,13 @@ class Engine:
             self._preempt(youngest)
             batch = [(row, n) for row, n in batch if row is not youngest]
 
-    def _preempt(self, row: Row) -> None:
-        self._leave(row)
+    def _begin_again(self) -> None:
+        """Has every running row compute its tokens again: how far a step came is unknown."""
+        for row in reversed(self._queues.running.copy()):
+            self._preempt(row, keeps=False)
+
+    def _preempt(self, row: Row, *, keeps: bool = True) -> None:
+        self._leave(row, keeps=keeps)
         self._queues.running.remove(row)
         self._queues.waiting.appendleft(row)
         row.captured.clear()

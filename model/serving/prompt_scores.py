@@ -35,7 +35,6 @@ class PromptScores:
     Attributes:
         n_best: Tokens to list in each token's place, the likeliest first.
         temperature: As `SamplingParams`; 0 reports at 1.
-        n_seen: Positions that were read.
         found: Of every token but the first, as far as it goes.
     """
 
@@ -43,8 +42,12 @@ class PromptScores:
     prompt: list[int]
     n_best: int
     temperature: float
-    n_seen: int = 0
     found: list[Logprobs] = field(default_factory=list)
+
+    @property
+    def n_seen(self) -> int:
+        """Positions that were read, each of which scored the token after it."""
+        return len(self.found)
 
     @property
     def is_complete(self) -> bool:
@@ -59,7 +62,6 @@ class PromptScores:
         for first in range(skip, stop, ROWS):
             last = min(first + ROWS, stop)
             self._score(x_Nd[first:last], self.prompt[start + first + 1 : start + last + 1])
-        self.n_seen = max(self.n_seen, start + len(x_Nd))
 
     def _score(self, x_Sd: torch.Tensor, ids: list[int]) -> None:
         logits_SV = self.model.unembed(x_Sd[None])[0]

@@ -189,3 +189,40 @@ def test_a_closed_engine(model: Any) -> None:
     for call in (engine.step, lambda: engine.submit(NEXT)):
         with pytest.raises(RuntimeError, match="closed"):
             call()
+
+
+@pytest.mark.parametrize("place", ["_choose", "_pass", "_show", "_admit"])
+def test_an_interrupted_step_is_taken_again(
+    model: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Ctrl-C before or after a pass: whoever goes on waiting gets every answer, with its bits."""
+    wanted = [
+        Request([7 + i, 3, 9] * 20, max_new_tokens=12, temperature=1.0, seed=i, n=1 + i % 2)
+        for i in range(4)
+    ]
+    with Engine(model, token_budget=50) as engine:
+        expected = [[each.ids for each in engine.submit(r).results()] for r in wanted]
+    with Engine(model, token_budget=50) as engine:
+        handles = [engine.submit(request) for request in wanted]
+        original, calls = getattr(engine, place), 0
+
+        def interrupted(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % 4 == 3:
+                raise KeyboardInterrupt
+            return original(*args)
+
+        monkeypatch.setattr(engine, place, interrupted)
+        n_interrupted = n_steps = 0
+        while not all(handle.is_done for handle in handles):
+            try:
+                engine.step()
+            except KeyboardInterrupt:
+                n_interrupted += 1
+            n_steps += 1
+            assert n_steps < 1000, "an answer never comes"
+        assert n_interrupted > 1
+        assert [[each.ids for each in handle.results()] for handle in handles] == expected
+        stats = engine.stats().cache
+        assert (stats.pages_referenced, stats.pages_used) == (0, engine.cache.pool.n_references)
