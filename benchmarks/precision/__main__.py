@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ... import __version__, _core
+from ...cpu import cpu_name
 from ...precision.search import PROFILES
 from . import honesty, page, power, rms_norm
 from .conventions import Example
@@ -47,6 +48,7 @@ def run(
                     n_rows=n_rows,
                     seed=zlib.crc32(f"{library} {op} {seed}".encode()),
                     profile=PROFILES["ci"] if search else None,
+                    with_compiled=search,
                 )
             )
             progress.advance(bar)
@@ -58,6 +60,7 @@ def _machine() -> dict[str, str]:
         "bitlens": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "CPU": cpu_name(),
         "instruction sets": " ".join(_core.available_isas()),
     }
 
@@ -67,7 +70,7 @@ def main(
         list[str] | None, typer.Option(help=f"Of {', '.join(LIBRARIES)}; default: all.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="A fault and operation.")] = 100,
-    rows: Annotated[int, typer.Option(min=0, help="Rows of honest code per operation.")] = 21_000,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of honest code per operation.")] = 9_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same inputs.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the page.")] = None,

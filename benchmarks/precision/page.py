@@ -242,7 +242,13 @@ def _honesty(honesty: Sequence[Honesty]) -> Sheet:
         "share of what the contract leaves before the last rounding, and by whom; below 1% the "
         "bound is called unused: it is loose, or no error is large enough to show past the last "
         "rounding. torch's fused attention (sdpa) turns subnormal exponentials into zeros; it is "
-        "held to the contract with `may_flush=True`, and breaks the one without.",
+        "held to the contract with `may_flush=True`, and breaks the one without. What "
+        "torch.compile makes of the same code is judged on rows alone. Inductor keeps in fp32 what "
+        "it fuses, so `torch compiled` promises the rounding of its output and no cast between, "
+        "but for attention (scores and probabilities, which products of matrices write and read) "
+        "and a lookup (its scale, a tensor of its own); `casts kept` is compiled with "
+        "`emulate_precision_casts` and promises what eager code does, but for log_softmax, which "
+        "inductor takes apart in fp32.",
         (
             *("contracts", "operation", "implementations", "rows", "judgements", "alarms"),
             *CONVENTIONS,

@@ -29,6 +29,8 @@ def log_softmax_bound(model: RoundingModel, y: Tensor, x: Tensor) -> Tensor:
     sums = _sum_error(model, scores, exponents).log1p()
     log = scores.logsumexp(-1, keepdim=True) - peak
     error = sums + (model.function + model.steps(3)) * (log + sums) + model.underflow
+    if "logarithm" in model.casts:
+        error = error + model.casts["logarithm"].unit_roundoff * (log + error)
     error = error + model.steps(1) * shifted.abs() + model.flushed(scores)
     error = error + model.steps(1) * (y.abs() + error) + 2 * model.underflow
     return model.cast("output", y, model.within_range(error, shifted.abs() + log))

@@ -38,7 +38,10 @@ def _logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict
 
 
 def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
-    x = _logits(draw, formats, kind, min(max_size, 257))["x"]
+    if kind == "vanishing_probabilities":  # a loss about as small as the only other probability
+        x = vanishing_probabilities((1, 2), formats.storage)
+    else:
+        x = _logits(draw, formats, kind, min(max_size, 257))["x"]
     rows, classes = x.shape
     ignored = draw(st.sampled_from([None, None, 0, -1]))
     none = -100 if ignored is None else ignored
@@ -70,8 +73,8 @@ def _moe_gate(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> di
 
 DRAWINGS = {
     "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
-    "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
+    "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums", "vanishing_probabilities")),
     "log_softmax": Drawing(_logits, ("stagnating_sums",)),
-    "moe_gate": Drawing(_moe_gate, sometimes=("bias",)),
+    "moe_gate": Drawing(_moe_gate, ("vanishing_probabilities",), sometimes=("bias",)),
     "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
 }

@@ -23,7 +23,8 @@ def log_softmax(ar: Arithmetic[V], inputs: Inputs) -> V:
     """(x - max) - log of the sum, in that order: x - (max + log) loses what max is larger by."""
     x = ar.given(inputs["x"])
     _, total, maximum = softmax_terms(ar, x)
-    return ar.cast(ar.sub(ar.sub(x, maximum), ar.log(total)), "output")
+    log_total = ar.cast(ar.log(total), "logarithm")
+    return ar.cast(ar.sub(ar.sub(x, maximum), log_total), "output")
 
 
 def logsumexp(ar: Arithmetic[V], inputs: Inputs) -> V:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...inputs import InputsError, check_number, check_x, checked_tensor
-from ..operation import Axes, Native, Operation, WrongFormula
+from ..operation import Axes, Eager, Native, Operation, WrongFormula
 from ..seeded import SeededDraw
 from . import program, real, wrong
 from .bound import (
@@ -93,8 +93,8 @@ def _large_equals(draw: SeededDraw) -> dict[str, Any]:
 LOG_SOFTMAX = Operation(
     name="log_softmax",
     arguments=("x",),
-    cast_points=("exponentials", "sum", "output"),
-    statistics=("sum",),
+    cast_points=("exponentials", "sum", "logarithm", "output"),
+    statistics=("sum", "logarithm"),
     reduces=True,
     masked=True,
     least=2.0**-64,  # 0, or the logarithm of 1 + 2^-23 or more
@@ -104,6 +104,7 @@ LOG_SOFTMAX = Operation(
     bound=log_softmax_bound,
     spread=log_softmax_spread,
     axes=Axes({"x": "md"}, "md", "m", "d"),
+    eager=Eager(casts=("sum", "logarithm")),  # torch's kernel for CPUs rounds both to storage
     wrong=(
         WrongFormula(
             "log_of_softmax", "takes the logarithm of a probability", wrong.log_of_softmax
