@@ -56,7 +56,7 @@ a tensor of its own."""
 
 def compile_whole(code: Implementation, *, keep_casts: bool = False) -> Implementation:
     """Returns the code compiled as one graph; what cannot be raises, and never runs eagerly."""
-    options = {"emulate_precision_casts": keep_casts}
+    options: dict[str, Any] = {"emulate_precision_casts": keep_casts}
     run = torch.compile(code, fullgraph=True, dynamic=True, options=options)
 
     def implementation(**inputs: Any) -> Tensor:
