@@ -46,7 +46,7 @@ def _subnormal(draw: SeededDraw) -> dict[str, Any]:
     return {"x": draw.stored(torch.tensor([[0.0, math.log(small / 2)]]).double())}
 
 
-def drawings() -> Mapping[str, Drawing]:
+def _drawings() -> Mapping[str, Drawing]:
     from .draws import DRAWINGS
 
     return DRAWINGS
@@ -71,7 +71,7 @@ SOFTMAX = Operation(
         "flush_to_zero": _subnormal,
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 32)},
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 
@@ -122,7 +122,7 @@ LOG_SOFTMAX = Operation(
         "log_of_softmax": _far_behind,
         "log_sum_added_to_maximum": _large_equals,
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 LOGSUMEXP = Operation(
@@ -144,7 +144,7 @@ LOGSUMEXP = Operation(
         "flush_to_zero": lambda draw: {"x": draw.tiny[None]},
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 512)},
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 
@@ -223,6 +223,6 @@ CROSS_ENTROPY = Operation(
         "ignored_counted": _with_ignored,
         "smoothing_off_by_one": lambda draw: _predictions(draw, smoothing=0.1),
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 OPERATIONS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY)
