@@ -202,7 +202,8 @@ def _eager_clamped_swiglu(
     gate: Tensor, up: Tensor, limit: float = 7.0, alpha: float = 1.702, offset: float = 1.0
 ) -> Tensor:
     g, u = gate.clamp(max=limit), up.clamp(-limit, limit)
-    return (u + offset) * (g * torch.sigmoid(g * alpha))
+    shifted = (u.float() + offset).to(u.dtype)  # on CPUs torch adds the offset rounded to bf16
+    return shifted * (g * torch.sigmoid(g * alpha))
 
 
 EAGER: dict[str, Implementation] = {

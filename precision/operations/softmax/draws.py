@@ -37,11 +37,14 @@ def logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[
     return {"x": draw(KINDS[kind](shape, fmt, Span((-4, 4), (max(-20, fmt.min_exponent), 6))))}
 
 
+def _log_softmax(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    if kind == "vanishing_probabilities":  # beside one, whose logarithm is about as small
+        return {"x": vanishing_probabilities((1, 2), formats.storage)}
+    return logits(draw, formats, kind, max_size)
+
+
 def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
-    if kind == "vanishing_probabilities":  # a loss about as small as the only other probability
-        x = vanishing_probabilities((1, 2), formats.storage)
-    else:
-        x = logits(draw, formats, kind, min(max_size, 257))["x"]
+    x = _log_softmax(draw, formats, kind, min(max_size, 257))["x"]
     rows, classes = x.shape
     ignored = draw(st.sampled_from([None, None, 0, -1]))
     none = -100 if ignored is None else ignored
@@ -60,6 +63,6 @@ def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) 
 DRAWINGS = {
     "softmax": Drawing(logits, ("stagnating_sums", "vanishing_probabilities")),
     "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums", "vanishing_probabilities")),
-    "log_softmax": Drawing(logits, ("stagnating_sums",)),
+    "log_softmax": Drawing(_log_softmax, ("stagnating_sums", "vanishing_probabilities")),
     "logsumexp": Drawing(logits, ("stagnating_sums", "near_zero_logsumexp")),
 }
