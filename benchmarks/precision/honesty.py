@@ -15,9 +15,10 @@ import torch
 from ...precision.contract import PrecisionContract
 from ...precision.oracle import Enclosure, Verdict, enclosure, judge
 from ...precision.search import PROFILES, Profile, search
+from .compiled import compiled, promised
 from .conventions import CONVENTIONS, Example
-from .draws import ROWS, rows
-from .implementations import declared, implementations
+from .implementations import Implementation, declared, implementations
+from .rows import ROWS, rows
 
 Tensor = torch.Tensor
 
@@ -62,6 +63,51 @@ class Honesty:
         return self.utilisation < 0.01
 
 
+class _Judges:
+    """The honest implementations of one contract, what they promise, and what is found of them."""
+
+    def __init__(self, library: str, contract: PrecisionContract, *, with_compiled: bool) -> None:
+        self.contract = contract
+        self.code = implementations(library, contract.op)
+        self.compiled = compiled(library, contract.op) if with_compiled else {}
+        self.promises = {name: declared(name, contract) for name in self.code}
+        self.promises |= {name: promised(name, contract) for name in self.compiled}
+        self.found = Honesty(library, contract.op, list(self.promises))
+
+    def verdicts(
+        self,
+        inputs: Mapping[str, Any],
+        code: Mapping[str, Implementation],
+        allowed: Enclosure | None = None,
+    ) -> list[Verdict]:
+        permitted = {self.contract: allowed} if allowed is not None else {}
+        judged = []
+        for name, run in code.items():
+            promise = self.promises[name]
+            if promise not in permitted:
+                permitted[promise] = enclosure(inputs, promise)
+            judged.append(judge(run(**inputs), permitted[promise], promise))
+            self.found.add(name, judged[-1])
+        return judged
+
+    def take_rows(self, generator: torch.Generator) -> None:
+        verdicts = self.verdicts(rows(self.contract, generator), {**self.code, **self.compiled})
+        self.found.rows += ROWS
+        self.found.judgements += ROWS * len(verdicts)
+        self.found.elements += sum(verdict.elements for verdict in verdicts)
+
+    def climb(self, profile: Profile) -> None:
+        """A search toward the bound, by the worst of the implementations."""
+
+        def worst(actual: Tensor, inputs: Mapping[str, Any]) -> Verdict:
+            found = self.verdicts(inputs, self.code)
+            return max(found, key=lambda verdict: (verdict.violations, verdict.utilisation))
+
+        first = next(iter(self.code.values()))
+        tried = search(first, self.contract, judge=worst, profile=profile, shrink=False)
+        self.found.searched = tried.tally.examples
+
+
 def measure(
     library: str,
     contract: PrecisionContract,
@@ -70,44 +116,24 @@ def measure(
     n_rows: int,
     seed: int,
     profile: Profile | None = PROFILES["ci"],
+    with_compiled: bool = False,
 ) -> Honesty:
-    """Holds every honest implementation of the contract to it, and to the conventions."""
-    code = implementations(library, contract.op)
-    found = Honesty(library, contract.op, list(code))
+    """Holds every honest implementation of the contract to it, and to the conventions.
 
-    promises = {name: declared(name, contract) for name in code}
-
-    def verdicts(inputs: Mapping[str, Any], allowed: Enclosure | None = None) -> list[Verdict]:
-        permitted = {contract: allowed} if allowed is not None else {}
-        judged = []
-        for name, run in code.items():
-            promise = promises[name]
-            if promise not in permitted:
-                permitted[promise] = enclosure(inputs, promise)
-            judged.append(judge(run(**inputs), permitted[promise], promise))
-            found.add(name, judged[-1])
-        return judged
-
+    Those that torch.compile makes are held to it on rows alone: other shapes would need graphs of
+    their own.
+    """
+    judges = _Judges(library, contract, with_compiled=with_compiled)
     for example in examples:
-        _by_conventions(found, example, [run(**example.inputs) for run in code.values()])
-        verdicts(example.inputs, example.allowed)
+        outputs = [run(**example.inputs) for run in judges.code.values()]
+        _by_conventions(judges.found, example, outputs)
+        judges.verdicts(example.inputs, judges.code, example.allowed)
     generator = torch.Generator().manual_seed(seed)
-    while found.rows < n_rows:
-        inputs = rows(contract, generator)
-        judged = verdicts(inputs)
-        found.rows += ROWS
-        found.judgements += ROWS * len(code)
-        found.elements += sum(verdict.elements for verdict in judged)
-
-    def worst(actual: Tensor, inputs: Mapping[str, Any]) -> Verdict:
-        return max(verdicts(inputs), key=lambda verdict: (verdict.violations, verdict.utilisation))
-
+    while judges.found.rows < n_rows:
+        judges.take_rows(generator)
     if profile is not None:
-        first = next(iter(code.values()))
-        found.searched = search(
-            first, contract, judge=worst, profile=profile, shrink=False
-        ).tally.examples
-    return found
+        judges.climb(profile)
+    return judges.found
 
 
 def _by_conventions(found: Honesty, example: Example, outputs: Sequence[Tensor]) -> None:

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 
 from ... import _core
 from ...precision.contract import PrecisionContract
-from ...precision.formats import FORMATS
-from ...precision.operations import validate_inputs
+from ...precision.formats import round_to
 from ...precision.reals.definitions import arguments_of
 from .libraries import LIBRARIES
 
@@ -39,7 +38,13 @@ def tests_module(name: str) -> ModuleType:
     return module
 
 
-_CODE, _KERNELS = tests_module("correct_code"), tests_module("bitlens_kernels")
+CODE, _KERNELS = tests_module("correct_code"), tests_module("bitlens_kernels")
+WIDE: dict[str, dict[str, Implementation]] = {
+    **CODE.CORRECT,
+    **tests_module("correct_outside_a_pass").OTHERS,
+}
+"""Code that computes in fp32, by operation and name; it takes inputs as `arguments_of` gives them.
+"""
 
 
 def implementations(library: str, op: str) -> dict[str, Implementation]:
@@ -48,15 +53,15 @@ def implementations(library: str, op: str) -> dict[str, Implementation]:
     if library.startswith("bitlens") and op in _KERNELS.KERNELS:
         kernel = _KERNELS.KERNELS[op]
         return {f"bitlens {isa}": _on(isa, kernel) for isa in _core.available_isas()}
-    eager = {"torch eager": _EAGER[op]} if contract.storage == "bf16" else {}
+    eager = {"torch eager": EAGER[op]} if contract.storage == "bf16" and op in EAGER else {}
     if len(contract.casts) > 1:
-        return {"torch eager": _EAGER[op]}
+        return {"torch eager": EAGER[op]}
     wide = {
-        name: _stored(code, contract)
-        for name, code in _CODE.CORRECT[op].items()
-        if _CODE.FUNCTION_ULP.get(name, 2.0) <= contract.function_ulp
+        name: stored(code, contract)
+        for name, code in WIDE[op].items()
+        if CODE.FUNCTION_ULP.get(name, 2.0) <= contract.function_ulp
     }
-    if op == "gelu" and contract.function_ulp < _CODE.FUNCTION_ULP["torch gelu"]:
+    if op == "gelu" and contract.function_ulp < CODE.FUNCTION_ULP["torch gelu"]:
         eager = {}
     return wide | eager
 
@@ -68,12 +73,16 @@ def declared(name: str, contract: PrecisionContract) -> PrecisionContract:
     return contract
 
 
-def _stored(code: Implementation, contract: PrecisionContract) -> Implementation:
-    """Computes in fp32 and rounds once."""
+def stored(code: Implementation, contract: PrecisionContract) -> Implementation:
+    """Computes in fp32 and rounds once, codes by the contract's convention."""
+    fmt = contract.output_format
 
     def implementation(**inputs: Any) -> Tensor:
-        prepared = arguments_of(contract.op, inputs)
-        return code(**prepared).to(FORMATS[contract.storage].dtype)
+        y = code(**arguments_of(contract.op, inputs))
+        if fmt.name in ("fp32", "bf16", "fp16"):
+            return y.to(fmt.dtype)
+        codes = round_to(y.double(), fmt, overflow=contract.overflow_in(fmt))
+        return codes.to(fmt.dtype or torch.float32)
 
     return implementation
 
@@ -115,13 +124,19 @@ def _eager_attention(
     cap: float | None = None,
 ) -> Tensor:
     inputs = {"scale": scale, "causal": causal, "window": window, "past": past, "cap": cap}
-    prepared = validate_inputs("attention", {"q": q, "k": k, "v": v, **inputs})
+    return eager_mixing(**arguments_of("attention", {"q": q, "k": k, "v": v, **inputs}))
+
+
+def eager_mixing(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor, cap: float | None, **_: Any
+) -> Tensor:
+    """Returns the mixed values of attention whose inputs are completed."""
     group = q.shape[-3] // k.shape[-3]
     keys, values = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    scores: Tensor = q @ keys.mT * prepared["scale"]
-    if (cap := prepared["cap"]) is not None:  # its steps are no cast points: in fp32
+    scores: Tensor = q @ keys.mT * scale
+    if cap is not None:  # its steps are no cast points: in fp32
         scores = cap * torch.tanh(scores.float() / cap)
-    scores = scores.masked_fill(~prepared["visible"], -torch.inf)
+    scores = scores.masked_fill(~visible, -torch.inf)
     mixed: Tensor = scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ values
     return mixed
 
@@ -156,7 +171,42 @@ def _eager_matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(a, b.mT.contiguous(), bias)
 
 
-_EAGER: dict[str, Implementation] = {
+def _eager_group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    return torch.group_norm(x, groups, weight, bias, eps)
+
+
+def _eager_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    return F.conv1d(F.pad(x, padding), weight, bias, stride, 0, dilation, groups)
+
+
+def _eager_embedding(ids: Tensor, weight: Tensor, scale: float | None = None) -> Tensor:
+    rows = F.embedding(ids, weight)
+    return rows if scale is None else rows * torch.tensor(scale, dtype=weight.dtype)
+
+
+def _eager_clamped_swiglu(
+    gate: Tensor, up: Tensor, limit: float = 7.0, alpha: float = 1.702, offset: float = 1.0
+) -> Tensor:
+    g, u = gate.clamp(max=limit), up.clamp(-limit, limit)
+    shifted = (u.float() + offset).to(u.dtype)  # on CPUs torch adds the offset rounded to bf16
+    return shifted * (g * torch.sigmoid(g * alpha))
+
+
+EAGER: dict[str, Implementation] = {
     "matmul": _eager_matmul,
     "rms_norm": _eager_norm,
     "layer_norm": _eager_layer_norm,
@@ -168,5 +218,14 @@ _EAGER: dict[str, Implementation] = {
     "silu": lambda x: F.silu(x),
     "swiglu": _eager_swiglu,
     "gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
+    "clamped_swiglu": _eager_clamped_swiglu,
+    "log_softmax": lambda x: x.log_softmax(-1),
+    "group_norm": _eager_group_norm,
+    "conv1d": _eager_conv1d,
+    "embedding": _eager_embedding,
+    "add": lambda a, b: a + b,
+    "mul": lambda a, b: a * b,
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "tanh": lambda x: torch.tanh(x),
 }
 """As transformers' Llama calls them, in the stored dtype throughout."""

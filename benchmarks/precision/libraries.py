@@ -11,23 +11,21 @@ from ...precision.contracts import (
     HUGGINGFACE_LLAMA_BF16,
     HUGGINGFACE_LLAMA_FP32,
 )
+from ...precision.operations import OPERATIONS
 
-_OF_A_PASS = [op for op in BITLENS if op != "cross_entropy"]
-
-
-def _of_a_pass(contracts: Mapping[str, PrecisionContract]) -> dict[str, PrecisionContract]:
-    return {op: contracts[op] for op in _OF_A_PASS}
-
+_FORMATS_OF_CODES = ("int8", "fp8_e4m3", "fp4_e2m1")
+_CODES = {codes: PrecisionContract("quantize", output=codes) for codes in _FORMATS_OF_CODES}
 
 LIBRARIES: dict[str, Mapping[str, PrecisionContract]] = {
-    "bitlens fp32": _of_a_pass(BITLENS),
-    "bitlens bf16": {op: c for op, c in _of_a_pass(BITLENS_BF16).items() if c != BITLENS[op]},
-    "Hugging Face fp32": _of_a_pass(HUGGINGFACE_LLAMA_FP32),
-    "Hugging Face bf16": _of_a_pass(HUGGINGFACE_LLAMA_BF16),
-    "plain fp16": {op: PrecisionContract(op, storage="fp16") for op in _OF_A_PASS},
+    "bitlens fp32": BITLENS,
+    "bitlens bf16": {op: c for op, c in BITLENS_BF16.items() if c != BITLENS[op]},
+    "Hugging Face fp32": HUGGINGFACE_LLAMA_FP32,
+    "Hugging Face bf16": HUGGINGFACE_LLAMA_BF16,
+    "plain fp16": {op: PrecisionContract(op, storage="fp16") for op in OPERATIONS},
+    **{f"codes {codes}": {"quantize": contract} for codes, contract in _CODES.items()},
 }
 """bitlens promises an order of its sums, Hugging Face more casts, the plain one neither.
 
 bitlens computes softmax, logsumexp and soft_cap in fp32 under both policies: they are listed once.
-A loss is no operation of a forward pass: tests/precision judges it and its faults.
+What codes there are is the format of a quantisation's output.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from .conventions import CONVENTIONS
 from .honesty import Honesty
+from .libraries import LIBRARIES
 from .power import Cell
+from .public_bugs.bugs import BUGS
 from .public_bugs.outcome import Outcome
 from .rms_norm import LENGTHS, N_ROWS, Measured
 
@@ -53,6 +55,37 @@ class Results:
             "public_bugs": [outcome.to_json() for outcome in self.public_bugs],
             "failures": self.failures,
         }
+
+
+def earlier(data: Mapping[str, Any], operations: Collection[str]) -> Results:
+    """Returns what `Results.to_json` wrote, less these operations and bugs that are no more."""
+    by_reports = {tuple(bug.reports): bug for bug in BUGS}
+    outcomes = []
+    for row in data["public_bugs"]:
+        if row["op"] not in operations and (bug := by_reports.get(tuple(row["reports"]))):
+            kept = {name: row[name] for name in ("checked", "examples", "acquitted", "audited")}
+            outcomes.append(Outcome(bug, **kept))
+    return Results(
+        data["command"],
+        data["machine"],
+        [Cell(**row) for row in data["cells"] if row["op"] not in operations],
+        [Honesty(**row) for row in data["honesty"] if row["op"] not in operations],
+        [Measured(**row) for row in data["rms_norm"]],
+        outcomes,
+    )
+
+
+def merged(before: Results, after: Results) -> Results:
+    """Returns both in the order of libraries, operations and bugs; commands one after the other."""
+    places = [(library, op) for library, ops in LIBRARIES.items() for op in ops]
+    return Results(
+        f"{before.command}\n    {after.command}",
+        after.machine,
+        sorted([*before.cells, *after.cells], key=lambda c: places.index((c.library, c.op))),
+        sorted([*before.honesty, *after.honesty], key=lambda h: places.index((h.library, h.op))),
+        before.rms_norm,
+        sorted([*before.public_bugs, *after.public_bugs], key=lambda o: BUGS.index(o.bug)),
+    )
 
 
 @dataclass(frozen=True)
@@ -242,7 +275,13 @@ def _honesty(honesty: Sequence[Honesty]) -> Sheet:
         "share of what the contract leaves before the last rounding, and by whom; below 1% the "
         "bound is called unused: it is loose, or no error is large enough to show past the last "
         "rounding. torch's fused attention (sdpa) turns subnormal exponentials into zeros; it is "
-        "held to the contract with `may_flush=True`, and breaks the one without.",
+        "held to the contract with `may_flush=True`, and breaks the one without. What "
+        "torch.compile makes of the same code is judged on rows alone. Inductor keeps in fp32 what "
+        "it fuses, so `torch compiled` promises the rounding of its output and no cast between, "
+        "but for attention (scores and probabilities, which products of matrices write and read) "
+        "and a lookup (its scale, a tensor of its own); `casts kept` is compiled with "
+        "`emulate_precision_casts` and promises what eager code does, but for log_softmax, which "
+        "inductor takes apart in fp32.",
         (
             *("contracts", "operation", "implementations", "rows", "judgements", "alarms"),
             *CONVENTIONS,

@@ -11,6 +11,7 @@ from .attention import fused_record as fused_attention
 from .attention import record as attention
 from .collectives import record as collectives
 from .elementwise import record as elementwise
+from .experts import record as experts
 from .gates import record as gates
 from .norms import record as norms
 from .operation import Operation
@@ -18,7 +19,6 @@ from .optimizers import record as optimizers
 from .products import record as products
 from .quantisation import record as quantisation
 from .rope import record as rope
-from .softmax import gate_record as experts
 from .softmax import record as softmax
 
 __all__ = ["OPERATIONS", "UNITS", "Inputs", "InputsError", "Operation", "validate_inputs"]

@@ -13,20 +13,29 @@ from bitlens import _core
 from bitlens.benchmarks.precision import honesty, page, power, rms_norm
 from bitlens.benchmarks.precision.__main__ import run
 from bitlens.benchmarks.precision.conventions import CONVENTIONS, Example
-from bitlens.benchmarks.precision.draws import ROWS, examples, rows
+from bitlens.benchmarks.precision.draws import examples
 from bitlens.benchmarks.precision.implementations import declared, implementations
 from bitlens.benchmarks.precision.libraries import LIBRARIES
+from bitlens.benchmarks.precision.rows import ROWS, rows
 from bitlens.precision.contract import PrecisionContract
 from bitlens.precision.emulation import emulate
 from bitlens.precision.faults import FAULTS
+from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import judge
 
 CELLS = [(library, op) for library, contracts in LIBRARIES.items() for op in contracts]
 EACH = pytest.mark.parametrize(("library", "op"), CELLS)
+BY_DAY = {"plain fp16": ("adam_step",), "codes int8": ("quantize",)}
+"""Operations that bitlens has no kernel for are searched for faults by night, but for these."""
+SEARCHED = [
+    pytest.param(library, op, marks=() if by_day else pytest.mark.nightly)
+    for library, op in CELLS
+    for by_day in [OPERATIONS[op].native is not None or op in BY_DAY.get(library, ())]
+]
 THREADS = torch.get_num_threads()
 
 
-@EACH
+@pytest.mark.parametrize(("library", "op"), SEARCHED)
 def test_every_fault_that_the_contract_can_tell_is_caught(library: str, op: str) -> None:
     """Within the CI profile; the others come with an argument."""
     contract = LIBRARIES[library][op]
@@ -102,7 +111,7 @@ def test_tolerances_see_gross_errors() -> None:
     assert not any(passes(example, example.honest * 1.5) for passes in CONVENTIONS.values())
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", [name for name, ops in LIBRARIES.items() if "swiglu" in ops])
 def test_rows_are_judged_one_by_one(library: str) -> None:
     """Every row can be accused, and one that is wrong accuses no other."""
     contract = LIBRARIES[library]["swiglu"]
@@ -161,6 +170,26 @@ def test_the_page_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ESCAPED" in page.markdown(escaped)
 
 
+def test_operations_measured_anew_replace_those_of_an_earlier_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rms_norm, "LENGTHS", (16,))
+    both = {op: LIBRARIES["plain fp16"][op] for op in ("silu", "tanh")}
+    monkeypatch.setattr(page, "LIBRARIES", {"small": both})
+    monkeypatch.setitem(LIBRARIES, "small", both)
+    options = {"n_examples": 1, "n_rows": 1, "seed": 0, "search": False}
+    before = json.loads(json.dumps(run(["small"], command="first", **options).to_json()))
+    after = run(["small"], ["silu"], command="second", **options)
+    assert {cell.op for cell in after.cells} == {"silu"}
+    found = page.merged(page.earlier(before, ["silu"]), after)
+    assert [h.op for h in found.honesty] == ["silu", "tanh"]
+    assert found.honesty[0] is after.honesty[0]
+    assert [dataclasses.asdict(c) for c in found.cells if c.op == "tanh"] == [
+        cell for cell in before["cells"] if cell["op"] == "tanh"
+    ]
+    assert "first\n    second" in page.markdown(found)
+
+
 def test_the_kept_page_shows_no_escape_and_no_alarm() -> None:
     kept = Path(page.__file__).parents[2] / "docs" / "precision_power.md"
     text = kept.read_text()
@@ -173,21 +202,24 @@ def test_the_kept_page_shows_no_escape_and_no_alarm() -> None:
 
 
 MILLION = 1_000_000
+KERNELS = [cell for cell in CELLS if OPERATIONS[cell[1]].native is not None]
+OTHERS = [cell for cell in CELLS if cell not in KERNELS]
 
 
 @pytest.mark.nightly
-def test_no_false_alarm_in_a_million_examples() -> None:
+@pytest.mark.parametrize("cells", [KERNELS, OTHERS], ids=["with kernels", "without kernels"])
+def test_no_false_alarm_in_a_million_examples(cells: list[tuple[str, str]]) -> None:
     """An example is one row: what one reduction or one vector of results depends on.
 
     Each is drawn by itself and judged by its own permitted intervals, once for every honest
-    implementation. Calls of 256 rows share weights, keys or values.
+    implementation, compiled ones among them. Calls of 256 rows share weights, keys or values.
     """
-    share = -(-MILLION // len(CELLS))
+    share = -(-MILLION // len(cells))
     seed = int(torch.seed() % 2**31)
     total = 0
-    for i, (library, op) in enumerate(CELLS):
+    for i, (library, op) in enumerate(cells):
         contract = LIBRARIES[library][op]
-        found = honesty.measure(library, contract, n_rows=share, seed=seed + i)
+        found = honesty.measure(library, contract, n_rows=share, seed=seed + i, with_compiled=True)
         assert not found.alarms, f"{library} {op}, seed {seed + i}: {found.alarms[:3]}"
         assert found.utilisation <= 1
         total += found.rows

@@ -9,6 +9,7 @@ from bitlens.benchmarks.precision.public_bugs.audited import audited
 from bitlens.benchmarks.precision.public_bugs.bug import PublicBug
 from bitlens.benchmarks.precision.public_bugs.bugs import BUGS
 from bitlens.benchmarks.precision.public_bugs.outcome import measure
+from bitlens.precision.operations import OPERATIONS
 from bitlens.precision.oracle import check
 from bitlens.precision.search import Profile, search
 
@@ -24,6 +25,10 @@ def test_check_catches_the_bug_and_acquits_its_twin(bug: PublicBug) -> None:
     assert right.ok, right.reason
     wrong = check(bug.wrong(**inputs), inputs, bug.contract)
     assert wrong.violations, wrong.reason
+
+
+def test_every_operation_has_one() -> None:
+    assert {bug.contract.op for bug in BUGS} == set(OPERATIONS)
 
 
 SOONEST = Profile("soonest", 100)

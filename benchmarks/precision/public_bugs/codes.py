@@ -92,6 +92,21 @@ def _right(power: str) -> Implementation:
     return _scale(lambda peak, limit: _right_scale(peak, limit, power), power)
 
 
+def _values(*, divided: bool) -> Implementation:
+    def dequantize(codes: Tensor, scale: Tensor, minimum: Tensor | None = None) -> Tensor:
+        s = scale.double()[..., None]
+        blocks = codes.double().reshape(*scale.shape, -1)
+        values = blocks / s if divided else blocks * s
+        values = values if minimum is None else values + minimum.double()[..., None]
+        return values.reshape(codes.shape).float()
+
+    return dequantize
+
+
+def _ternary() -> dict[str, Any]:
+    return {"codes": torch.tensor([[-1.0, 0.0, 1.0]]), "scale": torch.tensor([[1.555]])}
+
+
 def _ties() -> dict[str, Any]:
     return {"x": torch.tensor([[0.25, 0.75, 1.25, 1.75]]), "scale": torch.tensor([[0.5]])}
 
@@ -135,5 +150,10 @@ BUGS = (
         ("ml-explore/mlx#4353", "Pushkinist/rMLX#463"),
         "an MX scale rounded to the nearest power of two: the largest is cut off",
         SCALE, _scale(_nearest, "up"), _right("up"), lambda: _blocks("up"),
+    ),
+    PublicBug(
+        ("microsoft/BitNet#616",),
+        "codes divided by their scale, not multiplied",
+        PrecisionContract("dequantize"), _values(divided=True), _values(divided=False), _ternary,
     ),
 )  # fmt: skip

@@ -11,9 +11,27 @@ import torch.nn.functional as F
 from ....precision.contract import PrecisionContract
 from .bug import PublicBug, Tensor, normal
 
+SOFTMAX, SOFT_CAP = PrecisionContract("softmax"), PrecisionContract("soft_cap")
 GELU, SILU = PrecisionContract("gelu"), PrecisionContract("silu")
 LOGSUMEXP, LOG_SOFTMAX = PrecisionContract("logsumexp"), PrecisionContract("log_softmax")
 SIGMOID, TANH = PrecisionContract("sigmoid"), PrecisionContract("tanh")
+
+
+def _softmax(x: Tensor) -> Tensor:
+    return x.double().softmax(-1).float()
+
+
+def _softmax_unshifted(x: Tensor) -> Tensor:
+    return x.exp() / x.exp().sum(-1, keepdim=True)
+
+
+def _soft_cap(x: Tensor, cap: float) -> Tensor:
+    return (cap * torch.tanh(x.double() / cap)).float()
+
+
+def _times_tanh(x: Tensor, cap: float) -> Tensor:
+    """The logit itself where the cap should stand: nothing is capped."""
+    return (x.double() * torch.tanh(x.double() / cap)).float()
 
 
 def _gelu(x: Tensor, approximate: str) -> Tensor:
@@ -100,6 +118,16 @@ def _nothing() -> dict[str, Any]:
 
 
 BUGS = (
+    PublicBug(
+        ("deeplearning4j/deeplearning4j#6039", "uTensor/uTensor#175"),
+        "softmax without the maximum subtracted: NaN for large logits",
+        SOFTMAX, _softmax_unshifted, _softmax, lambda: {"x": torch.tensor([[378.0, -249.9]])},
+    ),
+    PublicBug(
+        ("unslothai/unsloth-zoo#593",),
+        "a soft cap of x tanh(x / cap): large logits are not capped",
+        SOFT_CAP, _times_tanh, _soft_cap, lambda: {"x": 60 * normal(2, 50), "cap": 30.0},
+    ),
     PublicBug(
         ("kyutai-labs/pocket-tts#278",),
         "GELU by erf where its tanh form is asked for",

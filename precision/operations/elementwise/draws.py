@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ from ...strategies.drawing import (
     span_within,
     unary_inputs,
 )
+from ...strategies.fills import Steps
 from ...strategies.operands import KINDS
+from ...strategies.recipe import Recipe
 
 
 def _operands(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
@@ -30,9 +33,16 @@ def _operands(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> di
     }
 
 
+def _sigmoid(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    if kind == "vanishing_probabilities":  # the first is subnormal before its inverse overflows
+        first = math.floor(formats.storage.min_exponent * math.log(2))
+        return {"x": Recipe((draw(st.integers(1, 12)),), formats.storage.name, Steps(first, -1))}
+    return unary_inputs(draw, formats, kind, max_size)
+
+
 DRAWINGS = {
     "add": Drawing(_operands),
     "mul": Drawing(_operands),
-    "sigmoid": Drawing(unary_inputs),
+    "sigmoid": Drawing(_sigmoid, ("vanishing_probabilities",)),
     "tanh": Drawing(unary_inputs),
 }

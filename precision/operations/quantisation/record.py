@@ -114,6 +114,9 @@ DEQUANTIZE = Operation(
     spread=bound.dequantize_spread,
     axes=Axes({"codes": "md", "scale": "mb", "minimum": "mb"}, "md", "m", ""),
     scalings=(Scaling({"scale": 1, "minimum": 1}, 1),),
+    wrong=(
+        WrongFormula("divided_by_scale", "divides codes by their scale", wrong.divided_by_scale),
+    ),
     ordinary=_values,
     separating={
         "flush_to_zero": lambda draw: {"codes": draw.full((1,), 1.0), "scale": draw.tiny},

@@ -1,4 +1,4 @@
-"""Scales as implementations have got them wrong, each right but for one thing."""
+"""Scales and values as implementations have got them wrong, each right but for one thing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ...arithmetic.interface import Arithmetic
 from ...inputs import Inputs
 from . import program
-from .blocks import power_below
+from .blocks import power_below, spread
 
 Tensor = torch.Tensor
 
@@ -27,6 +27,16 @@ def nearest_power(ar: Arithmetic[Any], inputs: Inputs) -> Any:
     if inputs["power"] is None:
         return ar.cast(quotient, "output")
     return ar.cast(ar.shape(_nearest, quotient), "output")
+
+
+def divided_by_scale(ar: Arithmetic[Any], inputs: Inputs) -> Any:
+    """Codes over their scale (microsoft/BitNet#616)."""
+    n = inputs["codes"].shape[-1]
+    scale = ar.shape(lambda t: spread(t, n), ar.given(inputs["scale"]))
+    value = ar.div(ar.given(inputs["codes"]), scale)
+    if inputs["minimum"] is not None:
+        value = ar.add(value, ar.shape(lambda t: spread(t, n), ar.given(inputs["minimum"])))
+    return ar.cast(value, "output")
 
 
 def _nearest(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draws logits, targets and numbers of experts."""
+"""Draws logits and targets."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ...strategies.drawing import (
     Formats,
     inner_length,
     many_terms,
-    operand_beside,
 )
 from ...strategies.fills import Listed
-from ...strategies.operands import KINDS, LISTED, LOGITS, Span
+from ...strategies.operands import KINDS, LOGITS, Span
 from ...strategies.recipe import Recipe
 from ...strategies.sums import near_zero_logsumexp, stagnating_exponentials, vanishing_probabilities
 from ...strategies.tensors import far_from_zero
 
 
-def _logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+def logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    """Rows of the kinds that a softmax is hard on."""
     fmt = formats.storage
     if kind == "stagnating_sums":
         many = many_terms(draw, max_size)
@@ -37,8 +37,14 @@ def _logits(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict
     return {"x": draw(KINDS[kind](shape, fmt, Span((-4, 4), (max(-20, fmt.min_exponent), 6))))}
 
 
+def _log_softmax(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
+    if kind == "vanishing_probabilities":  # beside one, whose logarithm is about as small
+        return {"x": vanishing_probabilities((1, 2), formats.storage)}
+    return logits(draw, formats, kind, max_size)
+
+
 def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
-    x = _logits(draw, formats, kind, min(max_size, 257))["x"]
+    x = _log_softmax(draw, formats, kind, min(max_size, 257))["x"]
     rows, classes = x.shape
     ignored = draw(st.sampled_from([None, None, 0, -1]))
     none = -100 if ignored is None else ignored
@@ -54,24 +60,9 @@ def _cross_entropy(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) 
     return {"x": x, **options}
 
 
-def _moe_gate(draw: st.DrawFn, formats: Formats, kind: str, max_size: int) -> dict[str, Any]:
-    x = _logits(draw, formats, kind, min(max_size, 65))["x"]
-    inputs: dict[str, Any] = {"x": x, "k": draw(st.integers(1, min(4, x.shape[-1])))}
-    if draw(st.booleans()):
-        inputs["score"] = "sigmoid"
-    if draw(st.booleans()):
-        inputs["renormalize"] = True
-    if draw(st.booleans()):
-        inputs["factor"] = draw(st.sampled_from([2.5, 1.0, -0.3]))
-    beside = "extremes" if kind in LISTED else kind
-    inputs["bias"] = draw(operand_beside(beside, x.shape[-1:], formats.storage, (-4, 0)))
-    return inputs
-
-
 DRAWINGS = {
-    "softmax": Drawing(_logits, ("stagnating_sums", "vanishing_probabilities")),
-    "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums",)),
-    "log_softmax": Drawing(_logits, ("stagnating_sums",)),
-    "moe_gate": Drawing(_moe_gate, sometimes=("bias",)),
-    "logsumexp": Drawing(_logits, ("stagnating_sums", "near_zero_logsumexp")),
+    "softmax": Drawing(logits, ("stagnating_sums", "vanishing_probabilities")),
+    "cross_entropy": Drawing(_cross_entropy, ("stagnating_sums", "vanishing_probabilities")),
+    "log_softmax": Drawing(_log_softmax, ("stagnating_sums", "vanishing_probabilities")),
+    "logsumexp": Drawing(logits, ("stagnating_sums", "near_zero_logsumexp")),
 }

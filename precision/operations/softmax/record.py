@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...inputs import InputsError, check_number, check_x, checked_tensor
-from ..operation import Axes, Native, Operation, WrongFormula
+from ..operation import Axes, Eager, Native, Operation, WrongFormula
 from ..seeded import SeededDraw
 from . import program, real, wrong
 from .bound import (
@@ -46,7 +46,7 @@ def _subnormal(draw: SeededDraw) -> dict[str, Any]:
     return {"x": draw.stored(torch.tensor([[0.0, math.log(small / 2)]]).double())}
 
 
-def drawings() -> Mapping[str, Drawing]:
+def _drawings() -> Mapping[str, Drawing]:
     from .draws import DRAWINGS
 
     return DRAWINGS
@@ -71,7 +71,7 @@ SOFTMAX = Operation(
         "flush_to_zero": _subnormal,
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 32)},
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 
@@ -93,8 +93,8 @@ def _large_equals(draw: SeededDraw) -> dict[str, Any]:
 LOG_SOFTMAX = Operation(
     name="log_softmax",
     arguments=("x",),
-    cast_points=("exponentials", "sum", "output"),
-    statistics=("sum",),
+    cast_points=("exponentials", "sum", "logarithm", "output"),
+    statistics=("sum", "logarithm"),
     reduces=True,
     masked=True,
     least=2.0**-64,  # 0, or the logarithm of 1 + 2^-23 or more
@@ -104,6 +104,7 @@ LOG_SOFTMAX = Operation(
     bound=log_softmax_bound,
     spread=log_softmax_spread,
     axes=Axes({"x": "md"}, "md", "m", "d"),
+    eager=Eager(casts=("sum", "logarithm")),  # torch's kernel for CPUs rounds both to storage
     wrong=(
         WrongFormula(
             "log_of_softmax", "takes the logarithm of a probability", wrong.log_of_softmax
@@ -121,7 +122,7 @@ LOG_SOFTMAX = Operation(
         "log_of_softmax": _far_behind,
         "log_sum_added_to_maximum": _large_equals,
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 LOGSUMEXP = Operation(
@@ -143,7 +144,7 @@ LOGSUMEXP = Operation(
         "flush_to_zero": lambda draw: {"x": draw.tiny[None]},
         "reordered_reduction": lambda draw: {"x": vanishing_scores(draw, 512)},
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 
@@ -222,6 +223,6 @@ CROSS_ENTROPY = Operation(
         "ignored_counted": _with_ignored,
         "smoothing_off_by_one": lambda draw: _predictions(draw, smoothing=0.1),
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 OPERATIONS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...inputs import InputsError, check_number, checked_tensor, mismatch
 from ..operation import Axes, Operation, WrongFormula
 from ..seeded import SeededDraw
+from ..softmax.record import vanishing_scores
 from . import bound, program, real, wrong
-from .record import drawings, vanishing_scores
+
+if TYPE_CHECKING:
+    from ...strategies.drawing import Drawing
 
 Tensor = torch.Tensor
 
@@ -73,6 +77,12 @@ def _many_small(draw: SeededDraw) -> dict[str, Any]:
     return {"x": x, "k": x.shape[-1], "renormalize": True}
 
 
+def _drawings() -> Mapping[str, Drawing]:
+    from .draws import DRAWINGS
+
+    return DRAWINGS
+
+
 MOE_GATE = Operation(
     name="moe_gate",
     arguments=("x", "k"),
@@ -103,7 +113,7 @@ MOE_GATE = Operation(
         "gate_bias_ignored": _biased,
         "gates_are_logits": lambda draw: _scores(draw, renormalize=False),
     },
-    drawings=drawings,
+    drawings=_drawings,
 )
 
 

@@ -1,0 +1,1 @@
+"""The gate of experts: facts of `moe_gate`."""
