@@ -11,7 +11,7 @@ import numpy as np
 
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
-from ..data import Dataset
+from ..data import Dataset, check_unseen
 from ..figures import auroc, proportion
 from ..probe import Probe
 from ..protocol.alarms import highest
@@ -58,8 +58,10 @@ def attack_probe(
     probe that no longer sees the matter from one that a cipher shifts as a whole. Of the search:
     the share of flagged conversations that it hides, beside the share that a random prefix hides.
 
-    Raises ValueError for data of one class, and as `hide` does.
+    Raises LeakError for conversations that the probe was trained on, ValueError for data of one
+    class, and as `hide` does.
     """
+    check_unseen(probe.metadata_.get("text_digests", ()), data)
     if not 0 < data.y.sum() < len(data):
         raise ValueError(f"{data.name}: an attack is judged on conversations of both classes")
     plain = _scores(model, probe, data, str, progress, "as they are")
