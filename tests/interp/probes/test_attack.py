@@ -87,7 +87,8 @@ def test_an_attack_reports_figures_and_no_text(
     assert plain["auroc"] > 0.9
     assert report["rewrites"]["rot13"]["recall"]["value"] < plain["recall"]["value"]
     search = report["search"]
-    assert 0 < search["flagged"] <= 2
+    assert search["flagged"] == 2
+    assert search["tries"] == 2 * (1 + 3 * 4), "what is not flagged is not searched"
     assert search["score_after"] < search["score_before"]
     assert MARKED not in json.dumps(report)
     with pytest.raises(ValueError, match="both classes"):
