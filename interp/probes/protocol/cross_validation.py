@@ -82,8 +82,8 @@ def leave_one_out(
     baselines: dict[str, Scores],
 ) -> dict[str, dict[str, Any]]:
     """Returns, for each label that holds both classes, the scores of its conversations by what was
-    chosen and fitted on all others: "scores", "y", the "choice", and the baselines' "surface". No
-    group is on both sides."""
+    chosen and fitted on all others: "scores", "y", "groups", the "choice", and the baselines'
+    "surface". No group is on both sides."""
     found: dict[str, dict[str, Any]] = {}
     names = np.array(labels)
     groups = np.array([str(g) for g in material.groups])
@@ -98,6 +98,7 @@ def leave_one_out(
         found[name] = {
             "scores": probe.decision_function(rows).double().numpy(),
             "y": material.y[test],
+            "groups": groups[test].tolist(),
             "choice": choice,
             "surface": {b: of(train, test) for b, of in baselines.items()},
         }

@@ -9,7 +9,7 @@ import numpy as np
 
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
-from ..data import Dataset, LeakError
+from ..data import Dataset, check_unseen
 from ..page import write_report
 from ..probe import Probe
 from ..reading import MAX_TOKENS, Progress
@@ -35,7 +35,7 @@ def evaluate_probe(
         LeakError: conversations that the probe was trained on, by the digests it carries.
         ProbeFileError, ValueError: a probe without a threshold that is a number.
     """
-    _check_unseen(probe, data)
+    check_unseen(probe.metadata_.get("text_digests", ()), data)
     name = probe.metadata_.get("dictionary")
     max_tokens = int(probe.metadata_.get("max_tokens", MAX_TOKENS))
     data = scorable(model, data, max_tokens, probe.skip_first)
@@ -63,13 +63,3 @@ def evaluate_probe(
         ]
         write_report(Path(output), {**report, "conversations": conversations})
     return report
-
-
-def _check_unseen(probe: Probe, data: Dataset) -> None:
-    seen = set(probe.metadata_.get("text_digests", ()))
-    leaked = [e.id for e in data if e.digest()[:16] in seen]
-    if leaked:
-        raise LeakError(
-            f"{len(leaked)} conversations of {data.name} are what the probe was trained on, "
-            f"{leaked[0]!r} among them: judge it on others"
-        )

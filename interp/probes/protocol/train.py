@@ -14,7 +14,6 @@ import numpy.typing as npt
 from ....model.transformer import HookedTransformer
 from ...dictionaries import load_dictionary
 from ..data import Dataset, check_no_leak
-from ..figures import auroc
 from ..page import write_report
 from ..probe import Probe
 from ..reading import Progress, check_hooks, read, tokenize
@@ -22,7 +21,8 @@ from .baselines import surface_baselines
 from .choice import Material, ProbeConfig, choose, fit
 from .cross_validation import OutOfFold, cross_validate, leave_one_out
 from .guarantee import false_positive_guarantee
-from .judging import calibration, judge
+from .judging import judge
+from .left_out import left_out_figures
 from .scoring import scorable, score_texts
 from .thresholds import benign_alarms, frozen_alarms, halves, threshold_of
 
@@ -96,7 +96,7 @@ def train_probe(
         "n_tokens": sum(tokens.lengths),
         **judge(found.scores, data.y, data.groups, found.baselines),
         "left_out": {
-            by: _figures(leave_one_out(config, material, _labels(data, by), baselines))
+            by: left_out_figures(leave_one_out(config, material, _labels(data, by), baselines))
             for by in leave_out
         },
     }
@@ -146,20 +146,6 @@ def _check(
 
 def _labels(data: Dataset, by: str) -> list[str]:
     return [str(getattr(e, by)) for e in data]
-
-
-def _figures(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "auroc": auroc(each["scores"], each["y"]),
-            "ece": calibration(each["scores"], each["y"])["ece"],
-            "choice": each["choice"].to_dict(),
-            "baselines": {b: auroc(s, each["y"]) for b, s in each["surface"].items()},
-            "n_positive": int(each["y"].sum()),
-            "n_negative": int((each["y"] == 0).sum()),
-        }
-        for name, each in found.items()
-    }
 
 
 def _conversations(data: Dataset, found: OutOfFold) -> list[dict[str, Any]]:

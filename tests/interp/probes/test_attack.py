@@ -11,7 +11,7 @@ import torch
 from bitlens.interp.probes import LogisticProbe
 from bitlens.interp.probes.attack import REWRITES, AttackConfig, attack_probe, hide
 from bitlens.interp.probes.causal import causal_check
-from bitlens.interp.probes.data import Dataset, Example
+from bitlens.interp.probes.data import Dataset, Example, LeakError
 from bitlens.interp.probes.reading import read, tokenize
 from bitlens.model.transformer import HookedTransformer
 from support.random_models import byte_tokenizer, random_model
@@ -78,7 +78,7 @@ def test_the_search_lowers_the_score_more_than_chance(
 
 
 def test_an_attack_reports_figures_and_no_text(
-    model: HookedTransformer, probe: LogisticProbe
+    model: HookedTransformer, probe: LogisticProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = AttackConfig(("rot13", "spaced"), n_hidden=2, n_prefix=3, steps=3, n_tries=4)
     report = attack_probe(model, probe, texts(), config)
@@ -87,13 +87,18 @@ def test_an_attack_reports_figures_and_no_text(
     assert plain["auroc"] > 0.9
     assert report["rewrites"]["rot13"]["recall"]["value"] < plain["recall"]["value"]
     search = report["search"]
-    assert 0 < search["flagged"] <= 2
+    assert search["flagged"] == 2
+    assert search["tries"] == 2 * (1 + 3 * 4), "what is not flagged is not searched"
     assert search["score_after"] < search["score_before"]
     assert MARKED not in json.dumps(report)
     with pytest.raises(ValueError, match="both classes"):
         attack_probe(model, probe, texts().where(lambda e: e.label == 1), config)
     with pytest.raises(ValueError, match="expected reworded"):
         AttackConfig(("rot14",))
+    trained_on = [texts().examples[3].digest()[:16]]
+    monkeypatch.setitem(probe.metadata_, "text_digests", trained_on)
+    with pytest.raises(LeakError, match="what the probe was trained on, 'm3' among them"):
+        attack_probe(model, probe, texts(), config)
 
 
 def test_a_direction_that_writes_an_answer_is_found_causal(model: HookedTransformer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,11 @@ from bitlens.interp.probes.data import (
 from bitlens.interp.probes.data.archive import Archive
 from bitlens.interp.probes.data.near_duplicates import resembling
 from bitlens.interp.probes.data.pyrit import WHEEL, harm, refusal, templates
+from bitlens.interp.probes.data.requests import strongreject
+from bitlens.interp.probes.data.rho import overrefusal
 from bitlens.interp.probes.data.rho import refusal as pairs
+from bitlens.interp.probes.data.split import one_side
+from bitlens.interp.probes.data.templated import templated
 
 CANARY = "zanzibar"
 
@@ -99,6 +104,46 @@ def test_a_bad_line_is_named_and_not_quoted(tmp_path: Path, line: str, message: 
         open_dataset(file)
     assert CANARY not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+def test_sides_share_no_group_and_stay_as_they_are(tmp_path: Path) -> None:
+    """More data moves no group to the other side; one that was moved would be caught."""
+    file = tmp_path / "mine.jsonl"
+
+    def sides(n: int) -> tuple[Dataset, Dataset]:
+        rows = [{"id": e.id, "text": e.text, "label": e.label, "group": e.group}
+                for e in examples(n)]  # fmt: skip
+        file.write_text("\n".join(map(json.dumps, rows)))
+        return open_dataset(f"{file}:train"), open_dataset(f"{file}:test")
+
+    train, test = sides(80)
+    check_no_leak(train, test)
+    assert len(train) + len(test) == len(open_dataset(file))
+    assert 4 < len(test) < len(train)
+    assert (train.name, test.name) == ("mine:train", "mine:test")
+    more, held_out = sides(160)
+    assert {e.id for e in train} < {e.id for e in more}
+    assert {e.id for e in test} < {e.id for e in held_out}
+    moved = Dataset("moved", (*test.examples, train.examples[0]))
+    with pytest.raises(LeakError, match="1 groups are in mine:train and in moved"):
+        check_no_leak(train, moved)
+    with pytest.raises(DataError, match="no group falls to test"):
+        one_side(train, "test")
+
+
+def test_neither_template_nor_request_is_seen_before() -> None:
+    """Of two families no request is the same, and each template holds as many of either label."""
+    found = open_dataset("templated")
+    pools = {1: strongreject().texts, 0: overrefusal().texts}
+    assert len(set(found.groups)) > 25
+    families: dict[str, set[str]] = {}
+    for example in found:
+        held = max((r for r in pools[example.label] if r in example.text), key=len)
+        families.setdefault(held, set()).add(example.group)
+    assert len(families) > 200
+    assert all(len(groups) == 1 for groups in families.values())
+    counts = Counter(e.label for e in templated())
+    assert counts[0] == counts[1]
 
 
 def test_ids_occur_once_and_names_are_known(tmp_path: Path) -> None:

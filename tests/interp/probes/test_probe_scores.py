@@ -20,9 +20,12 @@ from bitlens.interp.probes import (
     ProbeFileError,
 )
 from bitlens.interp.probes.fold import ScoreFold
+from bitlens.interp.probes.rows import ragged
 from bitlens.model.hooks.registry import same_bits
 from support.error_bounds import Rounding
 from support.probe_cases import planted
+from support.random_models import random_model
+from support.random_transcoders import random_cross_layer
 
 HOOK = "blocks.0.hook_resid_post"
 AGGREGATES = ("mean", "last", "max", "rolling:4", "ema:0.25")
@@ -169,6 +172,30 @@ def test_sparse_features_score_as_dense_ones(monkeypatch: pytest.MonkeyPatch) ->
         assert probe.score(features, y, mask) > 0.9
     with pytest.raises(ValueError, match="LogisticProbe on features"):
         MassMeanProbe(HOOK).fit(features, y, mask=mask)
+
+
+def test_features_of_a_cross_layer_transcoder_are_read_sparse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a layer of it, as a dictionary's are: a planted concept is found through them."""
+    model = random_model("llama")
+    transcoder = random_cross_layer(model, k=6)
+    data = planted(n=120, d=model.config.d_model, strength=3.0)
+    features = transcoder.encode(data.x[data.mask], 1)
+    rows = ragged(features, data.mask.sum(1).tolist())
+    expected = features.dense()
+
+    def refused(self: Features) -> torch.Tensor:
+        raise AssertionError("features were made dense")
+
+    monkeypatch.setattr(Features, "dense", refused)
+    indices = features.indices.clone()
+    probe = LogisticProbe(HOOK, C=1.0).fit(rows, data.y)
+    assert torch.equal(features.indices, indices), "a fit leaves what it reads as it is"
+    assert probe.score(rows, data.y) > 0.85
+    found = probe.own_scores(rows).double()
+    exact = expected.double() @ probe.coef_[0].double() + probe.intercept_.double()
+    assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
 @pytest.mark.parametrize("name", MAKERS)
