@@ -16,7 +16,7 @@ from bitlens.interp.probes.data import Dataset, Example, open_dataset
 from bitlens.interp.probes.protocol import ProbeConfig, train_probe
 from bitlens.interp.probes.protocol.alarms import highest
 from bitlens.interp.probes.protocol.guarantee import false_positive_guarantee
-from bitlens.interp.probes.protocol.scoring import score_texts
+from bitlens.interp.probes.protocol.scoring import scorable, score_texts
 from bitlens.interp.probes.protocol.thresholds import threshold_of
 from bitlens.precision.statistics import clopper_pearson, upper_bound
 
@@ -93,6 +93,7 @@ def test_the_bound_holds_on_a_million_further_tokens(smollm2_path: Path) -> None
         texts = [t for t in islice(documents, 500) if t.strip()]
         assert texts, "the held-out documents are used up"
         part = Dataset("more", tuple(Example(f"{i}", t, 0, f"{i}") for i, t in enumerate(texts)))
+        part = scorable(model, part, config.max_tokens, config.skip_first)
         (running,) = score_texts(model, part, [found.probe], config.max_tokens)
         flagged += int((highest(running) > found.probe.threshold_).sum())
         conversations_seen += len(running)
