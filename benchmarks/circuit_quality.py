@@ -29,6 +29,7 @@ def main(
     n_prompts: int = 20,
     n_tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 8,
     n_features: Annotated[int, typer.Option(help="Features to ablate in each graph.")] = 50,
+    from_layer: Annotated[int, typer.Option(help="Ablate features of later layers alone.")] = 0,
 ) -> None:
     """Print the scores of each prompt, then their medians, quartiles and mean."""
     runner, found = load(model), load_transcoders(transcoders)
@@ -36,7 +37,7 @@ def main(
     for document in islice(open_text().documents("held_out"), n_prompts):
         tokens = runner.to_tokens(document)[:, :n_tokens]
         graph = trace(runner, tokens, found, max_feature_nodes=20_000)
-        checked = faithfulness(graph, n_features)
+        checked = faithfulness(graph, n_features, from_layer=from_layer)
         scores = {name: getattr(graph, name, None) or getattr(checked, name) for name in SCORES}
         rows.append({name: float(value) for name, value in scores.items()})
         typer.echo(json.dumps(rows[-1] | {"features": int(graph.of_kind("feature").sum())}))

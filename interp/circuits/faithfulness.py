@@ -36,19 +36,20 @@ class Faithfulness:
     relative_error: float
 
 
-def faithfulness(graph: Graph, n_features: int = 50) -> Faithfulness:
+def faithfulness(graph: Graph, n_features: int = 50, *, from_layer: int = 0) -> Faithfulness:
     """Ablates the features of most influence; returns what was predicted and what was measured.
 
-    Runs the model once a feature. Raises ValueError for a graph without features, or bound to no
-    model.
+    Runs the model once a feature. `from_layer` takes features of this layer and later ones alone.
+    Raises ValueError for a graph without such features, or bound to no model.
     """
-    is_feature = graph.of_kind("feature")
+    layers = torch.tensor([node.layer for node in graph.nodes], device="cpu")
+    is_feature = graph.of_kind("feature") & (layers >= from_layer)
     order = torch.sort(
         graph.influence.where(is_feature, -1.0), descending=True, stable=True
     ).indices
     ids = [graph.nodes[i].id for i in order[: min(n_features, int(is_feature.sum()))].tolist()]
     if not ids:
-        raise ValueError("faithfulness: the graph has no features")
+        raise ValueError(f"faithfulness: the graph has no features from layer {from_layer} on")
     found = [graph.intervene({id: 0.0}, frozen=False) for id in ids]
     predicted = torch.stack([each.predicted[0] for each in found])
     measured = torch.stack([each.measured[0] for each in found])

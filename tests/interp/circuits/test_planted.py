@@ -76,6 +76,13 @@ def test_a_transcoder_that_skips_a_step_is_told_by_its_effects_alone() -> None:
     assert good.slope == pytest.approx(1.0, abs=0.1)
     assert 1.9 < bad.slope < 2.6  # the final norm, no longer frozen, adds to it
     assert bad.relative_error > 5 * good.relative_error
+    later = faithfulness(faithful, from_layer=1)
+    assert later.node_ids == tuple(id for id in good.node_ids if id.startswith("1_"))
+    assert later.measured.tolist() == [
+        x for id, x in zip(good.node_ids, good.measured.tolist(), strict=True) if id[0] == "1"
+    ]
+    with pytest.raises(ValueError, match="no features from layer 2 on"):
+        faithfulness(faithful, from_layer=2)
 
 
 def test_spearman() -> None:
