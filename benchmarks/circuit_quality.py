@@ -20,7 +20,8 @@ from ..interp.circuits import trace
 from ..interp.circuits.faithfulness import faithfulness
 from ..interp.training.layers.train import load_transcoders
 
-SCORES = ("completeness", "replacement", "spearman", "slope", "relative_error")
+OF_GRAPH = ("completeness", "replacement")
+OF_ABLATIONS = ("spearman", "slope", "relative_error")
 
 
 def main(
@@ -38,10 +39,10 @@ def main(
         tokens = runner.to_tokens(document)[:, :n_tokens]
         graph = trace(runner, tokens, found, max_feature_nodes=20_000)
         checked = faithfulness(graph, n_features, from_layer=from_layer)
-        scores = {name: getattr(graph, name, None) or getattr(checked, name) for name in SCORES}
-        rows.append({name: float(value) for name, value in scores.items()})
+        of_graph = {name: getattr(graph, name) for name in OF_GRAPH}
+        rows.append(of_graph | {name: getattr(checked, name) for name in OF_ABLATIONS})
         typer.echo(json.dumps(rows[-1] | {"features": int(graph.of_kind("feature").sum())}))
-    typer.echo(json.dumps({name: _summary([row[name] for row in rows]) for name in SCORES}))
+    typer.echo(json.dumps({name: _summary([row[name] for row in rows]) for name in rows[0]}))
 
 
 def _summary(values: list[float]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 
 from ...interp.probes import MeanDifferenceProbe
 from ...interp.probes.data import Dataset
-from ...interp.probes.figures import auroc, percentile_interval, proportion, resampled
+from ...interp.probes.figures import auroc, proportion, resampled, with_interval
 from ...interp.probes.reading import TokenIds, check_hooks, read, tokenizer_of
 from ...interp.probes.rows import TokenRows
 from ...model.transformer import HookedTransformer
@@ -158,7 +158,7 @@ def judged(hook_name: str, rows: dict[str, torch.Tensor], pairs: Dataset) -> Def
 
 
 def _differences(rows: Array, pairs: Dataset) -> Array:
-    """Of each question, the answer that owns to defection less the other, [Q, D]."""
+    """Returns, for each question, the answer that owns to defection less the other, [Q, D]."""
     of: dict[str, dict[int, Array]] = {}
     for example, row in zip(pairs, rows, strict=True):
         of.setdefault(example.group, {})[example.label] = row
@@ -166,7 +166,7 @@ def _differences(rows: Array, pairs: Dataset) -> Array:
 
 
 def _shifts(prompts: dict[str, Array], directions: Array) -> Array:
-    """How far each direction [N, D] moves triggered prompts, in deviations of the plain ones."""
+    """Returns the shift of triggered prompts along each direction [N, D], in plain deviations."""
     plain, triggered = (prompts[kind] @ directions.T for kind in ("plain", "triggered"))
     moved: Array = (triggered.mean(0) - plain.mean(0)) / plain.std(0, ddof=1)
     return moved
@@ -177,9 +177,8 @@ def _p(shift: float, by_chance: Array) -> float:
 
 
 def _auroc(above: Array, below: Array) -> dict[str, float]:
-    """Of the same tasks in two kinds of prompts, with the interval of draws of tasks."""
+    """Returns AUROC of tasks in two kinds of prompts, with the interval of draws of tasks."""
     scores = np.concatenate([above, below])
     y = np.repeat((1.0, 0.0), len(above))
     (draws,) = resampled([scores], y, [str(i) for i in range(len(above))] * 2)
-    interval = percentile_interval(draws)
-    return {"value": auroc(scores, y), "low": interval.low, "high": interval.high}
+    return with_interval(auroc(scores, y), draws)

@@ -25,7 +25,7 @@ _ARITHMETIC = {**EAGER, "attention": eager_mixing}
 """Eager code whose inputs are completed: checks of inputs are not compiled."""
 
 _GRAPHS = 64
-"""Of one operation: sizes of 1 and options have graphs of their own, other sizes share one."""
+"""Graphs of one operation: sizes of 1 and options have their own, other sizes share one."""
 
 
 def compiled(library: str, op: str) -> dict[str, Implementation]:

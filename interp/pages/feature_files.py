@@ -6,7 +6,6 @@ A graph's node names its feature by Cantor's number of layer and feature; the fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ from ..circuits.graph_json import pair
 from ..dictionaries import Dictionary, check_fits
 from ..examples.examples import STEPS
 from ..examples.survey import FeatureSurvey, survey_features
-from .cards import Card, CardMaker
-from .survey_cards import survey_card
+from .cards import Card
+from .surveyed import Progress, sequences_of, stage, surveyed_cards
 
 BINS = 50
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, what is done, and how much there is."""
 
 
 def export_features(
@@ -56,31 +52,26 @@ def export_features(
         DictionaryError: a dictionary that does not fit the model.
         OSError: a folder that cannot be written to.
     """
-    if model.tokenizer is None:
-        raise ValueError("export_features: this model was loaded without a tokenizer")
     check_fits(dictionary, model)
     layer = _layer(dictionary.cfg.hook_name)
     source = text if isinstance(text, TextSource) else open_text(text)
-    rule = packing or Packing(min(256, model.config.n_ctx))
     found = survey_features(
         model,
         dictionary,
-        rule.sequences(source.documents(split), model.tokenizer),
+        sequences_of(model, source, split, packing),
         n_tokens=n_tokens,
-        progress=None if progress is None else lambda done, total: progress("text", done, total),
+        progress=stage(progress, "text"),
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    strings = model.tokenizer.token_strings(range(model.config.d_vocab))
     fired = found.indptr.diff().nonzero()[:, 0].tolist()
-    promoted = CardMaker(model, dictionary, None).cards(fired)
-    for number, (feature, logits) in enumerate(zip(fired, promoted, strict=True)):
-        card = {**logits, **survey_card(found, feature, strings)}
-        index = pair(layer, feature)
+    count = stage(progress, "features")
+    for number, card in enumerate(surveyed_cards(model, dictionary, found, fired)):
+        index = pair(layer, card["id"])
         described = {"transcoder_id": dictionary.cfg.hook_name, "index": index}
         write_json(folder / f"{index}.json", described | _fields(found, card))
-        if progress is not None:
-            progress("features", number + 1, len(fired))
+        if count is not None:
+            count(number + 1, len(fired))
     return len(fired)
 
 

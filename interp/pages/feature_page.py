@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,17 +12,14 @@ from ..activations import Packing, TextSource, open_text
 from ..activations.documents import Split, Text
 from ..dictionaries import Dictionary, check_fits
 from ..examples.survey import FeatureSurvey, survey_features
-from .cards import SHARD, Card, CardMaker, about, in_shards
+from .cards import SHARD, Card, about, in_shards
 from .labels import Labels, labels_of
 from .names import shown_name
 from .page import Page, shard
 from .prompt_page import described
-from .survey_cards import survey_card
+from .surveyed import Progress, sequences_of, stage, surveyed_cards
 
 N_TOKENS, N_AGAINST = 500_000, 16_384
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, what is done, and how much there is."""
 
 
 def feature_page(
@@ -51,17 +48,11 @@ def feature_page(
         ValueError: a model without tokenizer, or a text without a document that is long enough.
         DictionaryError: a dictionary that does not fit the model.
     """
-    if model.tokenizer is None:
-        raise ValueError("feature_page: this model was loaded without a tokenizer")
     check_fits(dictionary, model)
     source = text if isinstance(text, TextSource) else open_text(text)
-    sequences = list(
-        (packing or Packing(min(256, model.config.n_ctx))).sequences(
-            source.documents(split), model.tokenizer
-        )
-    )
+    sequences = list(sequences_of(model, source, split, packing))
     found = survey_features(
-        model, dictionary, sequences, n_tokens=n_tokens, progress=_stage(progress, "text")
+        model, dictionary, sequences, n_tokens=n_tokens, progress=stage(progress, "text")
     )
     cards = _cards(model, dictionary, found, progress)
     if against is not None:
@@ -70,7 +61,7 @@ def feature_page(
             dictionary,
             sequences,
             n_tokens=min(n_against, found.n_tokens),
-            progress=_stage(progress, against.ops.policy.name),
+            progress=stage(progress, against.ops.policy.name),
         )
         _compare(cards, found, other, against.ops.policy.name)
     return _page(model, dictionary, cards, labels_of(labels, cards), source.name, found.n_tokens)
@@ -82,14 +73,11 @@ def _cards(
     found: FeatureSurvey,
     progress: Progress | None,
 ) -> list[Card]:
-    assert model.tokenizer is not None
-    strings = model.tokenizer.token_strings(range(model.config.d_vocab))
-    count = _stage(progress, "features")
+    count = stage(progress, "features")
     n = dictionary.cfg.d_sae
-    promoted = CardMaker(model, dictionary, None).cards(range(n))
     cards = []
-    for feature, card in enumerate(promoted):
-        cards.append({**card, **survey_card(found, feature, strings)})
+    for feature, card in enumerate(surveyed_cards(model, dictionary, found, range(n))):
+        cards.append(card)
         if count is not None and feature % SHARD == 0:
             count(feature, n)
     short = [about(card) for card in cards]
@@ -148,10 +136,3 @@ def _searched(card: Card) -> str:
     """What a search looks through: a feature's best examples, and what it promotes."""
     examples = ["".join(example["t"]) for example in card["examples"][:4]]
     return "\n".join([*examples, *(token for token, _ in card["promoted"])])
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    report = progress
-    return lambda done, total: report(name, done, total)

@@ -175,3 +175,9 @@ def percentile_interval(draws: Array, confidence: float = 0.95) -> Interval:
     return Interval(
         float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail)), confidence
     )
+
+
+def with_interval(value: float, draws: Array) -> dict[str, float]:
+    """Returns a figure and the `percentile_interval` of its draws, as JSON holds them."""
+    interval = percentile_interval(draws)
+    return {"value": value, "low": interval.low, "high": interval.high}

@@ -190,11 +190,7 @@ def _draw(choosers: list[Chooser], sequences: list[Sequence], logits_BV: torch.T
             n = chooser.params.logprobs
             if n is None:
                 continue
-            ids = [] if chosen.top_ids is None else chosen.top_ids[b, :n].tolist()
-            ids = [each for each in ids if each >= 0]  # masks may leave fewer tokens than asked for
-            best = [] if chosen.top_logprobs is None else chosen.top_logprobs[b].tolist()
-            best = best[: len(ids)]
-            sequence.logprobs.append((float(chosen.logprobs[b]), ids, best))
+            sequence.logprobs.append((float(chosen.logprobs[b]), *chosen.best(b, n)))
     tokens: list[int] = chosen.tokens.tolist()
     return tokens
 

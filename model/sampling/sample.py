@@ -41,6 +41,14 @@ class SampleOutput:
     top_logprobs: torch.Tensor | None = None
     certificate: list[Certificate | None] | None = None
 
+    def best(self, row: int, n: int) -> tuple[list[int], list[float]]:
+        """Returns ids and log-probabilities of a row's best n tokens: fewer where masks leave
+        fewer, or others are too unlikely to be drawn; none where no row asked for any."""
+        if self.top_ids is None or self.top_logprobs is None:
+            return [], []
+        ids = [each for each in self.top_ids[row, :n].tolist() if each >= 0]
+        return ids, self.top_logprobs[row, : len(ids)].tolist()
+
 
 def sample(
     logits: torch.Tensor,

@@ -75,10 +75,4 @@ class PromptScores:
     def _best(self, logits_SV: torch.Tensor) -> list[tuple[list[int], list[float]]]:
         params = SamplingParams(temperature=self.temperature, logprobs=self.n_best)
         listed = sample(logits_SV.float(), params, positions=[0] * len(logits_SV))
-        assert listed.top_ids is not None
-        assert listed.top_logprobs is not None
-        found = []
-        for ids, best in zip(listed.top_ids.tolist(), listed.top_logprobs.tolist(), strict=True):
-            n = sum(each >= 0 for each in ids)  # tokens too unlikely to be drawn are not listed
-            found.append((ids[:n], best[:n]))
-        return found
+        return [listed.best(row, self.n_best) for row in range(len(logits_SV))]

@@ -91,7 +91,7 @@ def test_from_jsonl_to_a_report(folder: Path, tmp_path: Path, run: Run) -> None:
 
 
 def check_no_text(folder: Path, *contents: str) -> None:
-    """What was printed or written holds no text: no three words in a row of one stand anywhere."""
+    """Checks that no three words in a row of a text stand in what was printed or written."""
     texts = [
         json.loads(line)["text"]
         for name in ("mine", "others", "benign")

@@ -55,7 +55,7 @@ def _embedding(ids: Tensor, weight: Tensor, scale: float | None) -> Tensor:
 
 
 def _clamped_swiglu(gate: Tensor, up: Tensor, limit: float, alpha: float, offset: float) -> Tensor:
-    """As gpt-oss's modeling code writes it."""
+    """Returns the clamped gate of gpt-oss's modeling code."""
     g, u = gate.float().clamp(max=limit), up.float().clamp(-limit, limit)
     return (u + offset) * (g * torch.sigmoid(g * alpha))
 
@@ -94,7 +94,7 @@ def _moe_gate(
     chosen: Tensor,
     undecided: Tensor,
 ) -> Tensor:
-    """As Hugging Face's routers write it, scattered to all experts."""
+    """Returns the gate of Hugging Face's routers, scattered to all experts."""
     scores = x.float().softmax(-1) if score == "softmax" else x.float().sigmoid()
     choice = scores.masked_fill(~chosen, -1.0) if bias is None else scores + bias.float()
     ids = choice.topk(k, -1).indices
@@ -154,7 +154,7 @@ def _adam_by_hand(
     decoupled: bool,
     result: str,
 ) -> Tensor:
-    """As Kingma & Ba and Loshchilov & Hutter write it."""
+    """Returns the step of Kingma & Ba and of Loshchilov & Hutter."""
     p, g, m, v = (x.float() for x in (parameter, gradient, first, second))
     if decay and not decoupled:
         g = g + decay * p

@@ -25,14 +25,8 @@ def _loss(
     ).float()
 
 
-def _over_all_rows(
-    x: Tensor,
-    targets: Tensor,
-    smoothing: float = 0.0,
-    ignored: int = -100,
-    reduction: str = "mean",
-) -> Tensor:
-    losses = _loss(x, targets, smoothing, ignored, "none")
+def _over_all_rows(reduction: str = "mean", **inputs: Any) -> Tensor:
+    losses = _loss(**inputs, reduction="none")
     return losses if reduction == "none" else losses.double().mean().float()
 
 
@@ -55,14 +49,8 @@ def _rest_to_every_class(
     return (losses.sum() / (targets != ignored).sum()).float()
 
 
-def _unsmoothed(
-    x: Tensor,
-    targets: Tensor,
-    smoothing: float = 0.0,
-    ignored: int = -100,
-    reduction: str = "mean",
-) -> Tensor:
-    return _loss(x, targets, 0.0, ignored, reduction)
+def _unsmoothed(smoothing: float = 0.0, **inputs: Any) -> Tensor:
+    return _loss(**inputs)
 
 
 def _rows(**options: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..figures import (
     reliability,
     resampled,
     roc,
+    with_interval,
 )
 from .baselines import LENGTH
 
@@ -43,13 +44,9 @@ def judge(
     if names:
         best = max(names, key=lambda n: surface[n]["auroc"])
         at = names.index(best) + 1
-        interval = percentile_interval(draws[0] - draws[at])
         found["best_baseline"] = best
-        found["difference"] = {
-            "value": found["auroc"] - surface[best]["auroc"],
-            "low": interval.low,
-            "high": interval.high,
-        }
+        gap = found["auroc"] - surface[best]["auroc"]
+        found["difference"] = with_interval(gap, draws[0] - draws[at])
     found["warnings"] = warnings(found)
     return found
 

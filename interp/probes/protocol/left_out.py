@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..figures import auroc, percentile_interval, resampled
+from ..figures import auroc, percentile_interval, resampled, with_interval
 from .judging import calibration
 
 Array = npt.NDArray[np.float64]
@@ -39,7 +39,6 @@ def _figures(each: dict[str, Any]) -> dict[str, Any]:
     own = percentile_interval(draws[0])
     figures |= {"auroc_low": own.low, "auroc_high": own.high}
     if best is not None:
-        gap = percentile_interval(draws[0] - draws[1])
-        value = figures["auroc"] - surface[best]
-        figures["difference"] = {"from": best, "value": value, "low": gap.low, "high": gap.high}
+        gap = with_interval(figures["auroc"] - surface[best], draws[0] - draws[1])
+        figures["difference"] = {"from": best, **gap}
     return figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from ...generation.sequence import Logprobs
@@ -58,15 +59,12 @@ def text_logprobs(
     """Returns tokens with their log-probabilities, those of the best in their places, and where
     each begins; nothing is known of a text's first token."""
     tokens = tokenizer.token_strings(ids)
-    offsets, at = [], 0
-    for token in tokens:
-        offsets.append(at)
-        at += len(token)
-    own, best = [], []
-    for entry in found:
-        own.append(None if entry is None else entry[0])
-        listed = (
-            None if entry is None else zip(tokenizer.token_strings(entry[1]), entry[2], strict=True)
-        )
-        best.append(None if listed is None else dict(listed))
-    return {"tokens": tokens, "token_logprobs": own, "top_logprobs": best, "text_offset": offsets}
+    best = [
+        entry and zip(tokenizer.token_strings(entry[1]), entry[2], strict=True) for entry in found
+    ]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [entry and entry[0] for entry in found],
+        "top_logprobs": [pairs and dict(pairs) for pairs in best],
+        "text_offset": list(accumulate(map(len, tokens[:-1]), initial=0))[: len(tokens)],
+    }

@@ -22,8 +22,8 @@ Name = tuple[str, int, int, int]
 """Kind, layer, position and id of a node."""
 
 SET_TO_ZERO: set[Name] = {("error", layer, 0, -1) for layer in range(3)}
-"""What MLPs write at position 0: circuit-tracer leaves it out, so its edges do not add up to
-activations; ours are errors as everywhere."""
+"""Errors at position 0: circuit-tracer leaves them out, so its edges do not add up to
+activations; here they are nodes as everywhere."""
 
 
 def ours(case: str) -> Graph:

@@ -132,7 +132,7 @@ def test_sides_share_no_group_and_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_neither_template_nor_request_is_seen_before() -> None:
-    """Of two families no request is the same, and each template holds as many of either label."""
+    """No two families share a request, and each template holds as many of either label."""
     found = open_dataset("templated")
     pools = {1: strongreject().texts, 0: overrefusal().texts}
     assert len(set(found.groups)) > 25
