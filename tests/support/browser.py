@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -45,6 +46,7 @@ class Browser:
             preexec_fn=adopt,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(read_end)
         os.close(write_end)
@@ -55,11 +57,13 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def close(self) -> None:
-        """Ends the browser."""
-        with contextlib.suppress(AssertionError, OSError):
+        """Ends the browser and the processes it started, which write to its profile until then."""
+        with contextlib.suppress(AssertionError, OSError, subprocess.TimeoutExpired):
             self._session = None
             self.call("Browser.close", timeout=5)
-        self._process.kill()
+            self._process.wait(timeout=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._read)
         os.close(self._write)
@@ -234,7 +238,8 @@ class Browser:
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser for the length of a `with` block. Fails, saying how to install it, without one."""
-    with tempfile.TemporaryDirectory() as folder:
+    # A killed process of the browser may still be letting go of its profile.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         browser = Browser(Path(folder))
         try:
             yield browser
