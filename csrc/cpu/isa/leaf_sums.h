@@ -9,17 +9,18 @@ namespace bitlens::BITLENS_ISA_NS {
 namespace {
 
 // Register tiles: rows by vectors of 16 outputs, from the cache and straight from panels, where a
-// single row meets more panels at once. kSumRegisters vectors of sums leave room for the operands.
+// single row meets more panels at once. Of kRegisters vectors, kSumRegisters of sums leave room for
+// the operands.
 #if defined(BITLENS_ISA_AVX512)
-constexpr int kSumRegisters = 24, kTileVectors = 2, kDirectRows = 6;
+constexpr int kRegisters = 32, kSumRegisters = 24, kTileVectors = 2, kDirectRows = 6;
 constexpr int kSingleRowPanels = 4, kDirectPanels = 2;
 constexpr int tile_rows(Order order) { return order == Order::kChain ? 12 : 6; }
 #elif defined(BITLENS_ISA_AVX2)
-constexpr int kSumRegisters = 6, kTileVectors = 1, kDirectRows = 3;
+constexpr int kRegisters = 8, kSumRegisters = 6, kTileVectors = 1, kDirectRows = 3;
 constexpr int kSingleRowPanels = 2, kDirectPanels = 1;
 constexpr int tile_rows(Order) { return 6; }
 #else
-constexpr int kSumRegisters = 8, kTileVectors = 1, kDirectRows = 1;
+constexpr int kRegisters = 8, kSumRegisters = 8, kTileVectors = 1, kDirectRows = 1;
 constexpr int kSingleRowPanels = 1, kDirectPanels = 1;
 constexpr int tile_rows(Order) { return 4; }
 #endif
@@ -55,6 +56,14 @@ constexpr int chain_of(Words words, int j) {
   return j % 2 == (words == Words::kOdd ? 1 : 0) ? 0 : -1;
 }
 
+// Vectors of weights that are widened before their rows are met: all of them, or one panel's where
+// with what the readers hold they would push sums out of the registers.
+template <typename Panel>
+constexpr int widened_at_once(int rows, int vectors) {
+  const int held = Panel::kHeldVectors * (vectors / 2);
+  return rows * vectors + held + vectors <= kRegisters || vectors < 2 ? vectors : 2;
+}
+
 // Sums of M rows by V vectors, `first` and following of a source, over a run of words from +0.
 template <typename Panel, Words kWords, int M, int V>
 struct Chains {
@@ -65,13 +74,18 @@ struct Chains {
                                                  const typename Panel::Word* x) {
     constexpr int chain = chain_of(kWords, J);
     if constexpr (chain >= 0) {
-      typename Panel::Lanes w[V];
-      source.template get<J, V>(first, w);
-#pragma GCC unroll 12
-      for (int m = 0; m < M; ++m) {
-        const auto a = x[m * kLeafWords<Panel> + J];
+      constexpr int kWidened = widened_at_once<Panel>(M, V);
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) of[chain][m][v] = Panel::multiply_add(a, w[v], of[chain][m][v]);
+      for (int v = 0; v < V; v += kWidened) {
+        typename Panel::Lanes w[kWidened];
+        source.template get<J, kWidened>(first + v, w);
+#pragma GCC unroll 12
+        for (int m = 0; m < M; ++m) {
+          const auto a = x[m * kLeafWords<Panel> + J];
+#pragma GCC unroll 8
+          for (int i = 0; i < kWidened; ++i)
+            of[chain][m][v + i] = Panel::multiply_add(a, w[i], of[chain][m][v + i]);
+        }
       }
     }
   }

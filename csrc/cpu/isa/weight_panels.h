@@ -28,9 +28,10 @@ struct OneK {
   using Lanes = f32x16;
   static constexpr int64_t kPerWord = 1;
   static constexpr int64_t kHeaderBytes = 0;
-  static constexpr int64_t kWholeK = 1;  // panels hold multiples of so many k
-  static constexpr int64_t kStepK = 1;   // and are read so many at a time
-  static constexpr bool kAnyK = true;    // or whole blocks of 32
+  static constexpr int64_t kWholeK = 1;   // panels hold multiples of so many k
+  static constexpr int64_t kStepK = 1;    // and are read so many at a time
+  static constexpr bool kAnyK = true;     // or whole blocks of 32
+  static constexpr int kHeldVectors = 0;  // from one word to the next
   static inline Lanes load_lanes(const Word* p) { return load(p); }
   static inline f32x16 multiply_add(Word x, Lanes w, f32x16 sum) { return fma(splat(x), w, sum); }
 };
@@ -79,6 +80,7 @@ struct Bf16Panel : OneK {
 };
 
 struct Q8Panel : OneK {
+  static constexpr int kHeldVectors = 2;
   static constexpr bool kAnyK = false;
   static constexpr int64_t kBlockBytes = 64 + 32 * 32;
   static constexpr int64_t kBytesPerWord = kBlockBytes / kQuantBlock;
@@ -101,6 +103,7 @@ struct Q8Panel : OneK {
 
 template <bool kHasMinimum>
 struct Q4Panel : OneK {
+  static constexpr int kHeldVectors = kHasMinimum ? 6 : 4;
   static constexpr bool kAnyK = false;
   static constexpr int64_t kHeader = kHasMinimum ? 128 : 64;
   static constexpr int64_t kBlockBytes = kHeader + 4 * 128;
