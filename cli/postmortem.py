@@ -19,6 +19,7 @@ from ..version import __version__
 from .console import VIOLATED, command_line, err, show
 from .files import check_output
 from .model_argument import Model
+from .postmortem_noise import report_noise
 from .postmortem_routing import report_routing
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  bitlens postmortem smollm2-135m-instruct"
         "  |  bitlens postmortem model.gguf --prompts mine.txt --shards 1,8 --plot rates.png"
         "  |  bitlens postmortem smollm2-135m-instruct --routing"
+        "  |  bitlens postmortem smollm2-135m-instruct --noise"
     )(postmortem)
 
 
@@ -45,6 +47,12 @@ def postmortem(
         bool,
         typer.Option("--routing", help="Misroute requests between two context pools instead."),
     ] = False,
+    noise: Annotated[
+        bool,
+        typer.Option(
+            "--noise", help="Count instead the items until each way of looking notices a fault."
+        ),
+    ] = False,
     shards: Annotated[
         str | None, typer.Option(help="Shard counts, comma-separated (default: 1,2,4,8).")
     ] = None,
@@ -56,7 +64,8 @@ def postmortem(
         Path | None, typer.Option(help="Write a picture; needs the `bench` extra.")
     ] = None,
 ) -> None:
-    """Count what known faults of sampling, or of routing, do, and that bitlens never has them.
+    """Count what known faults of sampling, or of routing, do, and that bitlens never has them; or
+    how soon evaluations and canaries notice such faults.
 
     Exit 1 if it does.
     """
@@ -64,10 +73,13 @@ def postmortem(
 
     texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
     texts = [text for text in texts if text][:n_prompts]
-    if routing:
+    if routing or noise:
+        if routing and noise:
+            raise ValueError("--routing, --noise: one at a time")
         if (shards, output, plot) != (None, None, None):
-            raise ValueError("--routing prints its report: it takes no --shards, --output, --plot")
-        report_routing(model, texts, as_json=as_json)
+            name = "--routing" if routing else "--noise"
+            raise ValueError(f"{name} prints its report: it takes no --shards, --output, --plot")
+        (report_routing if routing else report_noise)(model, texts, as_json=as_json)
         return
     _report_sampling(
         model, texts, shards or "1,2,4,8", output or Path("postmortem.html"), plot, as_json

@@ -146,7 +146,7 @@ def _compare(
 ) -> dict[tuple[str, int], tuple[int, int, int]]:
     """(best lost, best not first, tokens changed) of each sampler and shard count."""
     best_B = logits_BV.argmax(dim=1)
-    noise = [_gumbel(logits_BV.shape, first_prompt, draw) for draw in range(DRAWS)]
+    noise = [gumbel(logits_BV.shape, first_prompt, draw) for draw in range(DRAWS)]
     unsharded = _fp32([logits_BV])
     expected = torch.stack([unsharded.draw(gumbel_BV) for gumbel_BV in noise])
     found = {}
@@ -198,7 +198,7 @@ def _compare_exact(shards: list[torch.Tensor], first_prompt: int) -> tuple[int, 
     return lost, int((first_B != best_B).sum()), int((sharded.tokens != alone.tokens).sum())
 
 
-def _gumbel(shape: torch.Size, first_prompt: int, draw: int) -> torch.Tensor:
+def gumbel(shape: torch.Size, first_prompt: int, draw: int) -> torch.Tensor:
     """fp32 [B, V], a function of prompt, draw and token alone."""
     rows = []
     for b in range(shape[0]):
