@@ -1,4 +1,4 @@
-"""The time until faults are noticed: five faults of a deployment, five ways of looking, real answers.
+"""The time until faults are noticed: five faults, five ways of looking, real answers.
 
 See docs/evaluation.md.
 """

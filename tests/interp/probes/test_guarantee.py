@@ -79,8 +79,7 @@ def test_the_bound_holds_on_a_million_further_tokens(smollm2_path: Path) -> None
     """A probe of the fifth block, so that a million tokens take minutes. Their own rate is known to
     within its interval: the bound fails if that lies above it."""
     model = bitlens.load(smollm2_path)
-    n_first = 600
-    benign = open_dataset("english").take(range(n_first))
+    benign = open_dataset("english").take(range(600))
     config = ProbeConfig(
         (("blocks.4.hook_resid_post",),), aggregates=("mean",), strengths=(1e-3,), max_tokens=64
     )
@@ -88,10 +87,11 @@ def test_the_bound_holds_on_a_million_further_tokens(smollm2_path: Path) -> None
     found = train_probe(model, harmful, config, benign=benign, target_fpr=0.05)
     guarantee = found.probe.metadata_["guarantee"]
     flagged = conversations_seen = tokens = 0
-    documents = islice(open_text(None).documents("held_out"), 4000, None)
+    # `english` is held out of what dictionaries see; the held-out rest has a quarter of a million.
+    documents = islice(open_text(None).documents("train"), None, None, 5)
     while tokens < 1_000_000:
         texts = [t for t in islice(documents, 500) if t.strip()]
-        assert texts, "the held-out documents are used up"
+        assert texts, "the documents are used up"
         part = Dataset("more", tuple(Example(f"{i}", t, 0, f"{i}") for i, t in enumerate(texts)))
         part = scorable(model, part, config.max_tokens, config.skip_first)
         (running,) = score_texts(model, part, [found.probe], config.max_tokens)
