@@ -13,10 +13,13 @@ from . import Options, command, threads_text
 
 PLOT = Path(__file__).parent.parent.parent / "docs" / "images" / "trace_growth.png"
 PROMPTS = (16, 32, 64, 128)
-"""Tokens of the prompts; a graph of many more takes very long."""
+"""Tokens of the prompts whose graphs have FEATURES at most."""
+
+LONG, LONG_FEATURES = 2000, 500
+"""Tokens of a prompt whose patterns do not fit into memory, and its features."""
 
 D_SAE, K, FEATURES = 1536, 16, 4000
-SECONDS = 60.0
+SECONDS, LONG_GB = 60.0, 8.0
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -57,21 +60,18 @@ def _step(options: Options, threads: int, name: str, reach: int | None) -> Row:
 
 def _traces(options: Options, threads: int) -> Iterator[Row]:
     curve: dict[int, tuple[float, float]] = {}
-    setting = {
-        "model": options.model,
-        "threads": threads,
-        "d_sae": options.size(D_SAE, 64),
-        "k": K,
-    }
-    for n in (8, 16) if options.quick else PROMPTS:
+    for n in (8, 16) if options.quick else (*PROMPTS, LONG):
+        most = options.size(LONG_FEATURES if n == LONG else FEATURES, 50)
+        size = {"n_tokens": n, "max_feature_nodes": most}
+        setting = {"model": options.model, "threads": threads, "k": K}
         with Workers() as workers:  # a process each: memory is its largest ever
-            worker = workers.get("tracing", **setting)
-            size = {"n_tokens": n, "max_feature_nodes": options.size(FEATURES, 50)}
+            worker = workers.get("tracing", d_sae=options.size(D_SAE, 64), **setting)
             result = race({"bitlens": Entry(worker, "trace", size)}, 1)
         seconds, gigabytes = (result.values("bitlens", name) for name in ("seconds", "GB"))
-        curve[n] = seconds[0], gigabytes[0]
+        if n != LONG:
+            curve[n] = seconds[0], gigabytes[0]
         n_features = int(result.values("bitlens", "features")[0])
-        what = f"graph of {n} tokens, {n_features:,} features, {threads_text(threads)}"
+        what = f"graph of {n:,} tokens, {n_features:,} features, {threads_text(threads)}"
         yield spread_row(
             seconds,
             suite="circuits",
@@ -85,6 +85,7 @@ def _traces(options: Options, threads: int) -> Iterator[Row]:
             suite="circuits",
             what=f"{what}: memory, model and transcoders included",
             unit="GB",
+            target=at_most(LONG_GB) if n == LONG else None,
             command=command("circuits", threads),
         )
     if not options.quick and find_spec("matplotlib") is not None:

@@ -34,6 +34,11 @@ class PromptSize:
         return 4 * 4 * self.n_layers * self.n_positions * self.d_model
 
     @property
+    def streams(self) -> int:
+        """Bytes of the residual stream before every block."""
+        return 4 * self.n_layers * self.n_positions * self.d_model
+
+    @property
     def patterns(self) -> int:
         """Bytes of every layer's attention pattern."""
         return 4 * self.n_layers * self.n_heads * self.n_positions**2
@@ -74,7 +79,7 @@ def budget_of(max_memory: int, size: PromptSize, n_sources: int) -> Budget:
     Raises ValueError where that is too little, with what would do.
     """
     keep = keeps_patterns(max_memory, size)
-    fixed = size.activations + (size.patterns if keep else 0) + size.one_pattern
+    fixed = size.activations + (size.patterns if keep else size.streams) + size.one_pattern
     of_edges = _FEWEST_EDGES * _BYTES_OF_EDGE * size.n_targets
     least = fixed + size.target(n_sources) + of_edges
     if least > max_memory:

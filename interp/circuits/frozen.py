@@ -53,30 +53,35 @@ def check_freezable(model: HookedTransformer) -> None:
 
 
 class Patterns:
-    """Attention patterns of a prompt, [H, T, T] a layer: all kept, or computed again when asked
-    for."""
+    """Attention patterns of a prompt, [H, T, T] a layer: kept, or computed again from the residual
+    stream [1, T, d] before their block when asked for."""
 
-    def __init__(self, model: HookedTransformer, tokens: torch.Tensor, keep: bool) -> None:
-        self._model, self._tokens, self._keep = model, tokens, keep
-        self._kept: dict[int, torch.Tensor] = {}
+    def __init__(
+        self,
+        model: HookedTransformer,
+        kept: dict[int, torch.Tensor],
+        streams: dict[int, torch.Tensor],
+    ) -> None:
+        self._model, self._kept, self._streams = model, kept, streams
 
     def __getitem__(self, layer: int) -> torch.Tensor:
         if layer in self._kept:
             return self._kept[layer]
-        name = f"blocks.{layer}.attn.hook_pattern"
+        name = pattern_hook(layer)
         with torch.no_grad():
             _, cache = self._model.run_with_cache(
-                self._tokens, name, return_type=None, stop_at_layer=layer + 1
+                self._streams[layer],
+                name,
+                return_type=None,
+                start_at_layer=layer,
+                stop_at_layer=layer + 1,
             )
-        pattern = cache[name][0].float()
-        if self._keep:
-            self._kept[layer] = pattern
-        return pattern
+        return cache[name][0].float()
 
-    def set(self, layer: int, pattern: torch.Tensor) -> None:
-        """Keeps a pattern that a pass has shown."""
-        if self._keep:
-            self._kept[layer] = pattern.float()
+
+def pattern_hook(layer: int) -> str:
+    """Returns the name of a layer's patterns."""
+    return f"blocks.{layer}.attn.hook_pattern"
 
 
 class FrozenPass:
@@ -107,9 +112,11 @@ class FrozenPass:
         self._sandwich = model.config.sandwich_norms
         norms = ["ln1", "ln2", *(["ln1_post", "ln2_post"] if self._sandwich else [])]
         scales = [f"blocks.{i}.{norm}.hook_scale" for i in range(n) for norm in norms]
-        patterns = [f"blocks.{i}.attn.hook_pattern" for i in range(n)] if keep_patterns else []
+        # Either the patterns, or what each can be computed again from.
+        from_name = pattern_hook if keep_patterns else "blocks.{}.hook_resid_pre".format
+        patterns = {i: from_name(i) for i in range(n)}
         last = f"blocks.{n - 1}.hook_resid_post"
-        wanted = {"hook_embed", last, *scales, *patterns}
+        wanted = {"hook_embed", last, *scales, *patterns.values()}
         wanted |= set(read_hooks.values()) | set(write_hooks.values())
         with torch.no_grad():
             _, cache = model.run_with_cache(tokens, sorted(wanted), return_type=None)
@@ -118,9 +125,11 @@ class FrozenPass:
         self.written = {i: cache[name][0].float() for i, name in write_hooks.items()}
         self.final = cache[last][0, -1]
         self._scales = {name: cache[name][0].float() for name in scales}
-        self.patterns = Patterns(model, tokens, keep_patterns)
-        for i, name in enumerate(patterns):
-            self.patterns.set(i, cache[name][0])
+        if keep_patterns:
+            kept = {i: cache[name][0].float() for i, name in patterns.items()}
+            self.patterns = Patterns(model, kept, {})
+        else:
+            self.patterns = Patterns(model, {}, {i: cache[name] for i, name in patterns.items()})
         self._maps: dict[int, _AttentionMaps] = {}
 
     @property
