@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import random
 import resource
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +27,6 @@ from bitlens.model.transformer import HookedTransformer
 from support.training_runs import HOOK, config, documents, speaking_model
 
 OUT = "blocks.1.hook_mlp_out"
-SCRIPT = Path(__file__).parents[1] / "support" / "training_runs.py"
 
 
 @pytest.fixture(scope="module")
@@ -223,32 +216,6 @@ def _interrupt_at(step: int) -> Any:
 
 def _steps(folder: Path) -> list[int]:
     return [line["step"] for line in log_of(folder)]
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.nightly)])
-def test_kill_9_at_any_moment_moves_no_bit(kills: int, model_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(model_folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path])}
-
-    def begin(name: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, str(tmp_path / name), "60"], env=environment)
-
-    assert begin("whole").wait() == 0
-    source = random.Random(kills)
-    for _ in range(kills):
-        process = begin("killed")
-        began = time.monotonic()
-        while not (tmp_path / "killed").exists() and time.monotonic() - began < 60:
-            time.sleep(0.01)
-        time.sleep(source.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert begin("killed").wait() == 0
-    whole, killed = (load_dictionary(tmp_path / n / "dictionary") for n in ("whole", "killed"))
-    for (name, a), b in zip(whole.named_parameters(), killed.parameters(), strict=True):
-        assert same_bits(a, b), name
-    names = [sorted(p.name for p in (tmp_path / n).rglob("*")) for n in ("whole", "killed")]
-    assert names[0] == names[1]
 
 
 # What comes out
