@@ -178,12 +178,28 @@ def test_equal_seeds_give_equal_bits_at_any_threads_and_instruction_set(
     digests = set()
     settings = [(isa, 1) for isa in _core.available_isas()] + [(_core.isa(), 2), (_core.isa(), 3)]
     for i, (isa, threads) in enumerate(settings):
-        _core.set_isa(isa)
-        bitlens.set_num_threads(threads)
-        torch.set_num_threads(threads)
+        run_with(isa, threads)
         digests.add(trained(config(), store, tmp_path / str(i), until=12).digest())
     assert len(digests) == 1
     assert trained(config(seed=1), store, tmp_path / "seed", until=12).digest() not in digests
+
+
+def run_with(isa: str, threads: int) -> None:
+    _core.set_isa(isa)
+    bitlens.set_num_threads(threads)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_to_the_same_bits(
+    architecture: str, store: ActivationStore, tmp_path: Path
+) -> None:
+    c, best = of(architecture), _core.isa()
+    digests = []
+    for isa, threads in ((best, 2), ("generic", 1)):
+        run_with(isa, threads)
+        digests.append(trained(c, store, tmp_path / isa, until=6).digest())
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("architecture", ["topk", "matryoshka_batchtopk", "jumprelu", "gated"])
@@ -326,9 +342,10 @@ def test_several_dictionaries_share_a_harvest(model: HookedTransformer, tmp_path
 def test_the_log_keeps_the_digest_at_step_100(store: ActivationStore, tmp_path: Path) -> None:
     c = config(n_tokens=101 * 128)
     digests = []
-    for name in "ab":
-        trained(c, store, tmp_path / name)
-        lines = log_of(tmp_path / name)
+    for isa, threads in ((_core.isa(), 2), ("generic", 1)):
+        run_with(isa, threads)
+        trained(c, store, tmp_path / isa)
+        lines = log_of(tmp_path / isa)
         digests += [line["weights_sha256"] for line in lines if line["step"] == 100]
     assert len(digests) == 2
     assert digests[0] == digests[1]
