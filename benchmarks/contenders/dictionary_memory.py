@@ -1,4 +1,4 @@
-"""What training a TopK SAE holds at most, beside the bound that it states."""
+"""The most that training a SAE holds, beside the bound that it states."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def threads_text(n: int) -> str:
 
 
 def clock(threads: int) -> str:
-    """What a suite measures that can do without a quiet machine: with one thread, processor
-    seconds."""
+    """Returns the clock of suites that can do without a quiet machine: the processor's, of one
+    thread."""
     return "processor" if threads == 1 else "wall"
 
 

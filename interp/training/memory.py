@@ -1,4 +1,4 @@
-"""How much memory a training run takes."""
+"""The memory that a training run takes."""
 
 from __future__ import annotations
 
