@@ -3,13 +3,16 @@
 RUN is the folder of a run of `bitlens sae train --keep-harvest`. Both trainers see the same rows in
 the same batches, from the same seed, at the same learning rate with the same rise and fall, and
 count the same share of steps as warm-up. Explained variance is that of rows neither has seen: the
-harvest's last shard, which is kept out.
+harvest's last shard, which is kept out. More active features explain more, so SAELens's JumpReLU,
+which is steered towards k, is first, and ours is given the L0 that it arrived at.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +24,11 @@ from ..interp.training import TrainConfig
 from ..interp.training.trainer import Trainer, schedule
 
 
+class Raced(StrEnum):
+    topk = "topk"
+    jumprelu = "jumprelu"
+
+
 def main(
     run: Annotated[Path, typer.Argument(help="The folder of a run with its harvest.")],
     d_sae: int = 1152,
@@ -28,27 +36,28 @@ def main(
     steps: int = 300,
     lr: float = 1.5e-3,
     seed: int = 0,
+    architecture: Annotated[list[Raced] | None, typer.Option(help="Default: all of them.")] = None,
 ) -> None:
-    """Train a TopK and a JumpReLU SAE both ways; print the explained variance of each."""
+    """Train SAEs both ways; print the explained variance of each."""
     store = ActivationStore(run / "harvest")
     (hook,) = store.description["hook_names"]
     held_out = store.shards.pop()
     rows = store.read([held_out])[hook][:32_768]
-    for architecture in ("topk", "jumprelu"):
+    for raced in architecture or list(Raced):
         config = TrainConfig(
-            architecture=architecture,
+            architecture=raced,
             hook_name=hook,
             d_sae=d_sae,
-            k=k if architecture == "topk" else None,
+            k=k if raced is Raced.topk else None,
             l0_target=float(k),
             n_tokens=steps * 2048,
             lr=lr,
             seed=seed,
             checkpoint_every=steps,
         )
-        ours = _ours(config, store, rows)
         theirs = _sae_lens(config, store, rows)
-        typer.echo(json.dumps({"architecture": architecture, "bitlens": ours, "SAELens": theirs}))
+        ours = _ours(dataclasses.replace(config, l0_target=theirs["l0"]), store, rows)
+        typer.echo(json.dumps({"architecture": raced, "bitlens": ours, "SAELens": theirs}))
 
 
 def _ours(config: TrainConfig, store: ActivationStore, rows: torch.Tensor) -> dict[str, float]:

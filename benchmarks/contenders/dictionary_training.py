@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ... import set_num_threads
-from .timing import seconds_per_call
+from .timing import Clock, seconds_per_call
 
 AUXK = 1 / 32
 
@@ -35,7 +35,14 @@ class BitlensTraining:
         set_num_threads(threads)
 
     def step(
-        self, batch: int, d: int, d_sae: int, k: int, dead: float, at_least: float = 2.0
+        self,
+        batch: int,
+        d: int,
+        d_sae: int,
+        k: int,
+        dead: float,
+        at_least: float = 2.0,
+        clock: Clock = "wall",
     ) -> dict[str, float]:
         """Seconds of a step."""
         from ...interp.training import TrainConfig
@@ -59,7 +66,7 @@ class BitlensTraining:
             outcome = objective(parameters, x, x, mask)
             parameters.step(outcome.gradients, 1e-4, 1.0)
 
-        return {"seconds": seconds_per_call(call, at_least)}
+        return {"seconds": seconds_per_call(call, at_least, clock)}
 
 
 class SAELensTraining:
@@ -77,6 +84,7 @@ class SAELensTraining:
         dead: float,
         autocast: bool = False,
         at_least: float = 2.0,
+        clock: Clock = "wall",
     ) -> dict[str, float]:
         """Seconds of a step, in fp32 or with bf16 autocast."""
         from sae_lens.saes.sae import TrainStepInput
@@ -102,4 +110,4 @@ class SAELensTraining:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
             optimizer.step()
 
-        return {"seconds": seconds_per_call(call, at_least)}
+        return {"seconds": seconds_per_call(call, at_least, clock)}

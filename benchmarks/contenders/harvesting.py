@@ -17,7 +17,7 @@ from ...interp.activations import HarvestConfig, Packing, harvest, open_text
 from ...interp.activations.harvesting import BATCH_TOKENS
 from ...interp.activations.sequences import batches
 from ...model.load import load
-from .timing import seconds
+from .timing import Clock, seconds
 
 HOOK = "blocks.15.hook_resid_post"
 STOP = 16
@@ -35,7 +35,7 @@ class Harvesting:
         # Opening the default corpus takes seconds, once a harvest; its rate is what is measured.
         self.text = open_text(list(islice(open_text(None).documents("train"), DOCUMENTS)))
 
-    def harvest(self, n_tokens: int) -> dict[str, float]:
+    def harvest(self, n_tokens: int, clock: Clock = "wall") -> dict[str, float]:
         """Seconds of a harvest of one hook, no outliers sought."""
         config = HarvestConfig((HOOK,), n_tokens, self.packing, exclude_outliers=False)
 
@@ -43,9 +43,9 @@ class Harvesting:
             with tempfile.TemporaryDirectory() as folder:
                 harvest(self.model, config, self.text, Path(folder))
 
-        return {"seconds": seconds(call)}
+        return {"seconds": seconds(call, clock)}
 
-    def forward(self, n_tokens: int) -> dict[str, float]:
+    def forward(self, n_tokens: int, clock: Clock = "wall") -> dict[str, float]:
         """Seconds of the passes alone, on batches made beforehand."""
         assert self.model.tokenizer is not None
         taken, sequences = 0, []
@@ -62,4 +62,4 @@ class Harvesting:
                     mask = batch.mask.to(torch.int64)
                     self.model(batch.tokens, attention_mask=mask, stop_at_layer=STOP)
 
-        return {"seconds": seconds(call)}
+        return {"seconds": seconds(call, clock)}

@@ -77,6 +77,12 @@ def threads_text(n: int) -> str:
     return "1 thread" if n == 1 else f"{n} threads"
 
 
+def clock(threads: int) -> str:
+    """Returns the clock of suites that can do without a quiet machine: the processor's, of one
+    thread."""
+    return "processor" if threads == 1 else "wall"
+
+
 def run(suite: Suite, options: Options) -> Iterator[Row]:
     """The rows of a suite, as they are measured."""
     rows: Iterator[Row] = importlib.import_module(f".{suite}", __name__).rows(options)

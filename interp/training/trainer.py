@@ -135,6 +135,7 @@ class Trainer:
         loss = outcome.squared_error / y.numel()
         self._watch(loss)
         norm = self.parameters.step(outcome.gradients, lr, self.config.clip)
+        outcome.gradients.clear()  # or they would be held during the next batch's
         self.step += 1
         self.last_fired[outcome.fired] = self.step * self.config.batch_size
         return outcome, lr, norm

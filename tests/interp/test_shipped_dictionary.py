@@ -60,6 +60,25 @@ def test_its_evaluation_meets_its_goals() -> None:
     assert control["explained_variance"] < found["explained_variance"] - 0.3
 
 
+def test_the_page_says_how_it_grew() -> None:
+    """Each figure is the mean over the batches that the log has within 100,000 rows."""
+    page = (PACKAGE.parents[1] / "docs" / "dictionaries.md").read_text()
+    header = page.index("| rows seen |")
+    sizes, _, stated = page[header : page.index("\n\n", header)].splitlines()
+    log = (find_dictionary(NAME) / "log.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in log]
+    pairs = list(zip(_cells(sizes), _cells(stated), strict=True))
+    assert len(pairs) > 5
+    for size, figure in pairs:
+        rows = float(size.removesuffix("M")) * 1e6
+        near = [x["explained_variance"] for x in lines if abs(x["rows"] - rows) <= 100_000]
+        assert float(figure) == pytest.approx(sum(near) / len(near), abs=5e-4), size
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")][1:]
+
+
 def test_a_few_held_out_tokens_agree(model: HookedTransformer, dictionary: Dictionary) -> None:
     result = evaluate(model, dictionary, n_tokens=2048, n_dead_tokens=4096)
     assert result.explained_variance > 0.8

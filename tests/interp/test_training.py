@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import random
 import resource
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +27,6 @@ from bitlens.model.transformer import HookedTransformer
 from support.training_runs import HOOK, config, documents, speaking_model
 
 OUT = "blocks.1.hook_mlp_out"
-SCRIPT = Path(__file__).parents[1] / "support" / "training_runs.py"
 
 
 @pytest.fixture(scope="module")
@@ -185,12 +178,28 @@ def test_equal_seeds_give_equal_bits_at_any_threads_and_instruction_set(
     digests = set()
     settings = [(isa, 1) for isa in _core.available_isas()] + [(_core.isa(), 2), (_core.isa(), 3)]
     for i, (isa, threads) in enumerate(settings):
-        _core.set_isa(isa)
-        bitlens.set_num_threads(threads)
-        torch.set_num_threads(threads)
+        run_with(isa, threads)
         digests.add(trained(config(), store, tmp_path / str(i), until=12).digest())
     assert len(digests) == 1
     assert trained(config(seed=1), store, tmp_path / "seed", until=12).digest() not in digests
+
+
+def run_with(isa: str, threads: int) -> None:
+    _core.set_isa(isa)
+    bitlens.set_num_threads(threads)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_to_the_same_bits(
+    architecture: str, store: ActivationStore, tmp_path: Path
+) -> None:
+    c, best = of(architecture), _core.isa()
+    digests = []
+    for isa, threads in ((best, 2), ("generic", 1)):
+        run_with(isa, threads)
+        digests.append(trained(c, store, tmp_path / isa, until=6).digest())
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("architecture", ["topk", "matryoshka_batchtopk", "jumprelu", "gated"])
@@ -223,32 +232,6 @@ def _interrupt_at(step: int) -> Any:
 
 def _steps(folder: Path) -> list[int]:
     return [line["step"] for line in log_of(folder)]
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.nightly)])
-def test_kill_9_at_any_moment_moves_no_bit(kills: int, model_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(model_folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path])}
-
-    def begin(name: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, str(tmp_path / name), "60"], env=environment)
-
-    assert begin("whole").wait() == 0
-    source = random.Random(kills)
-    for _ in range(kills):
-        process = begin("killed")
-        began = time.monotonic()
-        while not (tmp_path / "killed").exists() and time.monotonic() - began < 60:
-            time.sleep(0.01)
-        time.sleep(source.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert begin("killed").wait() == 0
-    whole, killed = (load_dictionary(tmp_path / n / "dictionary") for n in ("whole", "killed"))
-    for (name, a), b in zip(whole.named_parameters(), killed.parameters(), strict=True):
-        assert same_bits(a, b), name
-    names = [sorted(p.name for p in (tmp_path / n).rglob("*")) for n in ("whole", "killed")]
-    assert names[0] == names[1]
 
 
 # What comes out
@@ -359,9 +342,10 @@ def test_several_dictionaries_share_a_harvest(model: HookedTransformer, tmp_path
 def test_the_log_keeps_the_digest_at_step_100(store: ActivationStore, tmp_path: Path) -> None:
     c = config(n_tokens=101 * 128)
     digests = []
-    for name in "ab":
-        trained(c, store, tmp_path / name)
-        lines = log_of(tmp_path / name)
+    for isa, threads in ((_core.isa(), 2), ("generic", 1)):
+        run_with(isa, threads)
+        trained(c, store, tmp_path / isa)
+        lines = log_of(tmp_path / isa)
         digests += [line["weights_sha256"] for line in lines if line["step"] == 100]
     assert len(digests) == 2
     assert digests[0] == digests[1]

@@ -103,8 +103,9 @@ if __name__ == "__main__":
     model_folder, output, steps = sys.argv[1:]
     train(
         speaking_model(Path(model_folder)),
-        config(n_tokens=int(steps) * 128, checkpoint_every=3),
+        config(n_tokens=int(steps) * 128, checkpoint_every=3, log_every=1),
         text=documents(),
         output=output,
         keep_harvest=True,
+        progress=lambda stage, done, total, line: print(f"{stage}-{done}", flush=True),
     )

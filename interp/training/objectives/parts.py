@@ -143,4 +143,8 @@ def auxiliary(
 
 
 def add_gradient(gradients: dict[str, torch.Tensor], name: str, g: torch.Tensor) -> None:
-    gradients[name] = gradients[name] + g if name in gradients else g
+    """Adds g to a gradient, in place, or begins it with g, which is the gradient from then on."""
+    if name in gradients:
+        gradients[name] += g
+    else:
+        gradients[name] = g
