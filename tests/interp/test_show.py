@@ -56,9 +56,12 @@ def test_a_heat_map_says_its_values() -> None:
 
 
 def test_tokens_are_coloured_by_their_values() -> None:
-    drawing = show.tokens(["a", "\n", "<b>"], torch.tensor([0.5, -1.0, math.nan]))
+    drawing = show.tokens(
+        ["a", "\n", "<b>", "  ", " c"], torch.tensor([0.5, -1.0, *3 * [math.nan]])
+    )
     html = drawing._repr_html_()
-    assert re.findall(r"<span[^>]*>([^<]*)</span>", html) == ["a", "⏎", "&lt;b&gt;"]
+    shown = re.findall(r"<span[^>]*>([^<]*)</span>", html)
+    assert shown == ["a", "⏎", "&lt;b&gt;", "␣␣", " c"]
     assert html.count("color-mix") == 2
     with pytest.raises(ValueError, match="1 values for 2 tokens"):
         show.tokens(["a", "b"], [1.0])
