@@ -71,8 +71,9 @@ class GenerateOutput:
         parts = [notebook.table(columns, rows, words=(2, 3))]
         if self.alarms:
             alarms = [(a.monitor, a.row, a.position, a.score, a.threshold) for a in self.alarms]
-            columns = ("alarm of", "row", "position", "score", "threshold")
-            parts.append(notebook.table(columns, alarms))
+            parts.append(
+                notebook.table(("alarm of", "row", "position", "score", "threshold"), alarms)
+            )
         return notebook.output(*parts)
 
 
