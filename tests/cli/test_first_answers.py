@@ -9,18 +9,24 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bitlens
 import pytest
+from bitlens.audit.evaluations.files import read_lines
 from bitlens.cli import console
 from bitlens.cli.command import GROUPS, make_app, only_names
 from bitlens.cli.console import show
 from bitlens.cli.files import check_output
+from bitlens.interp import load_dictionary
+from bitlens.interp.probes import Probe
+from bitlens.interp.probes.data.catalog import open_dataset
 from bitlens.model.sources import ALIASES
 from bitlens.names import ALIASES as NAMES
 from bitlens.names import did_you_mean, near_files
+from bitlens.precision import PrecisionContract
 from rich.console import Console
 from rich.table import Table
 from support.command_line import command_runner
@@ -111,6 +117,31 @@ def test_near_matches(
     code, _, err = run(*words)
     assert code == 2
     assert hint in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("ask", "near"),
+    [
+        (lambda: PrecisionContract("rms_nrom"), "rms_norm"),
+        (lambda: Probe.load("harn"), "harm"),
+        (lambda: Probe.load("my_prob"), "my_probe"),
+        (
+            lambda: load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_pst"),
+            "hook_resid_post",
+        ),
+        (lambda: open_dataset("rho-refusl"), "rho-refusal"),
+        (lambda: open_dataset("texs.jsonl"), "texts.jsonl"),
+        (lambda: list(read_lines(Path("rum.jsonl"))), "run.jsonl"),
+    ],
+)
+def test_whatever_has_a_name_has_near_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object], near: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_probe", "texts.jsonl", "run.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises((OSError, ValueError), match=f"did you mean .*{near}"):
+        ask()
 
 
 def test_nothing_is_offered_where_nothing_is_near(tmp_path: Path) -> None:
