@@ -120,11 +120,14 @@ fuzz: $(VENV)/test.stamp build ## 300,000 more damaged files for the readers of 
 packages: $(VENV)/test.stamp build ## wheel, sdist, editable and every extra in clean environments of PYTHONS
 	PYTHONS="$(PYTHONS)" $(PY) -m pytest -q --nightly tests/packages
 
-# No constraints here: pip takes the newest of everything that the metadata allows.
+# No constraints here: pip takes the newest of everything that the metadata allows. Editable, since tests
+# call the benchmarks, which no wheel holds.
 LATEST := build/latest
 latest: ## what touches other libraries, with their newest versions that the metadata allows, in build/latest
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager ".[test,interop,probes,sae]"
+	$(LATEST)/bin/python -m pip install -q --upgrade "setuptools>=77" "pybind11>=2.13" "cmake>=3.24" ninja
+	PATH=$(abspath $(LATEST))/bin:$$PATH $(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager \
+		--no-build-isolation -e ".[test,interop,probes,sae]"
 	$(LATEST)/bin/python -m pip list | grep -iE '^(torch|transformers|transformer-lens|sae-lens) '
 	$(LATEST)/bin/python -m pytest -q tests/interop tests/parity tests/audit/test_audit.py \
 		tests/audit/test_peers_in_memory.py tests/audit/test_checkpoints.py

@@ -10,14 +10,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .._core import numerics_version
-from ..names import near_files
+from ..names import did_you_mean, near_files
 from ..version import __version__
 from .console import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED
 
@@ -64,6 +64,25 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     for group in (asked,) if asked in GROUPS else GROUPS:
         importlib.import_module(f".{group}", __package__).register(app)
     return app
+
+
+def only_names(app: typer.Typer) -> typer.Typer:
+    """Returns the command without its commands' parameters, which the list of them in `--help`
+    does not show: reading their types takes longer than the rest of the answer."""
+    for command in app.registered_commands:
+        command.callback = _without_parameters(command.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance.registered_commands = []
+    return app
+
+
+def _without_parameters(function: Callable[..., object] | None) -> Callable[[], None]:
+    def bare() -> None: ...
+
+    if function is not None:  # no `functools.wraps`: signatures would be read through it
+        bare.__name__, bare.__doc__ = function.__name__, function.__doc__
+    return bare
 
 
 def _version(wanted: bool) -> None:
@@ -122,7 +141,15 @@ def _message(app: typer.Typer, error: Exception) -> str:
 def main() -> None:
     """Runs the command; bad input ends in one line on stderr, not in a traceback."""
     completes = "_BITLENS_COMPLETE" in os.environ  # a shell asks; the words are in the environment
-    app = make_app([] if completes else sys.argv[1:])
+    words = [] if completes else sys.argv[1:]
+    if words and not words[0].startswith("-") and words[0].replace("-", "_") not in GROUPS:
+        names = [group.replace("_", "-") for group in GROUPS]
+        near = did_you_mean(words[0], names)
+        typer.secho(f"bitlens: no such command: {words[0]}{near}; see --help", fg="red", err=True)
+        raise SystemExit(BAD_INPUT)
+    app = make_app(words)
+    if words[:1] == ["--help"]:
+        only_names(app)
     try:
         app()
     except (ValueError, OSError, NotImplementedError, RuntimeError, MemoryError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,13 @@ from .options import Backend, BackendOption, DtypeOption, Json, Threads
 
 if TYPE_CHECKING:
     from ..model.generation import GenerateOutput
+
+
+class FilterOrder(StrEnum):
+    """The orders of filters that the sampler knows."""
+
+    top_k_first = "top_k_first"
+    joint = "joint"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +65,17 @@ def generate(
     presence_penalty: Annotated[
         float, typer.Option(help="Subtract this from tokens that were written.")
     ] = 0.0,
+    filter_apply_order: Annotated[
+        FilterOrder, typer.Option(help="Whether top-p is a share of what top-k kept, or of all.")
+    ] = FilterOrder.top_k_first,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=VALUE", help="Add to a token's logit; may be given repeatedly."),
+    ] = None,
+    allowed_token_ids: Annotated[
+        list[int] | None,
+        typer.Option(metavar="ID", help="Choose of these tokens alone; may be given repeatedly."),
+    ] = None,
     no_repeat_ngram_size: Annotated[
         int, typer.Option(min=0, help="Let no n-gram of this size appear twice (0: any may).")
     ] = 0,
@@ -84,6 +103,7 @@ def generate(
     """
     from ..model.parallel import from_rank_0, torchrun_group
 
+    biases = _biases(logit_bias or [])
     with torchrun_group() as group:
         leads = group is None or group.rank == 0
         err.quiet = not leads
@@ -103,6 +123,9 @@ def generate(
             repetition_penalty=repetition_penalty,
             frequency_penalty=frequency_penalty,
             presence_penalty=presence_penalty,
+            filter_apply_order=filter_apply_order.value,
+            logit_bias=biases,
+            allowed_token_ids=allowed_token_ids,
             no_repeat_ngram_size=no_repeat_ngram_size,
             min_new_tokens=min_new_tokens,
             stop=stop,
@@ -131,6 +154,20 @@ def generate(
     ended = "" if result.finish_reason[0] == "stop" else f"stopped at {n_new} tokens; "
     rate = f"{n_new} tokens, {n_new / seconds:.1f} tokens/s"
     err.print(f"[dim]{ended}{rate}, {setting_line(dtype)}[/]")
+
+
+def _biases(given: list[str]) -> dict[int, float]:
+    """Returns the logit bias of each token; raises typer.BadParameter for what is none."""
+    biases = {}
+    for text in given:
+        token, _, value = text.partition("=")
+        try:
+            biases[int(token)] = float(value)
+        except ValueError:
+            raise typer.BadParameter(
+                f"--logit-bias {text!r}: expected ID=VALUE, as in 42=-3.5"
+            ) from None
+    return biases
 
 
 def _read_prompt() -> str:

@@ -131,7 +131,7 @@ def _drawings(browser: Browser, model: bitlens.model.HookedTransformer, folder: 
         show.attribution(model, prompt, " France", " Italy"),
     ]
     page = folder / "drawings.html"
-    body = "".join(drawing._repr_html_() for drawing in drawn)
+    body = "".join(f'<div style="margin-bottom: 28px">{d._repr_html_()}</div>' for d in drawn)
     page.write_text(f'<meta charset="utf-8"><body style="margin: 24px">{body}', "utf-8")
     browser.open(page.as_uri(), (900, 1350))
     browser.picture(IMAGES / "drawings.png")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from ..names import did_you_mean
 from .formats import FORMATS, Format, Overflow
 from .operations import OPERATIONS, UNITS, operation_called
 
@@ -87,7 +88,9 @@ class PrecisionContract:
 
     def _check_names(self) -> None:
         if self.op not in OPERATIONS | UNITS:
-            raise ContractError(f"op={self.op!r}: known are {', '.join(OPERATIONS | UNITS)}")
+            known = OPERATIONS | UNITS
+            near = did_you_mean(self.op, known)
+            raise ContractError(f"op={self.op!r}{near}; known are {', '.join(known)}")
         points = operation_called(self.op).cast_points
         for name in self.casts:
             if name not in points:

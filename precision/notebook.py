@@ -70,7 +70,9 @@ def heat(share: float) -> str:
 
 
 def visible(token: str) -> str:
-    """Returns a token with its line breaks shown, escaped."""
+    """Returns a token, escaped, with its line breaks shown, and spaces where it is nothing else."""
+    if token and not token.strip(" "):
+        return "␣" * len(token)
     return escape(token.replace("\n", "⏎").replace("\t", "⇥"))
 
 

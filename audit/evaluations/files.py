@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...model.sources.json_lines import json_lines, parse_json
+from ...names import near_files
 from .items import EvaluationError
 
 MOST_BYTES = 4 << 30
@@ -39,6 +40,6 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise EvaluationError(f"{path}: no such file")
+        raise EvaluationError(f"{path}: no such file{near_files(path)}")
     if path.stat().st_size > MOST_BYTES:
         raise EvaluationError(f"{path}: longer than {MOST_BYTES >> 30} GiB")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...model.hooks.widths import hook_width
+from ...names import did_you_mean, near_files
 from ..shipped import shipped_folder
 from .config import DictionaryError
 from .dictionary import Dictionary
@@ -102,9 +103,10 @@ def find_dictionary(source: str | Path, *, single: bool = True) -> Path:
     if isinstance(source, str) and (on_hub := HubDictionary.parse(source)) is not None:
         return on_hub.fetch(single=single)
     what = "dictionary" if single else "folder of dictionaries"
+    near = did_you_mean(str(source), SHIPPED) or near_files(path)
     raise FileNotFoundError(
-        f"{source}: no such {what}; expected a folder, hf://org/name/folder, release:sae_id of "
-        f"Gemma Scope, Llama Scope or Qwen 3's transcoders, or {SHIPPED[0]!r}"
+        f"{source}: no such {what}{near}; expected a folder, hf://org/name/folder, release:sae_id "
+        f"of Gemma Scope, Llama Scope or Qwen 3's transcoders, or {SHIPPED[0]!r}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...names import did_you_mean, near_files
 from ..shipped import shipped_folder
 
 SHIPPED = ("smollm2-135m-instruct/harm", "smollm2-135m-instruct/refusal")
@@ -23,4 +24,7 @@ def find_probe(source: str | Path) -> Path:
         if str(source) in (known, Path(known).name):
             return shipped_folder("probe", Path(known).name, _IN_CLONE)
     names = ", ".join(SHIPPED)
-    raise FileNotFoundError(f"{source}: no such folder; expected a probe's folder, or {names}")
+    near = did_you_mean(str(source), [*SHIPPED, *(Path(name).name for name in SHIPPED)])
+    raise FileNotFoundError(
+        f"{source}: no such folder{near or near_files(path)}; expected a probe's folder, or {names}"
+    )

@@ -14,6 +14,7 @@ import torch
 from ..hooks.registry import select_names
 from ..parallel import Group, agreement
 from ..sampling import SamplingParams
+from ..sampling.params import FilterOrder
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
 from .chooser import make_chooser
@@ -43,6 +44,7 @@ def generate(
     no_repeat_ngram_size: int = 0,
     logit_bias: Mapping[int, float] | None = None,
     allowed_token_ids: Sequences[int] | None = None,
+    filter_apply_order: FilterOrder = "top_k_first",
     logprobs: int | None = None,
     seed: int | None = None,
     n: int = 1,
@@ -75,6 +77,8 @@ def generate(
             transformers; 0 permits all.
         logit_bias: Added to the logits of these ids.
         allowed_token_ids: All other ids are masked; None allows all.
+        filter_apply_order: "top_k_first": top_p is a share of what top_k kept; "joint": of all
+            that min_p kept.
         logprobs: Keep the log-probability of each new token, and of the best so many; None
             keeps none.
         seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
@@ -105,6 +109,7 @@ def generate(
         "presence_penalty": presence_penalty,
         "logit_bias": dict(logit_bias or {}),
         "allowed_token_ids": allowed_token_ids,
+        "filter_apply_order": filter_apply_order,
         "logprobs": logprobs,
         "seed": seed,
     }

@@ -61,14 +61,20 @@ class GenerateOutput:
     alarms: list[Any] = field(default_factory=list)
 
     def _repr_html_(self) -> str:
-        """The new texts in a notebook; token ids where there is no tokenizer."""
+        """The new texts in a notebook, and alarms; token ids where there is no tokenizer."""
         n_prompt = self.tokens.shape[1] - max(self.n_new)
         new = [row[n_prompt : n_prompt + n] for row, n in zip(self.tokens, self.n_new, strict=True)]
         texts = self.text or [str(row.tolist()) for row in new]
         counts = zip(self.n_new, self.finish_reason, texts, strict=True)
         rows = [(i, *each) for i, each in enumerate(counts)]
         columns = ("row", "new tokens", "ended by", "text")
-        return notebook.output(notebook.table(columns, rows, words=(2, 3)))
+        parts = [notebook.table(columns, rows, words=(2, 3))]
+        if self.alarms:
+            alarms = [(a.monitor, a.row, a.position, a.score, a.threshold) for a in self.alarms]
+            parts.append(
+                notebook.table(("alarm of", "row", "position", "score", "threshold"), alarms)
+            )
+        return notebook.output(*parts)
 
 
 def output_of(

@@ -13,6 +13,7 @@ from ..generation.monitors import GenerationAlarm, GenerationMonitor
 from ..generation.sequence import Logprobs
 from ..generation.stops import Stop
 from ..sampling import SamplingParams
+from ..sampling.params import FilterOrder
 from ..text.prompts import Prompt
 
 FinishReason = Literal["stop", "length", "alarm", "cancelled", "deadline", "error"]
@@ -79,6 +80,7 @@ class Request:
     no_repeat_ngram_size: int = field(default=0, kw_only=True)
     logit_bias: Mapping[int, float] = field(default_factory=dict, kw_only=True)
     allowed_token_ids: Sequence[int] | None = field(default=None, kw_only=True)
+    filter_apply_order: FilterOrder = field(default="top_k_first", kw_only=True)
     logprobs: int | None = field(default=None, kw_only=True)
     prompt_logprobs: int | None = field(default=None, kw_only=True)
     seed: int | None = field(default=None, kw_only=True)

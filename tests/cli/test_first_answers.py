@@ -9,18 +9,24 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bitlens
 import pytest
+from bitlens.audit.evaluations.files import read_lines
 from bitlens.cli import console
-from bitlens.cli.command import GROUPS, make_app
+from bitlens.cli.command import GROUPS, make_app, only_names
 from bitlens.cli.console import show
 from bitlens.cli.files import check_output
+from bitlens.interp import load_dictionary
+from bitlens.interp.probes import Probe
+from bitlens.interp.probes.data.catalog import open_dataset
 from bitlens.model.sources import ALIASES
 from bitlens.names import ALIASES as NAMES
 from bitlens.names import did_you_mean, near_files
+from bitlens.precision import PrecisionContract
 from rich.console import Console
 from rich.table import Table
 from support.command_line import command_runner
@@ -51,8 +57,10 @@ def test_answers_cost_little_more_than_the_command_line_library() -> None:
     library = _cpu_seconds("-c", "import typer, typer.rich_utils, rich.progress")
     bare = _cpu_seconds("-c", "pass")
     assert _cpu_seconds("-m", "bitlens", "--version") < max(library, 3 * bare)
-    for words in (("--help",), ("info", "smollm2-135m-instrct")):
-        assert _cpu_seconds("-m", "bitlens", *words) < 4 * library, words
+    assert _cpu_seconds("-m", "bitlens", "generat") < library
+    # Beside the library: its reading of a command's words imports pydantic where there is one.
+    for words in (("--help",), ("info", "smollm2-135m-instrct"), ("audit", "--bogus")):
+        assert _cpu_seconds("-m", "bitlens", *words) < 2.2 * library, words
 
 
 def test_one_group_alone_is_the_group_of_all() -> None:
@@ -67,6 +75,23 @@ def test_one_group_alone_is_the_group_of_all() -> None:
         assert found == expected
 
 
+def test_help_is_the_same_without_the_parameters_that_it_does_not_show(run: Any) -> None:
+    import typer
+
+    whole: Any = typer.main.get_command(make_app([]))
+    listed: Any = typer.main.get_command(only_names(make_app([])))
+    helps = [
+        {name: (c.help, c.hidden) for name, c in each.commands.items()} for each in (whole, listed)
+    ]
+    assert helps[0] == helps[1]
+    assert any(command.params for command in whole.commands.values())
+    assert not any(
+        parameter.name != "help" for c in listed.commands.values() for parameter in c.params
+    )
+    _, out, _ = run("--help")
+    assert all(name in out for name in whole.commands)
+
+
 def test_every_alias_is_known() -> None:
     assert tuple(ALIASES) == NAMES
 
@@ -74,7 +99,8 @@ def test_every_alias_is_known() -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("generat",), "Did you mean 'generate'"),
+        (("generat",), "no such command: generat; did you mean 'generate'?"),
+        (("context-kost",), "did you mean 'context-cost'"),
         (("info", "smollm2-135m-instrct"), "did you mean 'smollm2-135m-instruct'?"),
         (("info", "mdel.gguf"), "did you mean 'model.gguf'?"),
         (("audit", "model.gguf", "--prompts", "promts.txt"), "did you mean 'prompts.txt'?"),
@@ -91,6 +117,31 @@ def test_near_matches(
     code, _, err = run(*words)
     assert code == 2
     assert hint in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("ask", "near"),
+    [
+        (lambda: PrecisionContract("rms_nrom"), "rms_norm"),
+        (lambda: Probe.load("harn"), "harm"),
+        (lambda: Probe.load("my_prob"), "my_probe"),
+        (
+            lambda: load_dictionary("smollm2-135m-instruct/blocks.15.hook_resid_pst"),
+            "hook_resid_post",
+        ),
+        (lambda: open_dataset("rho-refusl"), "rho-refusal"),
+        (lambda: open_dataset("texs.jsonl"), "texts.jsonl"),
+        (lambda: list(read_lines(Path("rum.jsonl"))), "run.jsonl"),
+    ],
+)
+def test_whatever_has_a_name_has_near_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object], near: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_probe", "texts.jsonl", "run.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises((OSError, ValueError), match=f"did you mean .*{near}"):
+        ask()
 
 
 def test_nothing_is_offered_where_nothing_is_near(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from bitlens.interp import show
+from bitlens.interp.monitors import Monitor
 from bitlens.interp.show.png import png
 from bitlens.model.transformer import HookedTransformer
 from bitlens.precision import first_divergence
 from bitlens.precision.oracle import Verdict
 from support.addressed_toy import ORDER, Toy
+from support.random_probes import random_probe
 from support.training_runs import speaking_model
 
 PROMPT = "the cat sat"
@@ -56,9 +58,12 @@ def test_a_heat_map_says_its_values() -> None:
 
 
 def test_tokens_are_coloured_by_their_values() -> None:
-    drawing = show.tokens(["a", "\n", "<b>"], torch.tensor([0.5, -1.0, math.nan]))
+    drawing = show.tokens(
+        ["a", "\n", "<b>", "  ", " c"], torch.tensor([0.5, -1.0, *3 * [math.nan]])
+    )
     html = drawing._repr_html_()
-    assert re.findall(r"<span[^>]*>([^<]*)</span>", html) == ["a", "⏎", "&lt;b&gt;"]
+    shown = re.findall(r"<span[^>]*>([^<]*)</span>", html)
+    assert shown == ["a", "⏎", "&lt;b&gt;", "␣␣", " c"]
     assert html.count("color-mix") == 2
     with pytest.raises(ValueError, match="1 values for 2 tokens"):
         show.tokens(["a", "b"], [1.0])
@@ -151,6 +156,19 @@ def test_a_generation_shows_its_texts(model: HookedTransformer) -> None:
     cells = re.findall(r'<td class="words">(.*?)</td>', html, re.DOTALL)
     rows = zip(out.finish_reason, out.text, strict=True)
     assert [unescape(cell) for cell in cells] == [cell for row in rows for cell in row]
+    assert "alarm of" not in html
+
+
+def test_a_generation_shows_its_alarms(model: HookedTransformer) -> None:
+    probe = random_probe(model, "blocks.1.hook_resid_post")
+    monitor = Monitor(probe, threshold=-math.inf, name="<m>")
+    out = model.generate(PROMPT, max_new_tokens=5, monitors=[monitor])
+    (alarm,) = out.alarms
+    html = out._repr_html_()
+    assert "<td>&lt;m&gt;</td>" in html
+    cells = html.split("alarm of")[1]
+    assert f'"number">{alarm.position}<' in cells
+    assert f'"number">{alarm.score:.4g}<' in cells
 
 
 def test_a_verdict_says_whether_it_holds() -> None:

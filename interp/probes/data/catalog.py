@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ....names import did_you_mean, near_files
 from . import benign, probing_tasks, pyrit, requests, rho, templated
 from .example import Dataset
 from .jsonl import read_jsonl
@@ -67,6 +68,8 @@ def _one(source: str) -> Dataset:
     path = Path(source)
     if path.suffix == ".jsonl":
         return read_jsonl(path)
+    near = did_you_mean(source, DATASETS) or near_files(path)
     raise FileNotFoundError(
-        f"{source}: expected a .jsonl file, or one of {', '.join(sorted(DATASETS))}"
+        f"{source}: no such data{near}; expected a .jsonl file, or one of "
+        f"{', '.join(sorted(DATASETS))}"
     )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ....names import near_files
 from .example import DataError, Dataset, Example
 
 _TEXTS = ("category", "source")
@@ -19,7 +20,7 @@ def read_jsonl(path: Path) -> Dataset:
     Raises FileNotFoundError, and DataError naming the line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"there is no file {path}{near_files(path)}")
     content = path.read_bytes()
     examples = []
     for number, line in enumerate(content.splitlines(), 1):
