@@ -31,6 +31,7 @@ GROUPS = (
     "audit",
     "equivalence",
     "compare",
+    "tools_eval",
     "context_cost",
     "cache_cost",
     "postmortem",
