@@ -125,13 +125,19 @@ class ConversationEncoder:
     def _n_added(self, text: str) -> int:
         return len(_added(_encoded(self.backend, text), self._texts))
 
+    @cached_property
+    def _halves(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Beginnings and endings of added tokens: real tokenizers have a thousand of these."""
+        tokens = [(token, n) for token in self._texts.values() for n in range(1, len(token))]
+        return frozenset(t[:n] for t, n in tokens), frozenset(t[-n:] for t, n in tokens)
+
     def _may_spell(self, text: str) -> bool:
         """Whether a text holds an added token, or a part that its neighbours may complete."""
-        return any(
-            token in text
-            or any(text.endswith(token[:n]) for n in range(1, len(token)))
-            or any(text.startswith(token[-n:]) for n in range(1, len(token)))
-            for token in self._texts.values()
+        beginnings, endings = self._halves
+        longest = max(map(len, self._texts.values()), default=0)
+        lengths = range(1, min(longest, len(text) + 1))
+        return any(text[-n:] in beginnings or text[:n] in endings for n in lengths) or any(
+            token in text for token in self._texts.values()
         )
 
 
