@@ -41,7 +41,10 @@ def serving(models: Mapping[str, HookedTransformer], **options: Any) -> Iterator
     torch.set_num_threads(1)
     own = {name: options.pop(name) for name in ("monitors", "record") if name in options}
     timeout = options.pop("timeout", 60.0)
-    engine = {"token_budget": 60, "clock": options.pop("clock", time.monotonic)}
+    engine: dict[str, Any] = {"token_budget": 60, "clock": time.monotonic}
+    for name in ("clock", "max_running", "max_waiting", "cache_bytes"):
+        if name in options:
+            engine[name] = options.pop(name)
     router = Router([Pool(name, each, **engine) for name, each in models.items()])
     service = Service(router, "tiny", timeout=timeout, **own)
     listening = listen("127.0.0.1", 0)

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from ....version import __version__
 from . import anthropic, openai, pools
 from .errors import ApiError, error_response, validation_message
-from .guard import LOOPBACK, Guard
+from .guard import LOOPBACK, Guard, too_large
 from .metrics import exposition
 from .service import Service
 
@@ -66,6 +66,12 @@ def create_app(
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         message, field = validation_message(error.errors())
         return error_response(request, 400, message, field)
+
+    @app.exception_handler(400)
+    async def unread(request: Request, error: Any) -> JSONResponse:
+        if getattr(request.state, "is_too_large", False):
+            return error_response(request, 413, too_large(max_body))
+        return error_response(request, 400, str(error.detail))
 
     @app.exception_handler(404)
     async def unknown(request: Request, error: Any) -> JSONResponse:

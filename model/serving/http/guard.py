@@ -56,7 +56,7 @@ class Guard:
                 return 415, f"Content-Type: expected application/json, got {kind!r}"
             length = headers.get("content-length", "0")
             if not length.isdigit() or int(length) > self._max_body:
-                return 413, f"the body: at most {self._max_body} bytes"
+                return 413, too_large(self._max_body)
         return None
 
     def _knows(self, key: str) -> bool:
@@ -65,7 +65,8 @@ class Guard:
         return any(found)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Reads at most so much of a body that does not say how long it is."""
+        """Reads at most so much of a body that does not say how long it is, and then notes in the
+        request's state that it is too large."""
         n = 0
 
         async def read() -> MutableMapping[str, Any]:
@@ -73,10 +74,16 @@ class Guard:
             message = await receive()
             n += len(message.get("body", b""))
             if n > self._max_body:
+                scope["state"]["is_too_large"] = True
                 return {"type": "http.disconnect"}
             return message
 
         return read
+
+
+def too_large(max_body: int) -> str:
+    """Returns what a body is told that has more bytes."""
+    return f"the body: at most {max_body} bytes"
 
 
 def _key(headers: dict[str, str]) -> str:
