@@ -1,4 +1,4 @@
-"""What a model answered to a question, and how that is judged."""
+"""One answer to a question, with its verdicts."""
 
 from __future__ import annotations
 

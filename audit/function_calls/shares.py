@@ -1,4 +1,4 @@
-"""How many answers are right, with intervals."""
+"""Shares of right answers, with exact intervals."""
 
 from __future__ import annotations
 

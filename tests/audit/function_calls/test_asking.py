@@ -134,5 +134,5 @@ def test_all_840_on_smollm2(smollm2_path: Path, tmp_path: Path) -> None:
     found = shares(ask(model, asked))
     assert [each.n for each in found] == [400, 200, 240]
     assert all(each.all_fit for each in found)
-    assert all(each.cut < each.n / 2 for each in found)
-    print([(each.category, each.cut, each.right, each.interval) for each in found])
+    # Bits do not move, and so neither do counts: those of docs/tool_calling.md.
+    assert [(each.cut, each.right) for each in found] == [(19, 146), (16, 63), (104, 240)]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import random
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -33,83 +31,6 @@ def model() -> HookedTransformer:
 @pytest.fixture(scope="module")
 def server(model: HookedTransformer) -> Iterator[Server]:
     yield from serving({"only": model})
-
-
-def conversations(n: int) -> list[list[dict[str, str]]]:
-    draw = random.Random(0)
-    words = ["Once", "upon", "a", "time", "there", "was", "a", "model"]
-    return [
-        [{"role": "user", "content": " ".join(draw.choices(words, k=1 + i % 9))}] for i in range(n)
-    ]
-
-
-def alone(model: HookedTransformer, messages: Any, seed: int) -> tuple[list[int], list[float], str]:
-    """Returns `generate`'s answer."""
-    found = model.generate(
-        [messages], max_new_tokens=12, temperature=1.0, top_p=0.9, seed=seed, logprobs=0
-    )
-    n = found.n_new[0]
-    assert found.logprobs is not None
-    start = found.tokens.shape[1] - n
-    return found.tokens[0, start:].tolist(), found.logprobs[0, :n].tolist(), found.text[0]
-
-
-EXTRAS = {"return_token_ids": True}
-
-
-def by_openai(server: Server, messages: Any, seed: int, stream: bool) -> tuple[Any, ...]:
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
-    options: dict[str, Any] = {
-        "model": "tiny", "messages": messages, "max_tokens": 12, "seed": seed, "top_p": 0.9,
-        "extra_body": EXTRAS,
-    }  # fmt: skip
-    if not stream:
-        (choice,) = client.chat.completions.create(**options).choices
-        extra = choice.model_extra
-        return extra["token_ids"], extra["token_logprobs"], choice.message.content
-    ids, text, logprobs = [], "", None
-    for chunk in client.chat.completions.create(stream=True, **options):
-        (choice,) = chunk.choices
-        text += choice.delta.content or ""
-        if choice.finish_reason is None:
-            ids += (choice.model_extra or {}).get("token_ids", [])
-        else:
-            logprobs = choice.model_extra["token_logprobs"]
-    return ids, logprobs, text
-
-
-def by_anthropic(server: Server, messages: Any, seed: int, stream: bool) -> tuple[Any, ...]:
-    client = anthropic.Anthropic(base_url=server.url, api_key="none")
-    options: dict[str, Any] = {
-        "model": "tiny", "messages": messages, "max_tokens": 12,
-        "extra_body": {**EXTRAS, "seed": seed, "top_p": 0.9},
-    }  # fmt: skip
-    if not stream:
-        message = client.messages.create(**options)
-        extra = message.model_extra
-        return extra["token_ids"], extra["token_logprobs"], message.content[0].text
-    text, ended = "", None
-    for event in client.messages.create(stream=True, **options):
-        if event.type == "content_block_delta":
-            text += event.delta.text
-        if event.type == "message_delta":
-            ended = event.delta.model_extra
-    return ended["token_ids"], ended["token_logprobs"], text
-
-
-def test_bits_through_http(server: Server) -> None:
-    """Both clients, streamed and not, all at once in random order, cold and warm."""
-    asked = conversations(16)
-    want = [alone(server.model, messages, seed) for seed, messages in enumerate(asked)]
-    work = [
-        (i, by, stream) for i in range(16) for by in (by_openai, by_anthropic) for stream in (0, 1)
-    ]
-    random.Random(1).shuffle(work)
-    with ThreadPoolExecutor(16) as pool:
-        answers = pool.map(lambda w: w[1](server, asked[w[0]], w[0], bool(w[2])), work)
-        for (i, *_), answer in zip(work, answers, strict=True):
-            assert answer == want[i]
-    assert server.engine.stats().cache.hit_tokens > 0
 
 
 def test_what_clients_of_openai_read(server: Server) -> None:
