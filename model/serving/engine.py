@@ -26,7 +26,6 @@ from .clock import SharedClock
 from .fingerprint import pool_fingerprint
 from .handle import Handle
 from .intake import Intake, ServedModel
-from .news import News
 from .plan import Share, passes, plan
 from .request import EngineFull, FinishReason, ModelIsWatched, Request, WrongPool
 from .row import Row
@@ -131,7 +130,6 @@ class Engine:
         capacity = self.cache.pool.capacity
         self._intake = Intake(self, model, self._clock.now, capacity)
         self._inbox: deque[list[Row]] = deque()
-        self._news = News()
         self._batch: tuple[list[Row], KVCache] | None = None
         self._lock = RLock()
         self._closed = self._in_step = False
@@ -162,7 +160,7 @@ class Engine:
                 f"pool_fingerprint: the request is for {request.pool_fingerprint}, this is "
                 f"{self.fingerprint}: weights, policy, RoPE or numerics differ"
             )
-        rows = self._intake.rows(request, listener and self._news.through(listener))
+        rows = self._intake.rows(request, listener)
         n_waiting = len(self._queues.waiting) + len(self._inbox)
         if n_waiting >= self._max_waiting:
             raise EngineFull(
@@ -277,8 +275,7 @@ class Engine:
         shares = plan(self._queues.running, self._budget)
         for batch in passes(shares):
             # Less those that gave up their pages, or were cancelled, in a pass before this one.
-            with self._news:
-                self._run([share for share in batch if share[0].held is not None])
+            self._run([share for share in batch if share[0].held is not None])
         self._counts.steps += bool(shares)
         return bool(shares or self._inbox)
 

@@ -93,8 +93,8 @@ class Service:
         answer.model = route.pool.engine.model
         answer.handle = route.pool.submit(route.request, listener=answer.wake)
         answer.fingerprint = route.pool.fingerprint
+        answer.wake()  # it may have ended before it had its handle
         self._work.set()
-        self._write_down(answer)  # it may have ended before it had its handle
 
     def _write_down(self, answer: Answer) -> None:
         """Records an answer that has ended, once."""
