@@ -9,10 +9,11 @@ import importlib
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -139,6 +140,14 @@ def _message(app: typer.Typer, error: Exception) -> str:
     return " ".join(_as_typed(app, text).split()) or type(error).__name__
 
 
+def _leave_at_once(code: int) -> NoReturn:
+    """Ends the process without Python's own end, which lasts as long as a second where a call that
+    Ctrl-C left behind is still at work."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main() -> None:
     """Runs the command; bad input ends in one line on stderr, not in a traceback."""
     completes = "_BITLENS_COMPLETE" in os.environ  # a shell asks; the words are in the environment
@@ -158,7 +167,10 @@ def main() -> None:
         raise SystemExit(BAD_INPUT) from None
     except SystemExit as leaving:  # Ctrl-C comes as 1, which says that a promise was broken
         aborted = isinstance(leaving.__context__, typer.Abort)
-        raise SystemExit(INTERRUPTED if aborted else leaving.code) from None
+        code = INTERRUPTED if aborted else leaving.code
+        if code == INTERRUPTED and threading.active_count() > 1:
+            _leave_at_once(INTERRUPTED)
+        raise SystemExit(code) from None
     except Exception:  # a bug of ours must not exit with 1, which says that a promise was broken
         traceback.print_exc()
         raise SystemExit(INTERNAL_ERROR) from None

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# From a clean environment to the first result of each of three users, with the seconds of each step.
+# From a clean environment to the first result of each of three users: the seconds of each step, and of processors.
 #
 #   docs/first_hour.sh          # PYTHON names the interpreter, TORCH a requirement of torch
 #
 # With SITE, a folder of site-packages that has torch, nothing of torch's is downloaded.
 set -euo pipefail
+export LC_ALL=C.UTF-8
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 work="$(mktemp -d)"
@@ -12,11 +13,11 @@ trap 'rm -rf "$work"' EXIT
 python="${PYTHON:-python3}"
 
 step() {
-    local name="$1" started
+    local name="$1" TIMEFORMAT="%R %U %S"
     shift
-    started=$(date +%s.%N)
-    "$@" >"$work/output" 2>&1 || { cat "$work/output"; echo "failed: $name"; exit 1; }
-    "$python" -c "import sys, time; print(f'{time.time() - $started:7.1f} s  {sys.argv[1]}')" "$name"
+    { time "$@" >"$work/output" 2>&1; } 2>"$work/seconds" \
+        || { cat "$work/output"; echo "failed: $name"; exit 1; }
+    awk -v name="$name" '{ printf "%7.1f s, %6.1f s of processors  %s\n", $1, $2 + $3, name }' "$work/seconds"
 }
 
 install() {

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...cpu import cpu_name
 from ..race import Entry, Race, Workers, race
 from ..report import Row, ratio_row
 from . import Options, command, threads_text
@@ -87,6 +88,6 @@ def _draw(prompts: Curves, batches: Curves, threads: int) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.suptitle(f"SmolLM2-135M, {threads_text(threads)}")
+    figure.suptitle(f"SmolLM2-135M, {threads_text(threads)}, {cpu_name()}")
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=120)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from .chat_template import ChatTemplate, ChatTemplateError, Message
+from .interruptible import interruptible
 from .library_errors import library_errors, tokenizer_failed
 from .roles import ConversationEncoder
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 _MAX_ID = (1 << 32) - 1
+
+_LONG = 1 << 16
+"""Characters of a text that takes the tokenizer noticeably long."""
 
 
 class Tokenizer:
@@ -97,12 +101,21 @@ class Tokenizer:
             ValueError: `add_bos` for a model without such a token; a tokenizer that fails.
         """
         with library_errors(tokenizer_failed):
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            ids = self._ids(text)
         if not add_bos:
             return ids
         if self.bos_id is None:
             raise ValueError("add_bos=True, but this model has no token that begins a text")
         return [self.bos_id, *ids]
+
+    def _ids(self, text: str) -> list[int]:
+        if len(text) < _LONG:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        # A batch is encoded without the interpreter's lock, one text with it.
+        (found,) = interruptible(
+            lambda: self._backend.encode_batch([text], add_special_tokens=False)
+        )
+        return found.ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of the ids; ids from a padded vocabulary, which stand for nothing, leave nothing.

@@ -51,6 +51,25 @@ def test_the_first_hour_runs_what_is_there() -> None:
         assert step in script
 
 
+def test_a_step_says_its_seconds_and_a_broken_one_ends_the_script(tmp_path: Path) -> None:
+    script = (ROOT / "docs" / "first_hour.sh").read_text()
+    step = re.search(r"^step\(\) \{\n.*?^\}\n", script, re.MULTILINE | re.DOTALL)
+    assert step is not None
+    head = f'set -euo pipefail\nexport LC_ALL=C.UTF-8\nwork="{tmp_path}"\n{step[0]}'
+    ran = subprocess.run(
+        ["bash", "-c", f'{head}step "a nap" sleep 0.3\nstep "a fall" ls /none\nstep "more" true'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    seconds = re.match(r" *([\d.]+) s, +([\d.]+) s of processors  a nap\n", ran.stdout)
+    assert seconds is not None
+    assert float(seconds[1]) >= 0.3 > float(seconds[2])
+    assert "/none" in ran.stdout
+    assert ran.stdout.endswith("failed: a fall\n")
+
+
 def test_a_first_verdict() -> None:
     example = ROOT / "docs" / "examples" / "first_verdict.py"
     ran = subprocess.run([sys.executable, example], capture_output=True, text=True, check=True)
