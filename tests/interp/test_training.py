@@ -292,7 +292,8 @@ def test_every_architecture_learns_and_is_kept(
 def test_jumprelu_arrives_at_its_l0(
     target: float, first: float, store: ActivationStore, tmp_path: Path
 ) -> None:
-    c = of("jumprelu", n_tokens=600 * 128, lr=4e-3, l0_target=target, l0_coefficient=first)
+    """In few steps of a usual size, of which a threshold's are larger than a weight's."""
+    c = of("jumprelu", n_tokens=300 * 128, lr=1.5e-3, l0_target=target, l0_coefficient=first)
     trained(c, store, tmp_path)
     late = [line["l0"] for line in log_of(tmp_path)[-10:]]
     assert target * 0.8 < sum(late) / len(late) < target * 1.25
