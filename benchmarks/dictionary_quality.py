@@ -4,9 +4,9 @@ RUN is the folder of a run of `bitlens sae train --keep-harvest`. Both trainers 
 the same batches, from the same seed, at the same learning rate with the same rise and fall, and
 count the same share of steps as warm-up. Explained variance is that of rows neither has seen: the
 harvest's last shard, which is kept out. More active features explain more, so SAELens's JumpReLU,
-which is steered towards k, is first, and ours is given the L0 that it arrived at. It is set as its
-configuration says Anthropic has it, the sparsity's gradient reaching the encoder: at its defaults
-so few steps leave 979 of 1152 features active where 32 are wanted.
+which is steered towards k, is first, and ours is given the L0 that it arrived at. There
+the sparsity's gradient reaches the encoder, with a wide bandwidth: at SAELens's defaults so few
+steps leave 979 of 1152 features active where 32 are wanted.
 """
 
 from __future__ import annotations
