@@ -75,6 +75,7 @@ format: $(VENV)/dev.stamp ## rewrite in the house format
 images: $(VENV)/test.stamp build ## draw the pictures of docs/images, in Chromium and from benchmarks on an idle machine
 	PYTHONPATH=tests $(PY) docs/draw_images.py
 	$(PY) -m bitlens.benchmarks growth sampling
+	$(PY) -m bitlens.benchmarks dictionary_growth --threads 1
 
 pages: ## rebuild the script and the style of pages; needs Node
 	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build

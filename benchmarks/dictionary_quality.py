@@ -4,7 +4,9 @@ RUN is the folder of a run of `bitlens sae train --keep-harvest`. Both trainers 
 the same batches, from the same seed, at the same learning rate with the same rise and fall, and
 count the same share of steps as warm-up. Explained variance is that of rows neither has seen: the
 harvest's last shard, which is kept out. More active features explain more, so SAELens's JumpReLU,
-which is steered towards k, is first, and ours is given the L0 that it arrived at.
+which is steered towards k, is first, and ours is given the L0 that it arrived at. There
+the sparsity's gradient reaches the encoder, with a wide bandwidth: at SAELens's defaults so few
+steps leave 979 of 1152 features active where 32 are wanted.
 """
 
 from __future__ import annotations
@@ -110,6 +112,9 @@ def _peer(config: TrainConfig, d_in: int) -> Any:
         JumpReLUTrainingSAEConfig(
             d_in=d_in,
             d_sae=config.d_sae,
+            jumprelu_init_threshold=0.1,
+            jumprelu_bandwidth=2.0,
+            jumprelu_ste_to_input=True,
             jumprelu_sparsity_loss_mode="quadratic",
             target_l0=config.l0_target,
         )

@@ -23,11 +23,19 @@ class Parameters:
     Attributes:
         values: The tensors: W_enc [F, d_in] and W_dec [F, d_out] among them.
         unit_decoder: Whether W_dec's rows are kept at norm 1.
+        rates: Factors on the learning rate, by tensor; 1 where there is none.
         n_steps: Steps of Adam so far.
     """
 
-    def __init__(self, values: Mapping[str, torch.Tensor], *, unit_decoder: bool = True) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, torch.Tensor],
+        *,
+        unit_decoder: bool = True,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
         self.unit_decoder = unit_decoder
+        self.rates = dict(rates or {})
         self.values = {name: x.float().contiguous() for name, x in values.items()}
         self._first = {name: torch.zeros_like(x) for name, x in self.values.items()}
         self._second = {name: torch.zeros_like(x) for name, x in self.values.items()}
@@ -51,7 +59,8 @@ class Parameters:
         v_scale = 1 / math.sqrt(1 - BETA2**self.n_steps)
         for name, gradient in gradients.items():
             moments = self._first[name], self._second[name]
-            _adam(gradient, scale, step, v_scale, self.values[name], *moments)
+            rate = step * self.rates.get(name, 1.0)
+            _adam(gradient, scale, rate, v_scale, self.values[name], *moments)
         if self.unit_decoder:
             kernels.unit_rows_(self.values["W_dec"])
         return norm

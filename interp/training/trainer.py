@@ -71,7 +71,11 @@ class Trainer:
         self.scaling = Scaling(_scale(x), _scale(y))
         # What explained variance is measured against: the rows about their own mean.
         self._variance = squared_sum(y - row_mean(y)) / y.numel() * self.scaling.y**2
-        self.parameters = Parameters(initial_values(config, x * self.scaling.x, y * self.scaling.y))
+        # Weights are about 1 / sqrt(d) and thresholds about 1: so are Adam's steps.
+        self.parameters = Parameters(
+            initial_values(config, x * self.scaling.x, y * self.scaling.y),
+            rates={"threshold": math.sqrt(x.shape[1])},
+        )
         if (found := self._checkpoint.read()) is not None:
             self._restore(*found)
 
