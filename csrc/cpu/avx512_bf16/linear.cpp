@@ -26,6 +26,7 @@ struct PairPanel {
   static constexpr int64_t kWholeK = kPairWholeK;
   static constexpr int64_t kStepK = kPairWholeK;
   static constexpr bool kAnyK = true;
+  static constexpr int kHeldVectors = 0;
   static constexpr int64_t kBytesPerWord = 128;
   const uint8_t* base;
   const uint8_t* at;
