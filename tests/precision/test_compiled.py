@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
+# torch.compile imports it in the midst of a run, and fails if by then another test's libraries have
+# left parts of the standard distutils behind.
+import setuptools  # noqa: F401
 import torch
 from bitlens.benchmarks.precision import honesty
 from bitlens.benchmarks.precision.compiled import (
