@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
-from .console import show
+from .console import print_json, show
 from .progress import progress_bars
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ def report_noise(model: str, prompts: Sequence[str], *, as_json: bool) -> None:
     with progress_bars() as tell:
         report = run_noise(load(model), prompts, tell)
     if as_json:
-        found = {"model": model, **dataclasses.asdict(report)}
-        found |= {"version": __version__, "numerics_version": numerics_version}
-        typer.echo(json.dumps(found, indent=2))
+        versions = {"version": __version__, "numerics_version": numerics_version}
+        print_json(model=model, **dataclasses.asdict(report), **versions)
     else:
         _print(model, report)
 

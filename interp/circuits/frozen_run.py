@@ -16,6 +16,7 @@ import torch
 
 from ...model.hooks.registry import HookFunction, HookPoint
 from ..dictionaries import kernels
+from .frozen import pattern_hook
 from .graph_data import Node
 from .replacement import Replacement
 from .transcoders import weighted_decoders
@@ -72,7 +73,7 @@ class _FrozenRun:
         if self._embeddings:
             found.append(("hook_embed", self._embed))
         for i in range(t.n_layers):
-            found.append((f"blocks.{i}.attn.hook_pattern", _giving(frozen.patterns[i])))
+            found.append((pattern_hook(i), _giving(frozen.patterns[i])))
         for name, scale in frozen.scales():
             found.append((name, _giving(scale)))
         for i in t.layers:

@@ -201,10 +201,9 @@ def _items_of_mcnemar(lost: float, gained: float) -> float:
 
 def _poisson(mean: float, counts: npt.NDArray[np.int64]) -> Floats:
     """The probability of each count."""
-    if mean == 0:
-        return np.asarray(counts == 0, dtype=np.float64)
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
-    return np.asarray(np.exp(counts * math.log(mean) - mean - log_factorial))
+    from scipy.special import gammaln, xlogy  # takes 0.4 s to import
+
+    return np.asarray(np.exp(xlogy(counts, mean) - mean - gammaln(counts + 1)))
 
 
 def _items_of_t_test(values: Floats, shares: Floats) -> float:

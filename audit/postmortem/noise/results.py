@@ -21,7 +21,7 @@ from .deployments import Deployment
 
 _BATCH = 16
 LEAST_LOGPROB = -30.0
-"""What stands for the log-probability of a token that cannot come."""
+"""The log-probability of a token that cannot come, which has none."""
 
 
 @dataclass(frozen=True)

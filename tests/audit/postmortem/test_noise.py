@@ -61,7 +61,7 @@ def drawn(seed: int, moved: float, n: int = 60, n_draws: int = 16) -> tuple[Resu
 @pytest.mark.parametrize("way", LOOKS)
 @pytest.mark.parametrize("rate", [0.008, 0.16, 1.0])
 def test_formulas_ask_for_what_simulated_deployments_need(way: str, rate: float) -> None:
-    """Of 20 faults drawn at random, nearly all: an interval of 95% misses 1 in 20 by itself."""
+    """Nearly all of 20 faults drawn at random: an interval of 95% misses 1 in 20 by itself."""
     agreed = 0
     generator = np.random.default_rng(1)
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""What a server is sent by mistake or in malice: a clear error, and the next request is served."""
+"""Mistakes and malice get a clear error from a server, and the next request is served."""
 
 from __future__ import annotations
 
