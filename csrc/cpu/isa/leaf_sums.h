@@ -64,15 +64,20 @@ constexpr int widened_at_once(int rows, int vectors) {
   return rows * vectors + held + vectors <= kRegisters || vectors < 2 ? vectors : 2;
 }
 
-// Sums of M rows by V vectors, `first` and following of a source, over a run of words from +0.
-template <typename Panel, Words kWords, int M, int V>
-struct Chains {
-  f32x16 of[kWords == Words::kBoth ? 2 : 1][M][V];
+constexpr int chains_of(Words words) { return words == Words::kBoth ? 2 : 1; }
 
-  template <int J, typename Source>
-  inline __attribute__((always_inline)) void add(const Source& source, int first,
-                                                 const typename Panel::Word* x) {
-    constexpr int chain = chain_of(kWords, J);
+// Sums of M rows by V vectors, `first` and following of a source, over a run of words from +0. The
+// array is a local of the caller: what is a member of an object compilers store once a step.
+template <typename Panel, Words kWords, int M, int V, typename Source>
+inline __attribute__((always_inline)) void chain_sums(Source& source, int first,
+                                                      const typename Panel::Word* x, int64_t begin,
+                                                      int64_t end,
+                                                      f32x16 (&sums)[chains_of(kWords)][M][V]) {
+  for (auto& chain : sums)
+    for (auto& row : chain)
+      for (f32x16& lanes : row) lanes = zero();
+  auto add = [&](int64_t kk, auto j) __attribute__((always_inline)) {
+    constexpr int J = decltype(j)::value, chain = chain_of(kWords, J);
     if constexpr (chain >= 0) {
       constexpr int kWidened = widened_at_once<Panel>(M, V);
 #pragma GCC unroll 8
@@ -81,39 +86,28 @@ struct Chains {
         source.template get<J, kWidened>(first + v, w);
 #pragma GCC unroll 12
         for (int m = 0; m < M; ++m) {
-          const auto a = x[m * kLeafWords<Panel> + J];
+          const auto a = x[m * kLeafWords<Panel> + kk + J];
 #pragma GCC unroll 8
           for (int i = 0; i < kWidened; ++i)
-            of[chain][m][v + i] = Panel::multiply_add(a, w[i], of[chain][m][v + i]);
+            sums[chain][m][v + i] = Panel::multiply_add(a, w[i], sums[chain][m][v + i]);
         }
       }
     }
+  };
+  int64_t kk = begin;
+  for (; kk + 8 <= end; kk += 8) {
+    source.template seek<V>(first, kk);
+    if (kWords != Words::kOdd) source.template fetch_ahead<V>(first, kk);
+    eight_times([&](auto j) __attribute__((always_inline)) { add(kk, j); });
   }
-
-  template <typename Source>
-  inline __attribute__((always_inline)) Chains(Source& source, int first,
-                                               const typename Panel::Word* x, int64_t begin,
-                                               int64_t end) {
-    for (auto& chain : of)
-      for (auto& row : chain)
-        for (f32x16& lanes : row) lanes = zero();
-    int64_t kk = begin;
-    for (; kk + 8 <= end; kk += 8) {
+  if constexpr (Panel::kAnyK) {
+    for (; kk < end; kk += 2) {
       source.template seek<V>(first, kk);
-      if (kWords != Words::kOdd) source.template fetch_ahead<V>(first, kk);
-      eight_times([&](auto j) __attribute__((always_inline)) {
-        add<decltype(j)::value>(source, first, x + kk);
-      });
-    }
-    if constexpr (Panel::kAnyK) {
-      for (; kk < end; kk += 2) {
-        source.template seek<V>(first, kk);
-        add<0>(source, first, x + kk);
-        if (kk + 1 < end) add<1>(source, first, x + kk);
-      }
+      add(kk, Index<0>{});
+      if (kk + 1 < end) add(kk, Index<1>{});
     }
   }
-};
+}
 
 // Calls take(m, v, even + odd) with the sums of two chains: side by side where the registers hold
 // them, else one after the other, the first waiting in the cache.
@@ -122,17 +116,19 @@ inline __attribute__((always_inline)) void block_sums(Source& source, int first,
                                                       const typename Panel::Word* x, int64_t begin,
                                                       int64_t end, Take take) {
   if constexpr (2 * M * V <= kSumRegisters) {
-    const Chains<Panel, Words::kBoth, M, V> sums(source, first, x, begin, end);
+    f32x16 sums[2][M][V];
+    chain_sums<Panel, Words::kBoth, M, V>(source, first, x, begin, end, sums);
     for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) take(m, v, sums.of[0][m][v] + sums.of[1][m][v]);
+      for (int v = 0; v < V; ++v) take(m, v, sums[0][m][v] + sums[1][m][v]);
   } else {
     alignas(64) float waiting[M][V][16];
-    const Chains<Panel, Words::kEven, M, V> even(source, first, x, begin, end);
+    f32x16 even[1][M][V], odd[1][M][V];
+    chain_sums<Panel, Words::kEven, M, V>(source, first, x, begin, end, even);
     for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) store(waiting[m][v], even.of[0][m][v]);
-    const Chains<Panel, Words::kOdd, M, V> odd(source, first, x, begin, end);
+      for (int v = 0; v < V; ++v) store(waiting[m][v], even[0][m][v]);
+    chain_sums<Panel, Words::kOdd, M, V>(source, first, x, begin, end, odd);
     for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) take(m, v, load(waiting[m][v]) + odd.of[0][m][v]);
+      for (int v = 0; v < V; ++v) take(m, v, load(waiting[m][v]) + odd[0][m][v]);
   }
 }
 
@@ -142,9 +138,10 @@ template <typename Panel, Order kOrder, int M, int V, typename Source, typename 
 inline __attribute__((always_inline)) void leaf_sums(Source& source, const typename Panel::Word* x,
                                                      int64_t words, Take take) {
   if constexpr (kOrder == Order::kChain) {
-    const Chains<Panel, Words::kAll, M, V> sums(source, 0, x, 0, words);
+    f32x16 sums[1][M][V];
+    chain_sums<Panel, Words::kAll, M, V>(source, 0, x, 0, words, sums);
     for (int m = 0; m < M; ++m)
-      for (int v = 0; v < V; ++v) take(m, v, sums.of[0][m][v]);
+      for (int v = 0; v < V; ++v) take(m, v, sums[0][m][v]);
   } else {
     constexpr int part = [] {
       int together = V;
