@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.cpp' -o -name '*.h' -o -
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help latest wheels release first-hour browser jupyter images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
+.PHONY: help latest wheels release scanners first-hour browser jupyter images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -142,6 +142,19 @@ release: wheels ## besides, wheels of 3.11 to 3.13 for manylinux x86_64 and aarc
 	$(PIP) "cibuildwheel>=3" build
 	$(PY) -m cibuildwheel --platform linux --archs x86_64,aarch64 --output-dir dist/untested
 	$(PY) -m build -q --sdist
+
+# Each pins what others cannot live with. uv, since pip takes hours to choose among their dependencies.
+SCANNERS := build/scanners
+scanners: $(VENV)/test.stamp build ## garak and PyRIT, in environments of their own, against bitlens serve
+	$(PIP) uv
+	for tool in garak==0.17.1 pyrit==1.1.0; do \
+		own=$(SCANNERS)/$${tool%%=*}; \
+		test -x $$own/bin/python || uv venv -q --python $(PY) $$own || exit 1; \
+		uv pip install -q --python $$own/bin/python "torch==$(TORCH)+cpu" 2>/dev/null \
+			|| uv pip install -q --python $$own/bin/python "torch==$(TORCH)" || exit 1; \
+		uv pip install -q --python $$own/bin/python $$tool || exit 1; \
+	done
+	$(PY) -m pytest -q --nightly tests/alignment/test_scanners.py
 
 # Torch is lent: the seconds are bitlens', not those of a download.
 first-hour: $(VENV)/install.stamp ## from a clean environment to each user's first result, with the seconds of each step

@@ -33,10 +33,16 @@ TARGETS = (
     "docs",
     "packages",
     "first-hour",
+    "scanners",
 )
 """Targets of the Makefile that are stages."""
 
-BY_TARGETS = ("tests/fuzz/", "tests/packages/", "tests/csrc/test_exhaustive.py")
+BY_TARGETS = (
+    "tests/fuzz/",
+    "tests/packages/",
+    "tests/csrc/test_exhaustive.py",
+    "tests/alignment/test_scanners.py",
+)
 """Tests that those targets run."""
 
 RECORD = "docs/nightly.md"
