@@ -19,6 +19,7 @@ from ..hooks.captures import Captures
 from ..hooks.generation_step import GenerationStep, at_step
 from ..hooks.registry import has_key_axis, masked_value
 from ..parallel import Group
+from ..sampling.sample import RowSampler
 from ..text.prompts import Tokens, left_pad, padding_id
 from ..text.tokenizer import Tokenizer
 from .chooser import NOT_NUMBERS, Chooser, choose
@@ -38,6 +39,9 @@ class Decoder(Protocol):
 
     @property
     def vocab_start(self) -> int: ...
+
+    @property
+    def sampler(self) -> RowSampler | None: ...
 
     @property
     def is_watched(self) -> bool:

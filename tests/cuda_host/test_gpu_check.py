@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitlens.model.ops.cuda.kernels import CudaKernels
 from support import gpu_check
-from support.cuda_host import CarriedKernels, host_library
+from support.cuda_host import Carried, host_library
 
 GPU = {"name": "a GPU", "driver": "580.1", "architecture": "90"}
 PASSES, FAILS = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 1))
@@ -44,7 +45,7 @@ def test_without_a_gpu_nothing_runs(record: Path) -> None:
 
 def test_what_a_kernel_writes_in_place_comes_back() -> None:
     """Kernels see copies, as on a GPU, and their results must reach the tensors that tests hold."""
-    kernels = CarriedKernels(host_library())
+    kernels = Carried(CudaKernels(host_library()))
     x = torch.arange(8.0).view(1, 8)
     cos, sin = torch.zeros(1, 2), torch.ones(1, 2)
     k_pages, v_pages = torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 64, 2)
