@@ -208,7 +208,7 @@ class HookedTransformer(ModelWeights, ModelCopies):
 
     @property
     def sampler(self) -> RowSampler | None:
-        """What draws tokens where the logits are, if that is not the CPU."""
+        """Draws tokens where the logits are, if that is not the CPU."""
         return self.ops.sampler
 
     def new_cache(self, batch_size: int = 1) -> KVCache:

@@ -152,9 +152,27 @@ def host_dictionaries(workspace: int = WORKSPACE) -> CudaDictionaryKernels:
     return _near(CudaDictionaryKernels(CudaKernels(host_library(), workspace)))
 
 
+class GraphKernels(CudaKernels):
+    """Kernels on the executor, where a graph is the list of its launches: capturing runs none of
+    them, replaying all, with the arguments that they had then."""
+
+    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        launches: list[tuple[Any, ...]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.library, "launch", lambda *launch: launches.append(launch))
+            result = body()
+
+        def replay() -> None:
+            for launch in launches:
+                self.library.launch(*launch)
+
+        return replay, result
+
+
 def host_model(checkpoint: Checkpoint, dtype: str, storage: str = "packed") -> HookedTransformer:
     """A model whose every operation is a CUDA kernel on the executor."""
-    ops = cuda_ops(get_policy(dtype), storage, CudaKernels(host_library()))
+    kernels = GraphKernels if host_library().device.type == "cpu" else CudaKernels
+    ops = cuda_ops(get_policy(dtype), storage, kernels(host_library()))
     ops.adopt(checkpoint.config)
     return HookedTransformer(checkpoint, ops, UnfusedRunner if ops.policy.stepwise else CudaRunner)
 

@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "build" / "gpu_check.json"
 TESTS = "tests/cuda_host"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x"]
-KERNELS = [f"{TESTS}/test_{name}.py" for name in ("rows", "linear", "attention", "sampling")]
+KERNELS = [
+    f"{TESTS}/test_{name}.py"
+    for name in (
+        *("rows", "linear", "attention", "sampling", "sampling_shards", "gradients"),
+        *("dictionaries", "torch_library"),
+    )
+]
+MODELS = [f"{TESTS}/test_{name}.py" for name in ("model", "generation")]
 
 
 def stages(architecture: str) -> list[tuple[str, list[str]]]:
@@ -30,7 +37,8 @@ def stages(architecture: str) -> list[tuple[str, list[str]]]:
         ("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]),
         ("golden vectors", golden),
         ("kernels", [*PYTEST, *KERNELS]),
-        ("models", [*PYTEST, "--nightly", f"{TESTS}/test_model.py"]),
+        ("models", [*PYTEST, "--nightly", *MODELS]),
+        ("gradients", [*PYTEST, "--nightly", f"{TESTS}/test_gradients.py", "-k", "gradients_"]),
         ("compute-sanitizer", [sanitizer, "--error-exitcode", "1", *checked] if sanitizer else []),
     ]
 

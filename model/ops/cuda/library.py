@@ -128,7 +128,7 @@ class Library:
         """
         values = [self._pointer(name, x) if isinstance(x, torch.Tensor) else x for x in arguments]
         with self._current():
-            code = self._functions[name](*values, self._stream())
+            code = self._functions[name](*values, self.stream)
         if code:
             raise CudaError(f"{name}: {self.value('error_text', code)}")
 
@@ -145,7 +145,9 @@ class Library:
     def _current(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    def _stream(self) -> int:
+    @property
+    def stream(self) -> int:
+        """The handle of the stream that torch calls current on the device."""
         if self.device.type != "cuda":
             return 0
         return int(torch.cuda.current_stream(self.device).cuda_stream)
