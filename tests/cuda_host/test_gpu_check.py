@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitlens.model.ops.cuda.kernels import CudaKernels
-from support import gpu_check
+from support import gpu_check, gpu_ratios
 from support.cuda_host import Carried, host_library
 
 GPU = {"name": "a GPU", "driver": "580.1", "architecture": "90"}
@@ -41,6 +41,22 @@ def test_a_sanitizer_that_is_not_there_is_not_run(record: Path) -> None:
 def test_without_a_gpu_nothing_runs(record: Path) -> None:
     assert not gpu_check.run(None, gpu_check.stages("90"))
     assert set(outcomes(record)) == {"not run"}
+
+
+def test_every_ratio_is_measured() -> None:
+    """On the executor, of small shapes: what a GPU will run does run."""
+    sizes = gpu_ratios.Sizes(
+        rows=4, width=64, matrix=16, vocabulary=300, batch=2, d_model=32, d_mlp=32, n_heads=2,
+        flushed=64, repeats=1,
+    )  # fmt: skip
+    before = host_library().launches()
+    found = gpu_ratios.measured(sizes)["ratios"]
+    assert isinstance(found, dict)
+    assert found.keys() == {"norm", "linear_fp32", "decode", "sampler"}
+    assert all(x["ratio"] > 0 for x in found.values())
+    after = host_library().launches()
+    ran = {name for name in after if after[name] > before[name]}
+    assert {"rms_norm", "linear_tiled", "attention_sum", "sample"} <= ran
 
 
 def test_what_a_kernel_writes_in_place_comes_back() -> None:
