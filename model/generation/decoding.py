@@ -142,7 +142,7 @@ class Decoding:
         for sequence in (self.sequences[row] for row in self._rows):
             sequence.n_read = len(sequence.new)
         if self.watch is not None:
-            found = {name: captures.found[name] for name in hook_names}
+            found = {name: captures.found[name].cpu() for name in hook_names}
             seen = WatchedPass(step, self._rows, real_bP, column, found)
             for row, reason in self.watch.see(seen).items():
                 self.sequences[row].end(reason)

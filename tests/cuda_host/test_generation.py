@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from bitlens.interp.monitors import Monitor
 from bitlens.model.load import load
 from bitlens.model.transformer import HookedTransformer
 from support.cuda_host import host_library, host_model, threads_in_order
 from support.random_models import CONFIGS, random_checkpoint
+from support.random_probes import random_probe
 
 PROMPTS = [[5, 17, 200, 3], [250, 1], [9]]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -73,3 +75,22 @@ def test_another_seed_draws_other_tokens(
 ) -> None:
     drawn = [models[0].generate(PROMPTS, max_new_tokens=5, temperature=1.0, seed=s) for s in (1, 2)]
     assert drawn[0].tokens.tolist() != drawn[1].tokens.tolist()
+
+
+def test_monitors_see_what_the_cpus_see(
+    models: tuple[HookedTransformer, HookedTransformer],
+) -> None:
+    seen = []
+    for model in models:
+        probe = random_probe(model, "blocks.0.hook_resid_post")
+        monitor = Monitor(probe, threshold=0.0, on_alarm="flag")
+        out = model.generate(PROMPTS, max_new_tokens=3, monitors=[monitor])
+        seen.append((out.scores, out.alarms))
+    (ours, our_alarms), (theirs, their_alarms) = seen
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes()
+    assert [(a.row, a.position, a.score) for a in our_alarms] == [
+        (a.row, a.position, a.score) for a in their_alarms
+    ]
+    assert their_alarms

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,3 +133,26 @@ def test_what_is_not_copied_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = decoded(model, begun(model), 5)
     assert torch.equal(found[:, :2], wanted[:, :2])
     assert not torch.equal(found[:, 3:], wanted[:, 3:])
+
+
+def test_a_capture_is_on_the_kernels_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stream of that device, whichever is current, and one at a time."""
+    done: list[object] = []
+    on_gpu = copy.copy(host_library())
+    on_gpu.device = torch.device("cuda", 1)
+
+    @contextmanager
+    def entered(*what: object, **options: object) -> Iterator[None]:
+        done.append((*what, options))
+        yield
+        done.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered("device", device))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: ("stream of", device))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=list))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: entered("graph", **options))
+    replay, result = CudaKernels(on_gpu).captured(lambda: torch.ones(1))
+    assert replay is list
+    assert result.item() == 1
+    options = {"stream": ("stream of", on_gpu.device), "capture_error_mode": "thread_local"}
+    assert done == [("device", on_gpu.device, {}), ("graph", options), "left", "left"]

@@ -6,6 +6,7 @@ h d_head, m d_mlp, N pages, n outputs of a linear.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +19,9 @@ from .sequences import Sequences
 
 WORKSPACE = 64 << 20
 """Bytes that attention works in, unless one row of each sequence needs more."""
+
+_CAPTURING = threading.Lock()
+"""Torch permits one capture at a time in a process."""
 
 
 class CudaKernels:
@@ -37,8 +41,10 @@ class CudaKernels:
         """Captures the kernels that a body launches as a CUDA graph, without running them; returns
         what runs them again, and the tensor that they leave the body's result in."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = body()
+        with _CAPTURING, self.library.on_device():
+            stream = torch.cuda.Stream(self.device)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                result = body()
         return graph.replay, result
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:

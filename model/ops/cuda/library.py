@@ -127,7 +127,7 @@ class Library:
             CudaError: it could not be launched.
         """
         values = [self._pointer(name, x) if isinstance(x, torch.Tensor) else x for x in arguments]
-        with self._current():
+        with self.on_device():
             code = self._functions[name](*values, self.stream)
         if code:
             raise CudaError(f"{name}: {self.value('error_text', code)}")
@@ -142,7 +142,8 @@ class Library:
             raise ValueError(f"{name}: a tensor on {x.device}, the kernels run on {self.device}")
         return x.data_ptr()
 
-    def _current(self) -> AbstractContextManager[Any]:
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Returns a context in which the device is torch's current one."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     @property
@@ -200,7 +201,10 @@ def cuda_status() -> CudaStatus:
 
 
 def cuda_launches() -> dict[str, int]:
-    """Returns how often each CUDA kernel was launched in this process; empty without a build."""
+    """Returns how often each CUDA kernel was launched in this process; empty without a build.
+
+    Kernels of a CUDA graph count when it is captured, not when it is replayed.
+    """
     try:
         return _open(find_library()).launches()
     except CudaUnavailable:
