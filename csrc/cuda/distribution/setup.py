@@ -7,7 +7,7 @@ import runpy
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -26,12 +26,15 @@ class BuildLibrary(build_py):
         CUDA["build_cuda"](nvcc, Path(self.build_lib, "bitlens_cuda").resolve())
 
 
+class WithLibrary(Distribution):
+    """Holds compiled code, so that it goes where such code belongs."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
 class PlatformWheel(bdist_wheel):
     """A wheel of this machine's kind, for every Python: the library knows none."""
-
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
@@ -45,5 +48,6 @@ assert version is not None
 setup(
     version=version[1],
     install_requires=[f"bitlens=={version[1]}"],
+    distclass=WithLibrary,
     cmdclass={"build_py": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

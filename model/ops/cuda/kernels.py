@@ -42,7 +42,7 @@ class CudaKernels:
         what runs them again, and the tensor that they leave the body's result in."""
         graph = torch.cuda.CUDAGraph()
         with _CAPTURING, self.library.on_device():
-            stream = torch.cuda.Stream(self.device)
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 result = body()
         return graph.replay, result
