@@ -11,6 +11,8 @@ from bitlens.interp.dictionaries import kernels as dictionaries
 from bitlens.interp.splicing import Edit, splice
 from bitlens.model.load import load
 from bitlens.model.weights.checkpoint import Format
+from hypothesis import given
+from hypothesis import strategies as st
 from support.cuda_host import (
     ORDERS,
     assert_same_bits,
@@ -51,6 +53,20 @@ def test_top_k(order: None, n: int, k: int) -> None:
     wanted = dictionaries.top_k(x, k)
     assert same_indices(indices, wanted.indices)
     assert_same_bits(values, wanted.values)
+
+
+@given(
+    st.lists(st.sampled_from(SPECIAL.tolist()) | st.floats(width=32), min_size=1, max_size=600),
+    st.integers(1, 600),
+    st.sampled_from(["up", "down", "3", "19"]),
+)
+def test_any_row_has_the_same_top_k(values: list[float], k: int, order: str) -> None:
+    x, k = torch.tensor([values], dtype=torch.float32), min(k, len(values))
+    with threads_in_order(order):
+        found, indices = host_dictionaries().top_k(x, k)
+    wanted = dictionaries.top_k(x, k)
+    assert same_indices(indices, wanted.indices)
+    assert_same_bits(found, wanted.values)
 
 
 @pytest.mark.parametrize("format", [Format.F32, Format.BF16, Format.F16])
