@@ -13,7 +13,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.cpp' -o -name '*.h' -o -
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help latest wheels release scanners first-hour browser jupyter images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-host cuda-gates cuda-table gpu-check format clean
+.PHONY: help latest wheels release scanners first-hour browser jupyter images pages demo test check bench bench-precision build docs fuzz nightly packages sanitize cuda cuda-wheel cuda-host cuda-gates cuda-table gpu-check format clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile $(wildcard csrc/spec_tests/Makefile.inc)
 
@@ -95,6 +95,9 @@ docs: $(VENV)/docs.stamp build ## the pages and the API as a site, build/docs/do
 
 cuda: $(VENV)/install.stamp ## libbitlens_cuda.so with nvcc, for BITLENS_CUDA_ARCHS
 	BITLENS_CUDA=1 BITLENS_CUDA_ARCHS="$(or $(BITLENS_CUDA_ARCHS),80 90 100 120)" $(PY) setup.py -q build_ext --inplace
+
+cuda-wheel: $(VENV)/install.stamp ## the wheel of bitlens-cuda with nvcc, into dist/
+	BITLENS_CUDA_ARCHS="$(or $(BITLENS_CUDA_ARCHS),80 90 100 120)" $(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist csrc/cuda/distribution
 
 cuda-host: $(VENV)/test.stamp build ## the CUDA kernels on the CPU: bits, orders of threads, races, faults
 	$(PY) -m pytest -q --nightly tests/cuda_host --ignore tests/cuda_host/test_gates.py

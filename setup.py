@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -17,8 +17,8 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 LINK = Path("build", "link")
-CUDA_ARCHITECTURES = "80 90 100 120"
-"""The default; BITLENS_CUDA_ARCHS names others. The last one's PTX is for GPUs to come."""
+CUDA = runpy.run_path(str(ROOT / "csrc" / "cuda" / "build.py"))
+"""How the library of CUDA kernels is built."""
 
 
 class CMakeBuild(build_ext):
@@ -29,8 +29,8 @@ class CMakeBuild(build_ext):
             link_package()
         folder = ROOT if self.inplace else Path(self.build_lib, "bitlens")
         super().run()
-        if nvcc := find_nvcc():
-            build_cuda(nvcc, folder.resolve())
+        if nvcc := CUDA["find_nvcc"]():
+            CUDA["build_cuda"](nvcc, folder.resolve())
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11
@@ -56,46 +56,6 @@ class CMakeBuild(build_ext):
         fresh = target.with_name(target.name + ".new")
         shutil.copyfile(built, fresh)
         os.replace(fresh, target)
-
-
-def find_nvcc() -> str | None:
-    """Returns the compiler of the CUDA kernels, None where they are not to be built.
-
-    BITLENS_CUDA says: 0, the default, so that a build is the same on every machine; 1; or auto,
-    which builds them where there is an nvcc.
-    """
-    wanted = os.environ.get("BITLENS_CUDA", "0")
-    if wanted not in ("0", "1", "auto"):
-        raise RuntimeError(f"BITLENS_CUDA = {wanted!r}: expected 0, 1 or auto")
-    nvcc = None if wanted == "0" else shutil.which("nvcc")
-    if wanted == "1" and nvcc is None:
-        raise RuntimeError("BITLENS_CUDA = 1, and there is no nvcc: install the CUDA toolkit")
-    return nvcc
-
-
-def build_cuda(nvcc: str, folder: Path) -> None:
-    """Builds csrc/cuda into a folder: libbitlens_cuda.so, with no torch and a static runtime."""
-    source, tree = ROOT / "csrc" / "cuda", ROOT / "build" / "cuda"
-    tree.mkdir(parents=True, exist_ok=True)
-    architectures = os.environ.get("BITLENS_CUDA_ARCHS", CUDA_ARCHITECTURES).split()
-    flags = [*(source / "nvcc.flags").read_text().split(), f"-I{ROOT / 'csrc'}"]
-    flags += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off"]
-    for arch in architectures:
-        flags += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-    flags += ["-gencode", f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}"]
-
-    def compiled(file: Path) -> str:
-        out = str(tree / f"{file.stem}.o")
-        subprocess.run([nvcc, *flags, "-c", str(file), "-o", out], check=True)
-        return out
-
-    files = [file for file in sorted(source.glob("*.cu")) if file.stem != "spec_check"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, files))
-    fresh = folder / "libbitlens_cuda.so.new"
-    link = [nvcc, "-shared", "-cudart", "static", *flags[-2:], *objects, "-o", str(fresh)]
-    subprocess.run(link, check=True)
-    os.replace(fresh, folder / "libbitlens_cuda.so")
 
 
 class BuildPy(build_py):

@@ -112,8 +112,8 @@ def _head_logprob(
 
 
 def logprob_of(logits: torch.Tensor, ids: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Returns `token_logprob`; torch's own where its kernels do not reach: fp64, other devices."""
-    if logits.dtype is torch.float32 and logits.device.type == "cpu":
-        return token_logprob(logits, ids, temperature)
+    """Returns `token_logprob`, of fp32 logits on the CPU wherever they are; torch's own of fp64."""
+    if logits.dtype is torch.float32:
+        return token_logprob(logits.cpu(), ids.cpu(), temperature).to(logits.device)
     scaled = logits / (temperature if temperature >= 1e-5 else 1.0)
     return torch.log_softmax(scaled, dim=-1).gather(-1, ids[..., None])[..., 0]

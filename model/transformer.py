@@ -37,6 +37,7 @@ from .ops.interface import Ops
 from .parallel import Group
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
+from .sampling.sample import RowSampler
 from .text.prompts import Tokens
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
@@ -204,6 +205,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
     def vocab_start(self) -> int:
         """The first token of `forward_last_slice`: 0 without a group."""
         return self.forward_pass.vocab_start
+
+    @property
+    def sampler(self) -> RowSampler | None:
+        """Draws tokens where the logits are, if that is not the CPU."""
+        return self.ops.sampler
 
     def new_cache(self, batch_size: int = 1) -> KVCache:
         """An empty KV cache for `batch_size` sequences."""

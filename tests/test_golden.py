@@ -12,7 +12,7 @@ from bitlens.interp.probes.aggregate import KINDS, Aggregate
 from bitlens.interp.probes.fold import ScoreFold
 from bitlens.model.sampling.batch import ROW
 from bitlens.model.sampling.shard import Shard, order_of
-from bitlens.model.sampling.typical import TypicalShard, centres_and_masses, sums
+from bitlens.model.sampling.typical import TypicalShard, centres_and_masses
 from golden import dictionaries, gradients, training
 from golden.cases import DTYPES, FILE, FORMATS, Case, checksum, load, samples, specials, words_of
 
@@ -302,7 +302,7 @@ def _typical(case: Case) -> Outputs:
     rows = np.zeros(1, dtype=ROW)
     rows["min_weight"] = 1  # x_max is 0
     kept, first = Shard(x, case.k, rows), np.zeros(1, dtype=np.int64)
-    centres, _ = centres_and_masses(sums(kept, first)[None])
+    centres, _ = centres_and_masses(kept.typical_sums(first)[None])
     ids = np.arange(case.k, case.k + case.n, dtype=np.uint32)
     keys = order_of(x[0].numpy()).astype(np.uint64) << np.uint64(32) | ~ids
     mass, count = TypicalShard(kept, centres).before(first, keys[None])

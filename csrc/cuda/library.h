@@ -31,6 +31,27 @@ struct Sampled {
 };
 static_assert(sizeof(Sampled) == 72);
 
+// The chosen rows of a slice of the vocabulary: row i is x + indices[i] * n, described by
+// rows[indices[i]]; what follows are `Scored`, `Mass` and `TypicalSums` of csrc/cpu.
+struct SampleSlice {
+  const float* x;
+  int64_t n;
+  uint32_t first_id;
+  const SampleRow* rows;
+  const int64_t* indices;
+  int64_t count;
+};
+struct SampleScored {
+  int64_t score;
+  uint64_t key;
+};
+struct SampleMass {
+  uint64_t support, kept;
+};
+struct SampleGaps {
+  uint64_t mass, low, high;
+};
+
 }  // namespace bitlens::cuda
 
 BLC_API const char* blc_error_text(int code);
@@ -123,9 +144,76 @@ BLC_API int blc_cross_entropy(const void* logits, int dtype, const int64_t* targ
                               int64_t n, int64_t ignored, float smoothing, float* losses, int* bad,
                               float* mean, void* stream);
 
-// scaled [count, n] is workspace.
+// What a gradient of an operation's output becomes at its inputs: csrc/spec/backward.h. Rows are
+// dense; gradients of x and the scale are fp32 unless a dtype is given.
+BLC_API int blc_normalize_backward(const float* dn, const float* x, const float* scale,
+                                   int64_t rows, int64_t d, float* dx, float* dscale, void* stream);
+BLC_API int blc_rms_scale_backward(const float* dscale, const float* x, const float* scale,
+                                   int64_t rows, int64_t d, float* dx, void* stream);
+BLC_API int blc_rms_norm_backward(const void* dy, int dtype, const void* x, int x_dtype,
+                                  const float* weight, int64_t rows, int64_t d, float eps, void* dx,
+                                  void* stream);
+BLC_API int blc_softmax_backward(const float* p, const float* dp, int64_t rows, int64_t n,
+                                 float* ds, void* stream);
+BLC_API int blc_soft_cap_backward(const float* dy, const float* y, int64_t count, float cap,
+                                  float* dx, void* stream);
+BLC_API int blc_gated_act_backward(int act, const void* gate, const void* up, const void* dpost,
+                                   int64_t count, int dtype, void* dgate, void* dup, void* stream);
+// out [keys, kv_heads, d_head]: sums of weight [queries, heads, keys] times x [queries, heads,
+// d_head] over the queries and heads of a group.
+BLC_API int blc_attention_key_sums(const float* weight, const void* x, int dtype, int64_t queries,
+                                   int64_t heads, int64_t kv_heads, int64_t keys, int64_t d_head,
+                                   float* out, void* stream);
+
+// scaled [count, n] is workspace. Of the listed[row] first tokens that have a weight, at most
+// `width`, the order keys go to keys [count, width], in no order, zeros behind them; null: no
+// lists.
 BLC_API int blc_sample(const float* logits, const float* temperature,
                        const bitlens::cuda::SampleRow* rows, int64_t count, int64_t n,
-                       float* scaled, bitlens::cuda::Sampled* out, void* stream);
-BLC_API int blc_sample_edit(float* row, int64_t n, const bitlens::cuda::SampleEdits* edits,
-                            void* stream);
+                       float* scaled, bitlens::cuda::Sampled* out, const int32_t* listed,
+                       int64_t width, uint64_t* keys, void* stream);
+// ids first_id and on of a row; others are passed over.
+BLC_API int blc_sample_edit(float* row, int64_t n, int64_t first_id,
+                            const bitlens::cuda::SampleEdits* edits, void* stream);
+
+// Sampling over slices: the functions of csrc/cpu/sampling.h and csrc/cpu/typical.h. Centres
+// [count] bring tokens into typical order; null: order keys, of which a histogram has the upper
+// half. Keys of sample_top [count, width] are zeros before, and come in no order.
+BLC_API int blc_sample_prepare(const float* logits, const float* temperature, int64_t rows,
+                               int64_t n, float* x, float* max, int32_t* bad, void* stream);
+BLC_API int blc_sample_perturbed(const bitlens::cuda::SampleSlice* slice, int64_t m,
+                                 const uint64_t* thresholds, bitlens::cuda::SampleScored* best,
+                                 bitlens::cuda::SampleMass* mass, void* stream);
+BLC_API int blc_sample_top(const bitlens::cuda::SampleSlice* slice, const int64_t* k, int64_t width,
+                           uint64_t* keys, void* stream);
+BLC_API int blc_sample_before(const bitlens::cuda::SampleSlice* slice, const uint32_t* centres,
+                              const uint64_t* keys, int64_t width, uint64_t* mass, uint32_t* count,
+                              void* stream);
+BLC_API int blc_sample_histogram(const bitlens::cuda::SampleSlice* slice, const uint32_t* centres,
+                                 const uint64_t* prefix, int shift, uint64_t* mass, uint32_t* count,
+                                 void* stream);
+BLC_API int blc_sample_nth_tie(const bitlens::cuda::SampleSlice* slice, const uint32_t* order,
+                               const int64_t* nth, uint32_t* ids, void* stream);
+BLC_API int blc_sample_mask(const bitlens::cuda::SampleSlice* slice, const uint32_t* centres,
+                            const uint64_t* last, float* out, void* stream);
+BLC_API int blc_sample_typical_sums(const bitlens::cuda::SampleSlice* slice,
+                                    bitlens::cuda::SampleGaps* out, void* stream);
+
+// Dictionaries (csrc/spec/dictionary.h), all in fp32. The k first of each row of x [rows, n] by
+// ascending index; index -1 and value 0 where there are fewer.
+BLC_API int blc_top_k(const float* x, int64_t rows, int64_t n, int64_t k, float* values,
+                      int32_t* indices, void* stream);
+// What is above thresholds [n]: how many a row, and the entries, row r's from starts[r] on.
+BLC_API int blc_above_count(const float* x, const float* thresholds, int64_t rows, int64_t n,
+                            int64_t* counts, void* stream);
+BLC_API int blc_above_write(const float* x, const float* thresholds, int64_t rows, int64_t n,
+                            const int64_t* starts, float* values, int32_t* indices, void* stream);
+// Row r of the sums has entries starts[r] .. starts[r + 1]; an index of -1 is passed over.
+BLC_API int blc_weighted_sums(const float* coefs, const int32_t* indices, const int64_t* starts,
+                              int64_t rows, const float* table, int64_t d, const float* bias,
+                              float* out, void* stream);
+BLC_API int blc_gathered_dots(const float* x, const int32_t* indices, const int64_t* starts,
+                              int64_t rows, int64_t entries, const float* table, int64_t d,
+                              float* out, void* stream);
+BLC_API int blc_sums_of_squares(const float* x, int64_t rows, int64_t d, float* out, void* stream);
+BLC_API int blc_unit_rows(float* w, int64_t rows, int64_t d, void* stream);

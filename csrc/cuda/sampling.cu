@@ -1,28 +1,10 @@
 // The exact sampler: from a row of logits to its token, a thread block a row (docs/numerics.md,
 // Sampling; csrc/spec/sampling.h and typical.h). The records are those of csrc/cpu/sampling.h.
-#include "../spec/sampling.h"
-#include "../spec/typical.h"
 #include "library.h"
-#include "sampling.h"
+#include "sampling_tokens.h"
 
 namespace bitlens::cuda {
 namespace {
-
-struct Tokens {
-  const float* x;
-  int64_t n;
-  SampleRow row;
-
-  __device__ uint64_t key(int64_t i) const {
-    return spec::order_key(x[i], static_cast<uint32_t>(i));
-  }
-  __device__ Counter weight(int64_t i) const { return spec::weight(x[i], row.x_max); }
-  // The weight where min-p keeps the token, else 0.
-  __device__ Counter kept(int64_t i) const {
-    const Counter w = weight(i);
-    return w >= row.min_weight ? w : 0;
-  }
-};
 
 // Tokens that the filters before typical_p keep, or with it.
 struct Filter {
@@ -40,21 +22,6 @@ struct Filter {
     return w != 0 && typical && typical_key(tokens, i) < typical_threshold ? 0 : w;
   }
 };
-
-// x = l / T + 0 and its maximum; false for a row with NaN or +inf, or with no finite x.
-__device__ bool prepare(const float* logits, int64_t n, float temperature, float* x,
-                        SampleShared* shared, float* x_max) {
-  const float infinity = spec::float_of(0x7f800000u);
-  Counter bad = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kSampleThreads) {
-    x[i] = spec::scale_logit(logits[i], temperature);
-    bad += !(logits[i] < infinity) || !(x[i] < infinity);
-  }
-  bad = block_sum(shared, bad);
-  float* best = reinterpret_cast<float*>(shared->bins);
-  *x_max = row_max(0, n, best, [&](int64_t i) { return x[i]; }) + 0.0f;
-  return bad == 0 && *x_max > -infinity;
-}
 
 __device__ Counter limit_of(float p, Counter total) {
   return p < 1.0f ? spec::nucleus_limit(p, total) : ~Counter{0};
@@ -87,24 +54,10 @@ __device__ uint64_t threshold_of(const Tokens& tokens, SampleShared* shared) {
 
 // The order of typical_p, and the last token that it keeps.
 __device__ Filter with_typical(const Tokens& tokens, Filter filter, SampleShared* shared) {
-  Counter sums[4] = {};  // of weights, and of the 32-bit digits of weight * gap
-  for (int64_t i = threadIdx.x; i < tokens.n; i += kSampleThreads) {
-    const Counter w = filter.kept(tokens, i);
-    if (w == 0) continue;
-    const unsigned __int128 product =
-        static_cast<unsigned __int128>(w) * spec::gap(tokens.x[i] - tokens.row.x_max);
-    sums[0] += w;
-    sums[1] += static_cast<uint32_t>(product);
-    sums[2] += static_cast<uint32_t>(product >> 32);
-    sums[3] += static_cast<uint64_t>(product >> 64);
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) sums[i] = block_sum(shared, sums[i]);
-  const unsigned __int128 gaps = static_cast<unsigned __int128>(sums[1]) +
-                                 (static_cast<unsigned __int128>(sums[2]) << 32) +
-                                 (static_cast<unsigned __int128>(sums[3]) << 64);
-  filter.centre = spec::typical_centre(gaps, sums[0]);
-  const Counter limit = lesser(limit_of(tokens.row.typical_p, sums[0]), sums[0]);
+  const auto kept = [&](const Tokens& each, int64_t i) { return filter.kept(each, i); };
+  const GapSums sums = gap_sums(tokens, shared, kept);
+  filter.centre = spec::typical_centre(sums.gaps, sums.mass);
+  const Counter limit = lesser(limit_of(tokens.row.typical_p, sums.mass), sums.mass);
   filter.typical_threshold = select(
       shared, tokens.n, limit, [&](int64_t i) { return filter.typical_key(tokens, i); },
       [&](int64_t i) { return filter.kept(tokens, i); });
@@ -165,45 +118,49 @@ __device__ void describe(const Tokens& tokens, const Filter& filter, int64_t cho
 
 __global__ void __launch_bounds__(kSampleThreads)
     sample(const float* logits, const float* temperature, const SampleRow* rows, int64_t n,
-           float* scaled, Sampled* out) {
+           float* scaled, Sampled* out, const int32_t* listed, int64_t width, uint64_t* keys) {
   BL_SHARED(SampleShared, shared, 1);
   const int64_t at = blockIdx.x * n;
-  Tokens tokens = {scaled + at, n, rows[blockIdx.x]};
-  const bool valid =
+  Tokens tokens = {scaled + at, n, 0, rows[blockIdx.x]};
+  const bool good =
       prepare(logits + at, n, temperature[blockIdx.x], scaled + at, shared, &tokens.row.x_max);
-  if (!valid) {
+  if (!good || !(tokens.row.x_max > spec::float_of(0xff800000u))) {
     if (threadIdx.x == 0) out[blockIdx.x] = {};
     return;
   }
   Filter filter = {threshold_of(tokens, shared), false, 0, 0};
   if (tokens.row.typical_p < 1.0f) filter = with_typical(tokens, filter, shared);
   describe(tokens, filter, choose(tokens, filter, shared), shared, out + blockIdx.x);
+  const int32_t count = listed == nullptr ? 0 : listed[blockIdx.x];
+  tokens.row.min_weight = 1;  // lists come before the filters
+  if (count > 0) list_first(tokens, static_cast<Counter>(count), shared, keys + blockIdx.x * width);
 }
 
 // The edits of one row in their order, a barrier between them. One thread block.
 __global__ void __launch_bounds__(kSampleThreads)
-    sample_edit(float* row, int64_t n, SampleEdits edits) {
+    sample_edit(float* row, int64_t n, int64_t first_id, SampleEdits edits) {
   const float minus_infinity = spec::float_of(0xff800000u);
   const auto each = [&](const int64_t* ids, int64_t count, auto edit) {
-    for (int64_t i = threadIdx.x; i < count; i += kSampleThreads)
-      if (ids[i] >= 0 && ids[i] < n) edit(ids[i], i);
+    for (int64_t i = threadIdx.x; i < count; i += kSampleThreads) {
+      const int64_t at = ids[i] - first_id;
+      if (at >= 0 && at < n) edit(row[at], i);
+    }
     __syncthreads();
   };
   for (int64_t i = threadIdx.x; edits.allowed != nullptr && i < n; i += kSampleThreads) {
-    int64_t low = 0, high = edits.n_allowed;  // the first allowed id that is not below i
+    int64_t low = 0, high = edits.n_allowed;  // the first allowed id that is not below this one
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      edits.allowed[middle] < i ? low = middle + 1 : high = middle;
+      edits.allowed[middle] < first_id + i ? low = middle + 1 : high = middle;
     }
-    if (low == edits.n_allowed || edits.allowed[low] != i) row[i] = minus_infinity;
+    if (low == edits.n_allowed || edits.allowed[low] != first_id + i) row[i] = minus_infinity;
   }
   __syncthreads();
-  each(edits.bias_ids, edits.n_bias,
-       [&](int64_t id, int64_t i) { row[id] = row[id] + edits.bias[i]; });
-  each(edits.banned, edits.n_banned, [&](int64_t id, int64_t) { row[id] = minus_infinity; });
-  each(edits.seen, edits.n_seen, [&](int64_t id, int64_t i) {
-    row[id] = spec::penalize(row[id], true, edits.output_counts[i], edits.repetition,
-                             edits.frequency, edits.presence);
+  each(edits.bias_ids, edits.n_bias, [&](float& x, int64_t i) { x = x + edits.bias[i]; });
+  each(edits.banned, edits.n_banned, [&](float& x, int64_t) { x = minus_infinity; });
+  each(edits.seen, edits.n_seen, [&](float& x, int64_t i) {
+    x = spec::penalize(x, true, edits.output_counts[i], edits.repetition, edits.frequency,
+                       edits.presence);
   });
 }
 
@@ -213,12 +170,14 @@ __global__ void __launch_bounds__(kSampleThreads)
 using namespace bitlens::cuda;
 
 int blc_sample(const float* logits, const float* temperature, const SampleRow* rows, int64_t count,
-               int64_t n, float* scaled, Sampled* out, void* stream) {
+               int64_t n, float* scaled, Sampled* out, const int32_t* listed, int64_t width,
+               uint64_t* keys, void* stream) {
   return launch(Kernel::SAMPLE, sample, dim3(static_cast<unsigned>(count)), kSampleThreads, 0,
-                stream, logits, temperature, rows, n, scaled, out);
+                stream, logits, temperature, rows, n, scaled, out, listed, width, keys);
 }
 
-int blc_sample_edit(float* row, int64_t n, const SampleEdits* edits, void* stream) {
+int blc_sample_edit(float* row, int64_t n, int64_t first_id, const SampleEdits* edits,
+                    void* stream) {
   return launch(Kernel::SAMPLE_EDIT, sample_edit, dim3(1), kSampleThreads, 0, stream, row, n,
-                *edits);
+                first_id, *edits);
 }

@@ -117,12 +117,17 @@ class Dictionary(nn.Module):
     def encode_sparse(self, x: torch.Tensor) -> Features:
         """Returns the active features of rows x [..., d_in]; `.dense()` equals `encode`.
 
-        Raises ValueError for rows of another width or that hold NaN.
+        Raises ValueError for rows of another width, on another device, or that hold NaN.
         """
         if x.shape[-1] != self.cfg.d_in:
             raise ValueError(
                 f"encode: rows of {x.shape[-1]} values; this dictionary reads {self.cfg.hook_name} "
                 f"with d_in = {self.cfg.d_in}"
+            )
+        if x.device != self.b_dec.device:
+            raise ValueError(
+                f"encode: rows on {x.device}, this dictionary is on {self.b_dec.device}: move it "
+                "with to()"
             )
         rows = x.detach().reshape(-1, self.cfg.d_in).float()
         if bool(torch.isnan(rows).any()):

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch.autograd.function import once_differentiable
 
-from ...model.ops.kernels import exp
 from . import kernels
 from .encoder import Weights
 from .features import Features
@@ -54,7 +53,7 @@ class Encode(torch.autograd.Function):
         dpre = grad_NF.where(acts != 0, 0.0)
         grads: dict[int, torch.Tensor] = {}
         if d.cfg.architecture == "gated":
-            scale = exp(d.r_mag.detach())
+            scale = kernels.exp(d.r_mag.detach())
             grads[id(d.b_mag)] = kernels.column_sums(dpre)
             # magnitude = product * exp(r_mag) + b_mag
             grads[id(d.r_mag)] = kernels.column_sums(dpre * (acts - d.b_mag.detach()))

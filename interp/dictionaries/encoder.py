@@ -11,9 +11,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ...model.hooks.overrides import OverrideRegistry
-from ...model.ops.kernels import exp, linear
-from ...model.ops.packed import PackedWeight, pack
-from ...model.weights.checkpoint import DENSE_DTYPES, StoredMatrix
+from ...model.ops.packed import PackedWeight
+from ...model.weights.checkpoint import DENSE_DTYPES
 from . import kernels
 from .config import DictionaryConfig
 from .features import Features
@@ -83,7 +82,7 @@ class Encoder:
         d = self._dictionary
         if d.cfg.has_threshold:
             return d.threshold.detach().clamp(min=0)
-        return torch.zeros(d.cfg.d_sae, dtype=torch.float32, device="cpu")
+        return torch.zeros(d.cfg.d_sae, dtype=torch.float32, device=d.b_dec.device)
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns what decides which features of fp32 rows [N, d] are active, fp32 [N, F]: their
@@ -136,14 +135,13 @@ class Encoder:
 
     def _gated(self, product: torch.Tensor) -> torch.Tensor:
         d = self._dictionary
-        magnitude = product * exp(d.r_mag.detach()) + d.b_mag.detach()
+        magnitude = product * kernels.exp(d.r_mag.detach()) + d.b_mag.detach()
         active = (product + d.b_gate.detach() > 0) & (magnitude > 0)
         return magnitude.where(active, 0.0)
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         def product(x: torch.Tensor) -> torch.Tensor:
-            weight = self._packed()
-            return linear(x, weight.data, weight.format, weight.n, bias, torch.float32)
+            return kernels.product(x, self._packed(), bias)
 
         override = self._overrides.installed.get("encode")
         found: torch.Tensor = product(x) if override is None else override(product, x)
@@ -153,9 +151,8 @@ class Encoder:
         return self._keep("packed", self._dictionary.W_enc, self._pack)
 
     def _pack(self) -> PackedWeight:
-        rows = self._dictionary.W_enc.detach().T.contiguous()
-        n, k = rows.shape
-        return pack(StoredMatrix(_FORMATS[rows.dtype], n, k, rows))
+        rows = self._dictionary.W_enc.detach().T
+        return kernels.packed(rows, _FORMATS[rows.dtype])
 
     def _keep(self, kind: str, parameter: torch.nn.Parameter, make: Callable[[], T]) -> T:
         version = (parameter.data_ptr(), parameter._version)

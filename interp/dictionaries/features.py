@@ -44,8 +44,8 @@ class Features:
         """Returns the entries of dense activations [..., F] that are not 0."""
         rows = acts.reshape(-1, acts.shape[-1])
         active = rows != 0
-        indices = torch.arange(rows.shape[1], dtype=torch.int32, device="cpu").expand(rows.shape)
-        return cls._kept(active, indices, rows.float(), tuple(acts.shape))
+        columns = torch.arange(rows.shape[1], dtype=torch.int32, device=acts.device)
+        return cls._kept(active, columns.expand(rows.shape), rows.float(), tuple(acts.shape))
 
     @classmethod
     def _kept(
@@ -55,7 +55,7 @@ class Features:
         values: torch.Tensor,
         shape: tuple[int, ...],
     ) -> Features:
-        indptr = torch.zeros(len(kept) + 1, dtype=torch.int64, device="cpu")
+        indptr = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         torch.cumsum(kept.sum(1), 0, out=indptr[1:])
         return cls(indptr, indices[kept].contiguous(), values[kept].contiguous(), shape)
 
@@ -64,9 +64,8 @@ class Features:
         """Returns the entries of consecutive rows as Features of this shape."""
         if len(parts) == 1:
             return parts[0].reshaped(shape)
-        counts = torch.cat(
-            [torch.zeros(1, dtype=torch.int64, device="cpu"), *(p.indptr.diff() for p in parts)]
-        )
+        first = parts[0].indptr.new_zeros(1)
+        counts = torch.cat([first, *(p.indptr.diff() for p in parts)])
         return cls(
             torch.cumsum(counts, 0),
             torch.cat([p.indices for p in parts]),
@@ -84,11 +83,12 @@ class Features:
 
     def rows(self) -> torch.Tensor:
         """Returns the row of each entry, int64 [E]."""
-        return torch.repeat_interleave(torch.arange(self.n_rows, device="cpu"), self.indptr.diff())
+        rows = torch.arange(self.n_rows, device=self.indptr.device)
+        return torch.repeat_interleave(rows, self.indptr.diff())
 
     def dense(self) -> torch.Tensor:
         """Returns the dense activations, fp32 [..., F]."""
-        out = torch.zeros(self.n_rows, self.shape[-1], dtype=torch.float32, device="cpu")
+        out = self.values.new_zeros(self.n_rows, self.shape[-1])
         out[self.rows(), self.indices.long()] = self.values
         return out.view(self.shape)
 

@@ -51,12 +51,10 @@ def row_scaling(kind: str, rows: torch.Tensor) -> RowScaling:
         if not bool((norm > 0).all()):
             raise ValueError("encode: a row of zeros cannot be brought to a norm of sqrt(d_in)")
         divisor = norm / math.sqrt(d)
-        return RowScaling(torch.zeros(n, 1, dtype=torch.float32, device="cpu"), divisor, divisor)
-    ones, each = (
-        torch.ones(1, d, dtype=torch.float32, device="cpu"),
-        torch.zeros(n, dtype=torch.int32, device="cpu"),
-    )
-    sums = kernels.gathered_dots(rows, each, kernels.row_starts(n, 1), ones)[:, None]
+        return RowScaling(rows.new_zeros(n, 1), divisor, divisor)
+    ones, each = rows.new_ones(1, d), rows.new_zeros(n, dtype=torch.int32)
+    starts = kernels.row_starts(n, 1, rows.device)
+    sums = kernels.gathered_dots(rows, each, starts, ones)[:, None]
     mean = sums / d
     squares = kernels.sums_of_squares(rows - mean)[:, None]
     deviation = (squares / max(1, d - 1)).sqrt()

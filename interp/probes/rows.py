@@ -108,6 +108,8 @@ def token_rows(
         if mask is not None:
             raise ValueError("a mask beside TokenRows, which have no padding")
         return x
+    if isinstance(x, torch.Tensor):
+        x = x.cpu()  # probes run there, whatever the model does
     shape = tuple(x.shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"expected activations [B, S, D] or [B, D], got {list(shape)}")
@@ -119,7 +121,7 @@ def token_rows(
     if mask is not None:
         if tuple(mask.shape) != (batch, positions):
             raise ValueError(f"a mask {list(mask.shape)} beside {batch} x {positions} positions")
-        real = mask.bool()
+        real = mask.cpu().bool()
     at = real.flatten().nonzero()[:, 0]
     flat = (
         x.reshaped((batch * positions, shape[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from ..parallel import Group, SamplingRanks, from_rank_0
 from ..sampling import SamplingParams, greedy, sample
 from ..sampling.edits import is_edited
+from ..sampling.sample import RowSampler
 from ..text.tokenizer import Tokenizer
 from .sequence import Sequence
 from .stops import StopFunction, Stops
@@ -27,6 +28,9 @@ class Choosing(Protocol):
     group: Group | None
 
     @property
+    def sampler(self) -> RowSampler | None: ...
+
+    @property
     def vocab_start(self) -> int: ...
 
 
@@ -38,6 +42,7 @@ class Chooser:
         no_repeat_ngram_size: No n-gram of this size appears twice in a row, its prompt included; 0
             permits all.
         ranks: Who holds the other slices of the logits, if this rank's begins at `vocab_start`.
+        sampler: Draws tokens where the logits are, if that is not the CPU.
         follows_text: A stop or a reader waits for the text; else it is made at the end.
     """
 
@@ -48,16 +53,18 @@ class Chooser:
     no_repeat_ngram_size: int
     ranks: SamplingRanks | None
     vocab_start: int
+    sampler: RowSampler | None
     follows_text: bool
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether the best token is all that is asked for, stops apart."""
+        """Whether the best token on the CPU is all that is asked for, stops apart."""
         params = replace(self.params, min_tokens=0)
         return (
             params.temperature == 0
             and params.logprobs is None
             and self.ranks is None
+            and self.sampler is None
             and self.no_repeat_ngram_size == 0
             and not is_edited(params)
         )
@@ -138,6 +145,7 @@ def make_chooser(
         no_repeat_ngram_size=no_repeat_ngram_size,
         ranks=SamplingRanks(model.group) if model.group is not None else None,
         vocab_start=model.vocab_start,
+        sampler=model.sampler,
         follows_text=follows_text or bool(stops.strings or stops.functions),
     )
 
@@ -147,14 +155,15 @@ def choose(
 ) -> list[int]:
     """Returns the next token of each sequence, each by its own rules, -1 where the logits are not
     numbers; notes log-probabilities where they are asked for."""
-    logits_BV = logits_BV.cpu()
+    if choosers[0].sampler is None:
+        logits_BV = logits_BV.cpu()
     guided = [b for b, sequence in enumerate(sequences) if sequence.guide is not None]
     if guided:
         logits_BV = logits_BV.clone()
     for b in guided:
         guide = sequences[b].guide
         assert guide is not None
-        logits_BV[b] = guide.mask(logits_BV[b], choosers[b].vocab_start)
+        logits_BV[b] = guide.mask(logits_BV[b].cpu(), choosers[b].vocab_start)
     tokens = [-1] * len(sequences)
     drawn = []
     for b, (chooser, sequence) in enumerate(zip(choosers, sequences, strict=True)):
@@ -175,15 +184,14 @@ def _draw(choosers: list[Chooser], sequences: list[Sequence], logits_BV: torch.T
     first = choosers[0]
     alike = all(chooser is first for chooser in choosers) and not first.no_repeat_ngram_size
     each = zip(choosers, sequences, strict=True)
-    chosen = sample(
+    by_ranks = partial(sample, group=first.ranks, vocab_start=first.vocab_start)
+    chosen = (first.sampler or by_ranks)(
         logits_BV.float(),  # the sampler's arithmetic is fp32; this rounds under fp64 only
         first.params if alike else [chooser.params_of(sequence) for chooser, sequence in each],
         positions=[len(s.prompt) + len(s.new) for s in sequences],
         draws=[s.draw for s in sequences],
         prompt_ids=[s.prompt for s in sequences],
         output_ids=[s.new for s in sequences],
-        group=first.ranks,
-        vocab_start=first.vocab_start,
     )
     if chosen.logprobs is not None:
         for b, (chooser, sequence) in enumerate(zip(choosers, sequences, strict=True)):

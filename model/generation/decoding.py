@@ -19,6 +19,7 @@ from ..hooks.captures import Captures
 from ..hooks.generation_step import GenerationStep, at_step
 from ..hooks.registry import has_key_axis, masked_value
 from ..parallel import Group
+from ..sampling.sample import RowSampler
 from ..text.prompts import Tokens, left_pad, padding_id
 from ..text.tokenizer import Tokenizer
 from .chooser import NOT_NUMBERS, Chooser, choose
@@ -38,6 +39,9 @@ class Decoder(Protocol):
 
     @property
     def vocab_start(self) -> int: ...
+
+    @property
+    def sampler(self) -> RowSampler | None: ...
 
     @property
     def is_watched(self) -> bool:
@@ -138,7 +142,7 @@ class Decoding:
         for sequence in (self.sequences[row] for row in self._rows):
             sequence.n_read = len(sequence.new)
         if self.watch is not None:
-            found = {name: captures.found[name] for name in hook_names}
+            found = {name: captures.found[name].cpu() for name in hook_names}
             seen = WatchedPass(step, self._rows, real_bP, column, found)
             for row, reason in self.watch.see(seen).items():
                 self.sequences[row].end(reason)

@@ -23,7 +23,7 @@ class WatchedPass:
         rows: The sequence that each row of the pass belongs to.
         real: bool [b, P], the tokens that are a sequence's own; padding is not.
         column: Column of the pass's first token in the output.
-        found: Activations [b, P, ..., d] by hook name, as edits left them.
+        found: Activations [b, P, ..., d] by hook name, as edits left them, on the CPU.
     """
 
     step: GenerationStep

@@ -18,18 +18,13 @@ from torch.autograd import Function
 
 from ..batch import RaggedBatch, visible_keys
 from ..cache.page_pool import PAGE
-from ..ops import kernels
-from ..ops.packed import pack
-from ..weights.checkpoint import Format, StoredMatrix
-from . import kernels as gradient_kernels
+from ..ops.kernel_set import KernelPair
 from .first_order import first_order
 
 Tensor = torch.Tensor
 
 BLOCK = 256
 """Query positions of a block: a leaf of `linear` (docs/numerics.md, Gradients)."""
-
-_FORMATS = {torch.float32: Format.F32, torch.bfloat16: Format.BF16}
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class Settings:
     scale: float
     cap: float | None
     window: int | None
+    kernels: KernelPair
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +53,8 @@ class Pages:
     table: Tensor
 
     @classmethod
-    def of(cls, x_TGh: Tensor, batch: RaggedBatch) -> Pages:
-        x_TGh = x_TGh.contiguous()
+    def of(cls, x_TGh: Tensor, settings: Settings) -> Pages:
+        x_TGh, batch = x_TGh.contiguous(), settings.batch
         _, n_kv_heads, d_head = x_TGh.shape
         counts = [-(-length // PAGE) for length in batch.lengths]
         table = torch.zeros(batch.size, max(counts), dtype=torch.int32, device="cpu")
@@ -68,7 +64,9 @@ class Pages:
             first += count
         as_keys = x_TGh.new_empty(first, n_kv_heads, d_head, PAGE)
         as_values = x_TGh.new_empty(first, n_kv_heads, PAGE, d_head)
-        kernels.kv_write(x_TGh, x_TGh, as_keys, as_values, table, batch.starts_B1, batch.past_B)
+        settings.kernels.forward.kv_write(
+            x_TGh, x_TGh, as_keys, as_values, table, batch.starts_B1, batch.past_B
+        )
         return cls(as_keys, as_values, table)
 
 
@@ -99,7 +97,7 @@ class QueryBlock:
         """scale * x . y, capped, for every visible key's y, -inf elsewhere [Q, H, K]."""
         rows = torch.arange(self.last - self.first, device="cpu")
         where = self._where(pages)
-        return kernels.attention_scores(
+        return self.settings.kernels.forward.attention_scores(
             x_QHh, pages.as_keys, *where, scale, self._window, rows, self.last, cap or 0.0
         )
 
@@ -109,7 +107,7 @@ class QueryBlock:
 
     def sums_over_keys(self, weight_QHK: Tensor, pages: Pages) -> Tensor:
         """Sum over visible keys of weight * y -> [Q, H, h], rounded to y's dtype."""
-        return kernels.attention_values(
+        return self.settings.kernels.forward.attention_values(
             weight_QHK, pages.as_values, *self._where(pages), self._window
         )
 
@@ -117,7 +115,7 @@ class QueryBlock:
         """x, and 0 at masked keys."""
         positions_Q = torch.arange(self.first, self.last, device="cpu")
         visible_QHK = visible_keys(positions_Q, self.last, self.settings.window)
-        return x_QHK.masked_fill(~visible_QHK, 0.0)
+        return x_QHK.masked_fill(~visible_QHK.to(x_QHK.device), 0.0)
 
     @property
     def _window(self) -> int:
@@ -143,38 +141,21 @@ class KeySums:
     ascending; rounded once.
     """
 
-    def __init__(self, like_TGh: Tensor) -> None:
-        self._dtype = like_TGh.dtype
-        self._total_TGh = torch.zeros(like_TGh.shape, dtype=torch.float32, device="cpu")
+    def __init__(self, like_TGh: Tensor, kernels: KernelPair) -> None:
+        self._dtype, self._kernels = like_TGh.dtype, kernels
+        self._total_TGh = torch.zeros_like(like_TGh, dtype=torch.float32)
 
     def add(self, block: QueryBlock, weight_QHK: Tensor, x_QHh: Tensor) -> None:
         """Adds weight * x of the block's queries; weight is 0 at masked keys."""
         n_kv_heads = self._total_TGh.shape[1]
-        pairs = [
-            _product(_of_pairs(weight), _of_pairs(x))
-            for weight, x in zip(
-                weight_QHK.chunk(n_kv_heads, dim=1), x_QHh.chunk(n_kv_heads, dim=1), strict=True
-            )
-        ]
-        part_KGh = torch.stack(pairs, dim=1)
+        part_KGh = self._kernels.backward.key_sums(weight_QHK, x_QHh, n_kv_heads)
         total_KGh = self._total_TGh[block.keys]
-        total_KGh[: block.first] = kernels.add(total_KGh[: block.first], part_KGh[: block.first])
+        seen = slice(block.first)
+        total_KGh[seen] = self._kernels.forward.add(total_KGh[seen], part_KGh[seen])
         total_KGh[block.first :] = part_KGh[block.first :]
 
     def rounded(self) -> Tensor:
-        return kernels.cast(self._total_TGh, self._dtype)
-
-
-def _of_pairs(x_QRn: Tensor) -> Tensor:
-    """[n, p]: the heads of a group one after the other, each with all queries."""
-    return x_QRn.permute(2, 1, 0).flatten(1).contiguous()
-
-
-def _product(w_Kp: Tensor, x_hp: Tensor) -> Tensor:
-    """`linear` -> fp32 [K, h]."""
-    d_head, n_pairs = x_hp.shape
-    matrix = pack(StoredMatrix(_FORMATS[x_hp.dtype], d_head, n_pairs, x_hp))
-    return kernels.linear(w_Kp, matrix.data, matrix.format, matrix.n, None, torch.float32)
+        return self._kernels.forward.cast(self._total_TGh, self._dtype)
 
 
 class Attention(Function):
@@ -194,14 +175,16 @@ class Attention(Function):
     def backward(ctx: Any, dz_THh: Tensor) -> tuple[Tensor | None, ...]:
         q_THh, k_TGh, v_TGh = ctx.saved_tensors
         settings: Settings = ctx.settings
-        k_pages, v_pages = (Pages.of(x, settings.batch) for x in (k_TGh, v_TGh))
-        dq_THh, dk, dv = torch.empty_like(q_THh), KeySums(k_TGh), KeySums(v_TGh)
+        kernels = settings.kernels
+        k_pages, v_pages = (Pages.of(x, settings) for x in (k_TGh, v_TGh))
+        dk, dv = (KeySums(x, kernels) for x in (k_TGh, v_TGh))
+        dq_THh = torch.empty_like(q_THh)
         for block in query_blocks(settings):
             q_QHh, dz_QHh = q_THh[block.rows], dz_THh[block.rows]
             scores = block.scores(q_QHh, k_pages)
-            pattern = kernels.softmax(scores)
+            pattern = kernels.forward.softmax(scores)
             dpattern = block.visible_only(block.products(dz_QHh, v_pages))
-            dscores = gradient_kernels.softmax_backward(pattern, dpattern)
+            dscores = kernels.backward.softmax_backward(pattern, dpattern)
             dq_THh[block.rows] = _add_scores(block, dscores, scores, q_QHh, k_pages, dk)
             dv.add(block, pattern, dz_QHh)
         return dq_THh, dk.rounded(), dv.rounded(), None, None
@@ -217,10 +200,11 @@ def _add_scores(
 ) -> Tensor:
     """dq of a block from its gradient of scores; adds to dk."""
     dscores_QHK, cap = block.visible_only(dscores_QHK), block.settings.cap
+    kernels = block.settings.kernels
     if cap is not None:
         capped = block.visible_only(scores_QHK)
-        dscores_QHK = gradient_kernels.soft_cap_backward(dscores_QHK, capped, cap)
-    dproducts = kernels.scaled(dscores_QHK, block.settings.scale, torch.float32)
+        dscores_QHK = kernels.backward.soft_cap_backward(dscores_QHK, capped, cap)
+    dproducts = kernels.forward.scaled(dscores_QHK, block.settings.scale, torch.float32)
     dk.add(block, dproducts, q_QHh)
     return block.sums_over_keys(dproducts, k_pages)
 
@@ -239,8 +223,8 @@ class Scores(Function):
     @first_order
     def backward(ctx: Any, dscores_THK: Tensor) -> tuple[Tensor | None, ...]:
         q_THh, k_TGh = ctx.saved_tensors
-        k_pages = Pages.of(k_TGh, ctx.settings.batch)
-        dq_THh, dk = torch.empty_like(q_THh), KeySums(k_TGh)
+        k_pages = Pages.of(k_TGh, ctx.settings)
+        dq_THh, dk = torch.empty_like(q_THh), KeySums(k_TGh, ctx.settings.kernels)
         for block in query_blocks(ctx.settings):
             dscores_QHK, q_QHh = dscores_THK[block.rows, :, : block.last], q_THh[block.rows]
             scores = dscores_QHK if ctx.settings.cap is None else block.scores(q_QHh, k_pages)
@@ -250,16 +234,17 @@ class Scores(Function):
 
 class Softmax(Function):
     @staticmethod
-    def forward(ctx: Any, scores_THK: Tensor) -> Tensor:
-        pattern_THK = kernels.softmax(scores_THK)
+    def forward(ctx: Any, scores_THK: Tensor, kernels: KernelPair) -> Tensor:
+        pattern_THK = kernels.forward.softmax(scores_THK)
         ctx.save_for_backward(pattern_THK)
+        ctx.kernels = kernels.backward
         return pattern_THK
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, dpattern_THK: Tensor) -> Tensor:
+    def backward(ctx: Any, dpattern_THK: Tensor) -> tuple[Tensor, None]:
         (pattern_THK,) = ctx.saved_tensors
-        return gradient_kernels.softmax_backward(pattern_THK, dpattern_THK)
+        return ctx.kernels.softmax_backward(pattern_THK, dpattern_THK), None
 
 
 class Values(Function):
@@ -276,8 +261,8 @@ class Values(Function):
     @first_order
     def backward(ctx: Any, dz_THh: Tensor) -> tuple[Tensor | None, ...]:
         pattern_THK, v_TGh = ctx.saved_tensors
-        v_pages = Pages.of(v_TGh, ctx.settings.batch)
-        dpattern_THK, dv = torch.zeros_like(pattern_THK), KeySums(v_TGh)
+        v_pages = Pages.of(v_TGh, ctx.settings)
+        dpattern_THK, dv = torch.zeros_like(pattern_THK), KeySums(v_TGh, ctx.settings.kernels)
         for block in query_blocks(ctx.settings):
             dz_QHh = dz_THh[block.rows]
             seen = block.visible_only(block.products(dz_QHh, v_pages))

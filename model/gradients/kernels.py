@@ -1,6 +1,7 @@
 """The compiled derivatives on tensors, unchecked, as model/ops/kernels.py is.
 
-Tensor names: T ragged rows, K key positions, d d_model, m d_mlp.
+Tensor names: T ragged rows, Q query rows of a block, K key positions, d d_model, m d_mlp, H heads,
+G key/value heads, R heads of a group, h d_head, p pairs (head of a group, query).
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ import torch
 
 from ... import _core
 from ..config import ActFn
-from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty
+from ..ops.kernels import ACT_CODES, DTYPE_CODES, empty, linear
+from ..ops.packed import pack
+from ..weights.checkpoint import Format, StoredMatrix
+
+_FORMATS = {torch.float32: Format.F32, torch.bfloat16: Format.BF16}
 
 
 def normalize_backward(
@@ -80,3 +85,25 @@ def gated_act_backward(
         DTYPE_CODES[gate.dtype], dgate, dup,
     )  # fmt: skip
     return dgate, dup
+
+
+def key_sums(weight_QHK: torch.Tensor, x_QHh: torch.Tensor, n_kv_heads: int) -> torch.Tensor:
+    """Returns fp32 [K, G, h]: of each key `linear`'s sum of weight * x over pairs, heads of the
+    group ascending, then queries."""
+    weights, rows = (x.chunk(n_kv_heads, dim=1) for x in (weight_QHK, x_QHh))
+    sums = [
+        _product(_of_pairs(weight), _of_pairs(x)) for weight, x in zip(weights, rows, strict=True)
+    ]
+    return torch.stack(sums, dim=1)
+
+
+def _of_pairs(x_QRn: torch.Tensor) -> torch.Tensor:
+    """[n, p]: the heads of a group one after the other, each with all queries."""
+    return x_QRn.permute(2, 1, 0).flatten(1).contiguous()
+
+
+def _product(w_Kp: torch.Tensor, x_hp: torch.Tensor) -> torch.Tensor:
+    """`linear` -> fp32 [K, h]."""
+    d_head, n_pairs = x_hp.shape
+    matrix = pack(StoredMatrix(_FORMATS[x_hp.dtype], d_head, n_pairs, x_hp))
+    return linear(w_Kp, matrix.data, matrix.format, matrix.n, None, torch.float32)

@@ -17,7 +17,7 @@ def gradient_ops(ops: Ops, batch: RaggedBatch | None = None) -> Ops:
 
     In a pass over a `batch` trained weights have gradients, too.
     """
-    if type(ops) is not NativeOps or ops.policy.compute is not torch.float32:
+    if not isinstance(ops, NativeOps) or not ops.is_recordable:
         return ops
     if ops.trained is None or batch is None:
         return GradientOps(ops)

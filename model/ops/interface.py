@@ -16,6 +16,7 @@ from ..cache.kv_cache import LayerCache
 from ..config import ActFn, ModelConfig
 from ..parallel.group import Group
 from ..rope.scaling import RopeScaling
+from ..sampling.sample import RowSampler
 from ..weights.checkpoint import StoredMatrix
 from .policy import Policy
 
@@ -31,6 +32,8 @@ class Ops(Protocol):
     policy: Policy
     device: torch.device
     differentiable: bool
+    sampler: RowSampler | None
+    """Draws tokens where the logits are; None if they come to the CPU first."""
 
     @property
     def group(self) -> Group | None:

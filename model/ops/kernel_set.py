@@ -1,7 +1,8 @@
-"""The kernels that the native operations are made of, wherever they run."""
+"""The kernels that the native operations and their gradients are made of, wherever they run."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -124,3 +125,61 @@ class Kernels(Protocol):
     def softmax(self, x: torch.Tensor) -> torch.Tensor: ...
 
     def soft_cap(self, x: torch.Tensor, cap: float) -> torch.Tensor: ...
+
+
+class OperatorKernels(Kernels, Protocol):
+    """Kernels, with those that only `torch.ops.bitlens` calls."""
+
+    def add_rms_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def log_softmax(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def logsumexp(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def cross_entropy(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        smoothing: float = 0.0,
+        ignored: int = -100,
+        *,
+        mean: bool = True,
+    ) -> torch.Tensor: ...
+
+
+class Derivatives(Protocol):
+    """The functions of model/gradients/kernels.py, there on the CPU; in model/ops/cuda on a GPU."""
+
+    def normalize_backward(
+        self, dn: torch.Tensor, x: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def rms_scale_backward(
+        self, dscale: torch.Tensor, x: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor: ...
+
+    def rms_norm_backward(
+        self, dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> torch.Tensor: ...
+
+    def softmax_backward(self, pattern: torch.Tensor, dpattern: torch.Tensor) -> torch.Tensor: ...
+
+    def soft_cap_backward(self, dy: torch.Tensor, y: torch.Tensor, cap: float) -> torch.Tensor: ...
+
+    def gated_act_backward(
+        self, kind: ActFn, gate: torch.Tensor, up: torch.Tensor, dpost: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def key_sums(
+        self, weight_QHK: torch.Tensor, x_QHh: torch.Tensor, n_kv_heads: int
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class KernelPair:
+    """The kernels of one device: an operation's own and its derivative's."""
+
+    forward: Kernels
+    backward: Derivatives

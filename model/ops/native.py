@@ -18,7 +18,7 @@ from ..rope.tables import RopeTables
 from ..weights.checkpoint import Format, StoredMatrix
 from . import kernels as cpu_kernels
 from .adapted import AdaptedMatrix
-from .kernel_set import Kernels
+from .kernel_set import Derivatives, Kernels
 from .packed import PackedWeight, narrowest, pack
 from .policy import Policy
 from .weight_gradients import WeightGradients
@@ -33,6 +33,10 @@ class NativeOps(WholeMatrices):
     """Kernels on the CPU. Nothing here computes gradients: model/gradients does."""
 
     kernels: Kernels = cpu_kernels
+    derivatives: Derivatives | None = None
+    """The kernels of gradients, where they are not the CPU's (model/gradients/kernels.py)."""
+    is_recordable: bool = True
+    """Whether model/gradients has these operations' derivatives."""
     differentiable: bool = False
     sums_gradients: bool = False
     """Whether gradients of weights are wanted, so that every block runs one by one."""

@@ -29,6 +29,7 @@ class NativeHuggingFaceOps(NativeOps):
     """`NativeOps` that rounds scores, pattern, normalized and act(gate), tables and products."""
 
     computes = torch.bfloat16
+    is_recordable = False
 
     _rounds_normalized: bool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -34,12 +34,14 @@ class PackedWeight:
         return self
 
     def rows(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows start..stop-1 of the matrix, fp32 [rows, k], widened as the kernels widen them."""
+        """Rows start..stop-1 of the matrix, fp32 [rows, k] on the CPU, widened as the kernels widen
+        them."""
         stop = self.n if stop is None else stop
         if not 0 <= start <= stop <= self.n:
             raise IndexError(f"rows {start}:{stop} of a matrix with {self.n}")
         out = torch.empty(stop - start, self.k, dtype=torch.float32, device="cpu")
-        _core.unpack_rows(self.format, self.data, self.n, self.k, start, stop - start, out)
+        data = self.data.cpu()
+        _core.unpack_rows(self.format, data, self.n, self.k, start, stop - start, out)
         return out
 
     @cached_property
@@ -47,7 +49,8 @@ class PackedWeight:
         """W^T [k, n] in the narrowest exact dense format, kept once a gradient has asked for it."""
         with torch.inference_mode(False):
             turned = StoredMatrix(Format.F32, self.k, self.n, self.rows().T.contiguous())
-            return pack(turned, narrowest(turned))
+            packed = pack(turned, narrowest(turned))
+            return replace(packed, data=packed.data.to(self.data.device))
 
 
 def pack(

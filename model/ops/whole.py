@@ -1,4 +1,4 @@
-"""The answers of operations about ranks where there is only one."""
+"""The answers of operations about ranks where there is only one, on the CPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from ..parallel.group import Group
+from ..sampling.sample import RowSampler
 
 
 class WholeMatrices(ABC):
     """Operations whose matrices are whole here: a rank's slice of a linear is all of it."""
 
     group: Group | None = None
+    sampler: RowSampler | None = None
 
     def own_columns(self, weight: Any) -> slice:
         return slice(0, None)

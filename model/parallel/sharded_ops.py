@@ -43,6 +43,7 @@ class ShardedOps(NativeOps):
         digest: Of every tensor read, the parts of other ranks included.
     """
 
+    is_recordable = False
     group: Group
 
     def __init__(self, policy: Policy, storage: str, group: Group) -> None:

@@ -85,7 +85,7 @@ def descend(
         id_order: Ranks by ascending ids.
     """
     found = yield from locate(
-        lambda prefix, shift: shard.histogram(indices, prefix.astype(np.uint32), shift),
+        lambda prefix, shift: shard.histogram(indices, prefix, shift),
         (24, 16, 8, 0),
         limits,
         caps,

@@ -18,7 +18,7 @@ from .batch import DIGESTED, VOCAB_LIMIT, Batch
 from .groups import RankError, Rounds, gather
 from .radix import Kept, descend, thresholds
 from .shard import CHOICE, I64, NO_TOKEN, U32, U64, Bools, Shard, logprobs, order_of, x_of
-from .typical import TypicalShard, centres_and_masses, kept_rows, last_kept, sums
+from .typical import TypicalShard, centres_and_masses, last_kept
 
 Path = Literal["auto", "verify", "radix"]
 
@@ -33,6 +33,12 @@ NO_CAP = 2**32
 FAILED = -1
 
 
+Prepare = Callable[
+    [torch.Tensor, int, Batch], tuple[Shard, npt.NDArray[np.float32], npt.NDArray[np.uint8]]
+]
+"""`Shard.prepare`, where the logits are."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One rank's part of a batch."""
@@ -43,6 +49,7 @@ class Request:
     vocab_size: int | None
     path: Path
     certify: bool
+    prepare: Prepare = Shard.prepare
 
     @property
     def verifies(self) -> bool:
@@ -119,7 +126,7 @@ def _start(request: Request) -> Rounds[_State]:
     vocab_size = int(stops.max()) if request.vocab_size is None else request.vocab_size
     _check_tiling(starts, stops, vocab_size)
     n = max(0, min(vocab_size - request.first_id, request.logits.shape[1]))
-    shard, maximum, bad = Shard.prepare(request.logits[:, :n], request.first_id, batch)
+    shard, maximum, bad = request.prepare(request.logits[:, :n], request.first_id, batch)
     all_max, all_bad = yield from gather(order_of(maximum), bad)
     order = all_max.max(axis=0)
     shard.rows["x_max"] = x_of(order.astype(np.uint64) << np.uint64(32))
@@ -255,9 +262,9 @@ def _typical(state: _State, rows: I64) -> Rounds[None]:
     """Chooses in rows with typical_p: first what the other filters keep, then the typical of it."""
     request, everything = state.request, np.arange(len(rows), dtype=np.int64)
     thresholds_, threshold_keys = yield from _prefix(state, rows)
-    kept = kept_rows(state.shard, rows, thresholds_)
+    kept = state.shard.masked(rows, thresholds_)
     best = kept.perturbed(everything, CANDIDATES)
-    all_sums, all_best = yield from gather(sums(kept, everything), best)
+    all_sums, all_best = yield from gather(kept.typical_sums(everything), best)
     centres, masses = centres_and_masses(all_sums)
     shard = TypicalShard(kept, centres)
     limits = _limits(kept.rows["typical_p"], masses)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,8 +14,8 @@ from .batch import Batch, Ids
 from .certificate import Certificate
 from .groups import LocalGroup, RankGroup, TorchGroup
 from .params import SamplingParams
-from .rounds import Outcome, Path, Request, failed_rank, rank_rounds
-from .shard import LOGIT_TYPES, exact, id_of, x_of
+from .rounds import Outcome, Path, Prepare, Request, failed_rank, rank_rounds
+from .shard import LOGIT_TYPES, Shard, exact, id_of, x_of
 from .typical import typical_set
 
 Params = SamplingParams | Sequence[SamplingParams]
@@ -50,6 +52,21 @@ class SampleOutput:
         return ids, self.top_logprobs[row, : len(ids)].tolist()
 
 
+class RowSampler(Protocol):
+    """`sample` of whole rows, where a model's logits are, if that is not the CPU."""
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        params: Params,
+        *,
+        positions: Counters,
+        draws: Counters | None,
+        prompt_ids: Ids | None,
+        output_ids: Ids | None,
+    ) -> SampleOutput: ...
+
+
 def sample(
     logits: torch.Tensor,
     params: Params,
@@ -67,7 +84,8 @@ def sample(
     """Chooses a token a row, exactly as docs/numerics.md says, whatever the batch and the shards.
 
     Args:
-        logits: [B, V], or this rank's slice [B, n] of it; fp32, bf16 or fp16 on the CPU.
+        logits: [B, V], or this rank's slice [B, n] of it; fp32, bf16 or fp16; the result is
+            on the CPU wherever they are.
         params: One for all rows, or one a row. Rows of equal seed, position and draw have equal
             noise.
         positions: [B], where each token will stand in its own sequence.
@@ -161,9 +179,10 @@ def _request(
     seeds_must_agree: bool,
     batch: Batch | None = None,
 ) -> Request:
-    if logits.ndim != 2 or logits.dtype not in LOGIT_TYPES or logits.device.type != "cpu":
+    known = logits.ndim == 2 and logits.dtype in LOGIT_TYPES
+    if not known or logits.device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"logits: expected fp32, bf16 or fp16 [batch, vocabulary] on the CPU, got "
+            f"logits: expected fp32, bf16 or fp16 [batch, vocabulary] on the CPU or a GPU, got "
             f"{logits.dtype} {list(logits.shape)} on {logits.device}"
         )
     if path not in ("auto", "verify", "radix"):
@@ -175,7 +194,24 @@ def _request(
             params, positions, draws, prompt_ids, output_ids,
             size=len(logits), seeds_must_agree=seeds_must_agree,
         )  # fmt: skip
-    return Request(logits.detach(), vocab_start, batch, vocab_size, path, return_certificate)
+    return Request(
+        logits.detach(), vocab_start, batch, vocab_size, path, return_certificate,
+        shards_on(logits.device),
+    )  # fmt: skip
+
+
+@functools.cache
+def shards_on(device: torch.device) -> Prepare:
+    """Returns what makes shards of logits on a device.
+
+    Raises CudaUnavailable for a GPU that bitlens has no kernels for.
+    """
+    if device.type == "cpu":
+        return Shard.prepare
+    from ..ops.cuda.on_device import gpu_kernels
+    from ..ops.cuda.shard import CudaShard
+
+    return functools.partial(CudaShard.on, gpu_kernels(device))
 
 
 def _output(outcome: Outcome, request: Request) -> SampleOutput:

@@ -30,7 +30,10 @@ CHOICE = np.dtype(
 )  # fmt: skip
 """`Choice` of csrc/cpu/sampling.h; `SCORED` and `MASS` are `Scored` and `Mass`."""
 
-_BEYOND_ALL = np.uint64(0xFF800000 << 32)
+SUMS = np.dtype([("mass", "<u8"), ("low", "<u8"), ("high", "<u8")])
+"""`TypicalSums` of csrc/cpu/typical.h."""
+
+BEYOND_ALL = np.uint64(0xFF800000 << 32)
 """The order key of +inf: no token has one as large."""
 NO_TOKEN = np.uint32(0x007FFFFF)
 """The order bits of -inf."""
@@ -91,7 +94,7 @@ class Shard:
         """The slice's sums of weights [R]."""
         mass = np.empty(len(indices), dtype=MASS)
         best = np.empty(len(indices), dtype=SCORED)
-        beyond = np.full(len(indices), _BEYOND_ALL)
+        beyond = np.full(len(indices), BEYOND_ALL)
         _core.sampling_perturbed(*self.at(indices), 1, beyond, best, mass)
         return mass
 
@@ -115,18 +118,48 @@ class Shard:
         )  # fmt: skip
         return choices
 
-    def before(self, indices: I64, keys: U64) -> tuple[U64, U32]:
-        """Mass and count of kept tokens ahead of each key, [R, C] like `keys`; no key is 0."""
+    def before(self, indices: I64, keys: U64, centres: U32 | None = None) -> tuple[U64, U32]:
+        """Mass and count of kept tokens ahead of each key, [R, C] like `keys`; no key is 0.
+
+        centres: Of each row [R], for the typical order.
+        """
         mass, count = np.empty(keys.shape, np.uint64), np.empty(keys.shape, np.uint32)
-        _core.sampling_before(*self.at(indices), keys, keys.shape[1], mass, count)
+        width = keys.shape[1]
+        if centres is None:
+            _core.sampling_before(*self.at(indices), keys, width, mass, count)
+        else:
+            _core.typical_before(*self.at(indices), centres, keys, width, mass, count)
         return mass, count
 
-    def histogram(self, indices: I64, prefix: U32, shift: int) -> tuple[U64, U32]:
-        """Mass and count of kept tokens by the 8 order bits at `shift`: [R, 256]."""
+    def histogram(
+        self, indices: I64, prefix: U64, shift: int, centres: U32 | None = None
+    ) -> tuple[U64, U32]:
+        """Mass and count of kept tokens by 8 bits at `shift`, [R, 256]: of their order bits, or
+        with centres [R] of their typical keys."""
         mass = np.empty((len(indices), 256), dtype=np.uint64)
         count = np.empty((len(indices), 256), dtype=np.uint32)
-        _core.sampling_histogram(*self.at(indices), prefix, shift, mass, count)
+        if centres is None:
+            order = prefix.astype(np.uint32)
+            _core.sampling_histogram(*self.at(indices), order, shift, mass, count)
+        else:
+            _core.typical_histogram(*self.at(indices), centres, prefix, shift, mass, count)
         return mass, count
+
+    def masked(self, indices: I64, last: U64, centres: U32 | None = None) -> Shard:
+        """Rows R without what min-p drops, and without order keys, or with centres [R] typical
+        keys, below `last` [R]."""
+        x = torch.empty(len(indices), self.x.shape[1], dtype=torch.float32, device="cpu")
+        if centres is None:
+            _core.typical_mask(*self.at(indices), last, x)
+        else:
+            _core.typical_keep(*self.at(indices), centres, last, x)
+        return Shard(x, self.first_id, np.ascontiguousarray(self.rows[indices]))
+
+    def typical_sums(self, indices: I64) -> npt.NDArray[np.void]:
+        """Mass and sum of weight * gap of kept tokens here [R]."""
+        found = np.empty(len(indices), dtype=SUMS)
+        _core.typical_sums(*self.at(indices), found)
+        return found
 
     def nth_tie(self, indices: I64, order: U32, nth: I64) -> U32:
         """Ids of the nth token, from 1, with these order bits [R]; 0xffffffff where nth is 0."""

@@ -10,13 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ... import _core
 from .groups import Rounds
 from .radix import Located, locate
 from .shard import I64, U32, U64, Shard
-
-SUMS = np.dtype([("mass", "<u8"), ("low", "<u8"), ("high", "<u8")])
-"""`TypicalSums` of csrc/cpu/typical.h."""
 
 ID_BITS = 24
 _SHIFTS = tuple(range(48, -1, -8))
@@ -66,45 +62,15 @@ class TypicalShard:
 
     def before(self, indices: I64, keys: U64) -> tuple[U64, U32]:
         """Mass and count ahead of each order key in typical order, [R, C] like `keys`."""
-        mass, count = np.empty(keys.shape, np.uint64), np.empty(keys.shape, np.uint32)
-        centres = self.centres[indices]
-        _core.typical_before(
-            *self.kept.at(indices), centres, keys, keys.shape[1], mass,
-            count,
-        )  # fmt: skip
-        return mass, count
+        return self.kept.before(indices, keys, self.centres[indices])
 
     def histogram(self, indices: I64, prefix: U64, shift: int) -> tuple[U64, U32]:
         """Mass and count by the 8 bits of the typical key at `shift`: [R, 256]."""
-        mass = np.empty((len(indices), 256), dtype=np.uint64)
-        count = np.empty((len(indices), 256), dtype=np.uint32)
-        centres = self.centres[indices]
-        _core.typical_histogram(
-            *self.kept.at(indices), centres, prefix, shift, mass,
-            count,
-        )  # fmt: skip
-        return mass, count
+        return self.kept.histogram(indices, prefix, shift, self.centres[indices])
 
     def until(self, indices: I64, last: U64) -> Shard:
         """Rows [R] without what is behind the typical keys `last` [R]."""
-        x = torch.empty(len(indices), self.kept.x.shape[1], dtype=torch.float32, device="cpu")
-        centres = self.centres[indices]
-        _core.typical_keep(*self.kept.at(indices), centres, last, x)
-        return Shard(x, self.kept.first_id, np.ascontiguousarray(self.kept.rows[indices]))
-
-
-def kept_rows(shard: Shard, rows: I64, thresholds: U64) -> Shard:
-    """Rows R of a shard without order keys below `thresholds` [R] and without what min-p drops."""
-    x = torch.empty(len(rows), shard.x.shape[1], dtype=torch.float32, device="cpu")
-    _core.typical_mask(*shard.at(rows), thresholds, x)
-    return Shard(x, shard.first_id, np.ascontiguousarray(shard.rows[rows]))
-
-
-def sums(kept: Shard, indices: I64) -> npt.NDArray[np.void]:
-    """Mass and sum of weight * gap here [R]."""
-    found = np.empty(len(indices), dtype=SUMS)
-    _core.typical_sums(*kept.at(indices), found)
-    return found
+        return self.kept.masked(indices, last, self.centres[indices])
 
 
 def centres_and_masses(everyone: npt.NDArray[np.void]) -> tuple[U32, U64]:

@@ -65,6 +65,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return result;
 }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
 // Atomics of integers, which have no order that shows.
 inline unsigned atomicAdd(unsigned* at, unsigned value) {
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);

@@ -76,6 +76,40 @@ void softmaxes() {
        mean);
 }
 
+void derivatives() {
+  const int64_t rows = 2, d = 300, queries = 3, heads = 4, kv_heads = 2, keys = 70, d_head = 10;
+  const Floats dy = floats(rows * d), x = floats(rows * d), w = floats(d), scale = {0.5f, 2.0f};
+  Floats dx(dy.size()), dscale(rows);
+  show("normalize_backward",
+       blc_normalize_backward(dy.data(), x.data(), scale.data(), rows, d, dx.data(), dscale.data(),
+                              nullptr),
+       dscale);
+  show("rms_scale_backward",
+       blc_rms_scale_backward(scale.data(), x.data(), scale.data(), rows, d, dx.data(), nullptr),
+       dx);
+  const Halves gate = halves(rows * d), up = halves(rows * d);
+  show("rms_norm_backward",
+       blc_rms_norm_backward(gate.data(), 1, x.data(), 0, w.data(), rows, d, 1e-5f, dx.data(),
+                             nullptr),
+       dx);
+  show("softmax_backward", blc_softmax_backward(x.data(), dy.data(), rows, d, dx.data(), nullptr),
+       dx);
+  show("soft_cap_backward",
+       blc_soft_cap_backward(dy.data(), x.data(), rows * d, 2.0f, dx.data(), nullptr), dx);
+  Halves dgate(gate.size()), dup(gate.size());
+  show("gated_act_backward",
+       blc_gated_act_backward(1, gate.data(), up.data(), gate.data(), rows * d, 1, dgate.data(),
+                              dup.data(), nullptr),
+       dup);
+  const Floats weight = floats(queries * heads * keys);
+  const Halves q = halves(queries * heads * d_head);
+  Floats sums(static_cast<size_t>(keys * kv_heads * d_head));
+  show("attention_key_sums",
+       blc_attention_key_sums(weight.data(), q.data(), 1, queries, heads, kv_heads, keys, d_head,
+                              sums.data(), nullptr),
+       sums);
+}
+
 void products() {
   for (int format = 0; format < 6; ++format) {
     const int64_t n = 40, k = 288;
@@ -148,15 +182,86 @@ void sampling() {
   const SampleEdits edits = {ids.data(), 3,    ids.data(), temperature.data(), 3,
                              ids.data(), 1,    ids.data(), counts.data(),      3,
                              1.2f,       0.1f, 0.1f};
-  show("sample_edit", blc_sample_edit(logits.data(), n, &edits, nullptr), logits);
+  show("sample_edit", blc_sample_edit(logits.data(), n, 0, &edits, nullptr), logits);
   const std::vector<SampleRow> rows = {{1, 1, 5, 0, 0, 0, 1.0f, 1.0f, 0, 0},
                                        {2, 1, 6, 0, 0, 0, 0.5f, 0.5f, 20, 1},
                                        {3, 1ull << 40, 7, 0, 0, 0, 0.9f, 1.0f, 0, 0}};
   std::vector<Sampled> out(3);
+  const std::vector<int32_t> listed = {5, 0, 1};
+  std::vector<uint64_t> keys(3 * 5);
   show("sample",
        blc_sample(logits.data(), temperature.data(), rows.data(), 3, n, scaled.data(), out.data(),
-                  nullptr),
+                  listed.data(), 5, keys.data(), nullptr),
        out);
+}
+
+void slices() {
+  using namespace bitlens::cuda;
+  const int64_t n = 333, count = 2, width = 4;
+  const Floats logits = floats(3 * n), temperature = {1.0f, 0.7f, 1.0f};
+  Floats x(logits.size()), max(3), masked(static_cast<size_t>(count * n));
+  std::vector<int32_t> bad(3);
+  show("sample_prepare",
+       blc_sample_prepare(logits.data(), temperature.data(), 3, n, x.data(), max.data(), bad.data(),
+                          nullptr),
+       x);
+  std::vector<SampleRow> rows(3, {2, 1, 6, 0, 0, 0, 0.5f, 0.5f, 20, 1});
+  for (size_t i = 0; i < 3; ++i) rows[i].x_max = max[i];
+  const std::vector<int64_t> indices = {2, 0}, k = {4, 2};
+  const SampleSlice slice = {x.data(), n, 100, rows.data(), indices.data(), count};
+  std::vector<SampleScored> best(static_cast<size_t>(count * width));
+  std::vector<SampleMass> mass(2);
+  show("sample_perturbed",
+       blc_sample_perturbed(&slice, width, nullptr, best.data(), mass.data(), nullptr), best);
+  std::vector<uint64_t> keys(static_cast<size_t>(count * width)), sums(keys.size());
+  show("sample_top", blc_sample_top(&slice, k.data(), width, keys.data(), nullptr), mass);
+  std::vector<uint32_t> counts(keys.size()), ids(2), bins(512);
+  const std::vector<uint32_t> centres = {1u << 27, 1u << 28}, order = {0x80000000u, 0};
+  const std::vector<uint64_t> prefix = {0, 0};
+  std::vector<uint64_t> all(512), first(keys.size(), ~uint64_t{0} >> 1);
+  show("sample_before",
+       blc_sample_before(&slice, centres.data(), first.data(), width, sums.data(), counts.data(),
+                         nullptr),
+       sums);
+  show("sample_histogram",
+       blc_sample_histogram(&slice, nullptr, prefix.data(), 24, all.data(), bins.data(), nullptr),
+       all);
+  show("sample_nth_tie", blc_sample_nth_tie(&slice, order.data(), k.data(), ids.data(), nullptr),
+       ids);
+  show("sample_mask",
+       blc_sample_mask(&slice, centres.data(), prefix.data(), masked.data(), nullptr), masked);
+  std::vector<SampleGaps> gaps(2);
+  show("sample_typical_sums", blc_sample_typical_sums(&slice, gaps.data(), nullptr), gaps);
+}
+
+void dictionaries() {
+  const int64_t rows = 3, n = 300, k = 7, d = 270;
+  const Floats x = floats(rows * n), thresholds = floats(n), table = floats(n * d),
+               bias = floats(d);
+  Floats values(rows * k), out(rows * d);
+  std::vector<int32_t> indices(rows * k);
+  show("top_k", blc_top_k(x.data(), rows, n, k, values.data(), indices.data(), nullptr), indices);
+  std::vector<int64_t> counts(rows), starts = {0};
+  show("above_count", blc_above_count(x.data(), thresholds.data(), rows, n, counts.data(), nullptr),
+       counts);
+  for (const int64_t count : counts) starts.push_back(starts.back() + count);
+  Floats active(static_cast<size_t>(starts.back()));
+  std::vector<int32_t> which(active.size());
+  show("above_write",
+       blc_above_write(x.data(), thresholds.data(), rows, n, starts.data(), active.data(),
+                       which.data(), nullptr),
+       which);
+  show("weighted_sums",
+       blc_weighted_sums(active.data(), which.data(), starts.data(), rows, table.data(), d,
+                         bias.data(), out.data(), nullptr),
+       out);
+  show("gathered_dots",
+       blc_gathered_dots(out.data(), which.data(), starts.data(), rows, starts.back(), table.data(),
+                         d, active.data(), nullptr),
+       active);
+  Floats sums(rows);
+  show("sums_of_squares", blc_sums_of_squares(out.data(), rows, d, sums.data(), nullptr), sums);
+  show("unit_rows", blc_unit_rows(out.data(), rows, d, nullptr), out);
 }
 
 }  // namespace
@@ -164,9 +269,12 @@ void sampling() {
 int main() {
   norms_and_elements();
   softmaxes();
+  derivatives();
   products();
   attention();
   sampling();
+  slices();
+  dictionaries();
   for (int i = 0; i < blc_kernel_count(); ++i)
     if (blc_launches(i) == 0) ++g_failures, std::printf("%s never ran\n", blc_kernel_name(i));
   return g_failures != 0;

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import gpu_check
-from support.cuda_host import CarriedKernels, host_library
+from bitlens.model.ops.cuda.kernels import CudaKernels
+from support import gpu_check, gpu_ratios
+from support.cuda_host import Carried, host_library
 
 GPU = {"name": "a GPU", "driver": "580.1", "architecture": "90"}
 PASSES, FAILS = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 1))
@@ -42,9 +43,25 @@ def test_without_a_gpu_nothing_runs(record: Path) -> None:
     assert set(outcomes(record)) == {"not run"}
 
 
+def test_every_ratio_is_measured() -> None:
+    """On the executor, of small shapes: what a GPU will run does run."""
+    sizes = gpu_ratios.Sizes(
+        rows=4, width=64, matrix=16, vocabulary=300, batch=2, d_model=32, d_mlp=32, n_heads=2,
+        flushed=64, repeats=1,
+    )  # fmt: skip
+    before = host_library().launches()
+    found = gpu_ratios.measured(sizes)["ratios"]
+    assert isinstance(found, dict)
+    assert found.keys() == {"norm", "linear_fp32", "decode", "sampler"}
+    assert all(x["ratio"] > 0 for x in found.values())
+    after = host_library().launches()
+    ran = {name for name in after if after[name] > before[name]}
+    assert {"rms_norm", "linear_tiled", "attention_sum", "sample"} <= ran
+
+
 def test_what_a_kernel_writes_in_place_comes_back() -> None:
     """Kernels see copies, as on a GPU, and their results must reach the tensors that tests hold."""
-    kernels = CarriedKernels(host_library())
+    kernels = Carried(CudaKernels(host_library()))
     x = torch.arange(8.0).view(1, 8)
     cos, sin = torch.zeros(1, 2), torch.ones(1, 2)
     k_pages, v_pages = torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 64, 2)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bitlens
@@ -83,6 +88,22 @@ def test_tensors_on_another_device() -> None:
         host_kernels().add(torch.ones(2, device="meta"), torch.ones(2))
 
 
+def test_kernels_run_on_the_stream_that_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another library, too: what torch calls current is asked for at every launch."""
+    calls = []
+    on_gpu = copy.copy(host_library())
+    on_gpu.device = torch.device("cuda", 1)
+    on_gpu._functions = {"f": lambda *arguments: calls.append(arguments) or 0}
+    streams = iter([SimpleNamespace(cuda_stream=7), SimpleNamespace(cuda_stream=1 << 40)])
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: asked.append(device) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: next(streams))
+    for number in (1, 2):
+        on_gpu.launch("f", number)
+    assert calls == [(1, 7), (2, 1 << 40)]
+    assert asked == [on_gpu.device] * 2
+
+
 def test_a_launch_that_fails_says_why() -> None:
     with pytest.raises(CudaError, match="attention: the workspace does not hold one row"):
         host_library().launch("attention", *_too_small())
@@ -102,21 +123,67 @@ def test_what_a_gpu_cannot_do_yet_is_refused(option: dict[str, Any]) -> None:
         random_model("llama", device="cuda", **option)
 
 
+def installed(folder: Path, version: str) -> Path:
+    """A folder as pip leaves it with bitlens-cuda of a version; returns where its library is."""
+    described = folder / f"bitlens_cuda-{version}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: bitlens-cuda\nVersion: {version}\n"
+    )
+    return folder / "bitlens_cuda" / library.FILE
+
+
+def test_the_distribution_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "LIBRARY", NOWHERE)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = installed(tmp_path, bitlens.__version__)
+    assert library.find_library() == path
+    with pytest.raises(CudaUnavailable, match="no CUDA build that can be loaded"):
+        library._open(path)
+
+
+def test_the_distribution_of_another_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(library, "LIBRARY", NOWHERE)
+    monkeypatch.syspath_prepend(tmp_path)
+    installed(tmp_path, "0.0.7")
+    with pytest.raises(
+        CudaUnavailable, match=r"^no CUDA build of bitlens .*bitlens-cuda 0\.0\.7 is installed"
+    ):
+        library.find_library()
+    assert str(bitlens.cuda_status().reason).startswith("no CUDA build of bitlens")
+
+
+def built_wheel(folder: Path) -> Path:
+    """Builds bitlens-cuda for one architecture; returns the library that its wheel brings."""
+    words = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    source = ROOT / "csrc" / "cuda" / "distribution"
+    copy = folder / "clone"  # builds leave folders behind
+    for name in ("csrc", "version.py"):
+        kept = copy / name
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copytree(ROOT / name, kept) if (ROOT / name).is_dir() else shutil.copy(
+            ROOT / name, kept
+        )
+    subprocess.run(
+        [sys.executable, "-m", "pip", *words, str(copy / source.relative_to(ROOT))],
+        check=True,
+        env=os.environ | {"BITLENS_CUDA_ARCHS": "80"},
+    )
+    (wheel,) = folder.glob("bitlens_cuda-*-py3-none-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+        (metadata,) = (n for n in archive.namelist() if n.endswith("METADATA"))
+        required = f"Requires-Dist: bitlens=={bitlens.__version__}"
+        assert required in archive.read(metadata).decode().splitlines()
+    return folder / "site" / "bitlens_cuda" / library.FILE
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif(nvcc_release() is None, reason="no nvcc on this machine")
 def test_what_nvcc_links_needs_neither_torch_nor_a_cuda_runtime(tmp_path: Path) -> None:
-    build = (
-        "import os, sys; sys.argv = ['setup.py', '--version']; "
-        f"import runpy; m = runpy.run_path({str(ROOT / 'setup.py')!r}); "
-        f"from pathlib import Path; m['build_cuda']('nvcc', Path({str(tmp_path)!r}))"
-    )
-    subprocess.run(
-        [sys.executable, "-c", build],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"BITLENS_CUDA_ARCHS": "80"},
-    )
-    built = tmp_path / "libbitlens_cuda.so"
+    built = built_wheel(tmp_path)
     needed = subprocess.run(["ldd", built], capture_output=True, text=True, check=True).stdout
     assert not re.search("torch|cudart|python", needed)
     found = library._open(built)

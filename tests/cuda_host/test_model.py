@@ -6,6 +6,7 @@ import pytest
 import torch
 from bitlens.model.config_error import ConfigError
 from bitlens.model.load import load
+from bitlens.model.ops.cuda.kernels import CudaKernels
 from bitlens.model.weights.checkpoint import Checkpoint
 from support.cuda_host import assert_same_bits, host_library, host_model, threads_in_order
 from support.random_models import CONFIGS, random_checkpoint
@@ -50,7 +51,8 @@ def test_logits_and_tokens(dtype: str, architecture: str) -> None:
     after = host_library().launches()
     launched = {name for name in after if after[name] > before[name]}
     rotating = {"rope", "kv_write"} if dtype == "hf_bf16" else {"rope_kv_write"}
-    assert {"linear_few_rows", "linear_tiled", "attention_sum", "embedding", *rotating} <= launched
+    both = {"linear_few_rows", "linear_tiled"}
+    assert both | {"attention_sum", "embedding", "sample", *rotating} <= launched
     assert ("rope" in launched) == (dtype == "hf_bf16")  # the others ran fused
 
 
@@ -78,8 +80,37 @@ def test_edits_reach_the_rest_of_the_model() -> None:
     assert not torch.equal(ours, load(checkpoint)(tokens))
 
 
-def test_gradients_are_refused() -> None:
-    model = host_model(two_layers("llama"), "fp32")
+def test_gradients_are_refused_where_the_cpu_has_none() -> None:
+    model = host_model(two_layers("llama"), "hf_bf16")
     hook = [("blocks.0.hook_resid_pre", lambda x, hook: x.requires_grad_())]
     with pytest.raises(ValueError, match="requires grad"):
         model.run_with_hooks(torch.tensor(TOKENS[:1]), fwd_hooks=hook)
+
+
+@pytest.mark.parametrize("allocations", [1, 9, 20])
+def test_a_prefill_without_memory_leaves_the_model_usable(
+    monkeypatch: pytest.MonkeyPatch, allocations: int
+) -> None:
+    """Of the model and of the cache that the pass wrote to."""
+    checkpoint, tokens = two_layers("llama"), torch.tensor(TOKENS[:1])
+    ours, theirs = host_model(checkpoint, "fp32"), load(checkpoint)
+    caches = [m.new_cache(1) for m in (ours, theirs)]
+    for model, cache in zip((ours, theirs), caches, strict=True):
+        model(tokens[:, :3], kv_cache=cache)
+    left = iter(range(allocations))
+    allocate = CudaKernels.empty
+
+    def empty(self: CudaKernels, *arguments: object, **options: object) -> torch.Tensor:
+        if next(left, None) is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return allocate(self, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CudaKernels, "empty", empty)
+        with pytest.raises(torch.OutOfMemoryError):
+            ours(tokens[:, 3:], kv_cache=caches[0])
+    assert_same_bits(ours(tokens), theirs(tokens))
+    found, wanted = (
+        m(tokens[:, 3:], kv_cache=cache) for m, cache in zip((ours, theirs), caches, strict=True)
+    )
+    assert_same_bits(found, wanted)

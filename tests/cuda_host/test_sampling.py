@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bitlens.model.ops.cuda.kernels import CudaKernels
-from bitlens.model.ops.cuda.sampler import sample_rows
+from bitlens.model.ops.cuda.sampler import CudaSampler, sample_rows
 from bitlens.model.sampling import SamplingParams, sample
 from bitlens.model.sampling.batch import Batch
 from bitlens.model.sampling.certificate import Certificate
@@ -68,7 +68,7 @@ def test_tokens_and_certificates(n: int, dtype: torch.dtype) -> None:
     )  # fmt: skip
     batch = Batch.make(PARAMS, positions, None, *history, size=size, seeds_must_agree=False)
     with launching("cast", "sample", "sample_edit"):
-        found = sample_rows(kernels(), x.to(kernels().device), batch)
+        found, _ = sample_rows(kernels(), x.to(kernels().device), batch)
     assert id_of(found["key"]).tolist() == wanted.tokens.tolist()
     assert wanted.logprobs is not None
     assert found["logprob"].tobytes() == wanted.logprobs.numpy().tobytes()
@@ -86,9 +86,30 @@ def test_rows_that_are_not_valid() -> None:
     x[0, 3], x[1, 4], x[2] = float("nan"), float("inf"), -float("inf")
     p = params(logprobs=None)
     batch = Batch.make(p, [0] * 4, None, None, None, size=4, seeds_must_agree=False)
-    found = sample_rows(kernels(), x.to(kernels().device), batch)
+    found, _ = sample_rows(kernels(), x.to(kernels().device), batch)
     assert (found["key"] != 0).tolist() == sample(x, p, positions=[0] * 4).valid.tolist()
     assert np.array_equal(found["key"] != 0, [False, False, False, True])
+
+
+def test_the_best_tokens_are_listed_as_the_cpu_lists_them() -> None:
+    """Of rows that ask for different numbers of them, for none, or are not valid."""
+    x = logits(5, 300)
+    x[3, 2], x[4, 20:] = float("nan"), -float("inf")
+    asked = [params(logprobs=n) for n in (3, None, 0, 4, 40)]
+    arguments = {
+        "positions": list(range(5)),
+        "draws": [0, 1, 0, 0, 0],
+        "prompt_ids": None,
+        "output_ids": None,
+    }
+    with launching("sample"):
+        found = CudaSampler(kernels())(x.to(kernels().device), asked, **arguments)
+    wanted = sample(x, asked, **arguments)
+    for name in ("tokens", "valid", "top_ids"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    for name in ("logprobs", "top_logprobs"):
+        ours, theirs = getattr(found, name), getattr(wanted, name)
+        assert ours.numpy().tobytes() == theirs.numpy().tobytes(), name
 
 
 def test_another_seed_is_another_token() -> None:
@@ -99,5 +120,6 @@ def test_another_seed_is_another_token() -> None:
         made = Batch.make(
             params(seed=seed), list(range(8)), None, None, None, size=8, seeds_must_agree=False
         )
-        tokens.append(sample_rows(kernels(), x.to(kernels().device), made)["key"].tolist())
+        rows, _ = sample_rows(kernels(), x.to(kernels().device), made)
+        tokens.append(rows["key"].tolist())
     assert tokens[0] != tokens[1]

@@ -10,7 +10,9 @@ import pytest
 import torch
 from bitlens.model.batch import RaggedBatch
 from bitlens.model.gradients import attention
+from bitlens.model.gradients import kernels as derivatives
 from bitlens.model.ops import kernels
+from bitlens.model.ops.kernel_set import KernelPair
 from support import fp32_oracle as oracle
 
 BLOCK = 256
@@ -91,13 +93,14 @@ def backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dz: torch.Tensor, window: int | None
 ) -> tuple[torch.Tensor, ...]:
     batch = RaggedBatch.from_tokens(torch.zeros(1, len(q), dtype=torch.int64))
-    pages = attention.Pages.of(k, batch), attention.Pages.of(v, batch)
+    both = KernelPair(kernels, derivatives)
+    settings = attention.Settings(batch, SCALE, None, window, both)
+    pages = attention.Pages.of(k, settings), attention.Pages.of(v, settings)
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     z, _ = kernels.attention(
         q, pages[0].as_keys, pages[1].as_values, pages[0].table, batch.starts_B1, batch.past_B,
         SCALE, window or 0,
     )  # fmt: skip
-    settings = attention.Settings(batch, SCALE, None, window)
     result = attention.Attention.apply(*leaves, z, settings)
     assert isinstance(result, torch.Tensor)
     return torch.autograd.grad(result, leaves, dz)

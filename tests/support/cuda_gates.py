@@ -18,7 +18,7 @@ from pathlib import Path
 from support.cuda_host import ROOT, SOURCES
 
 BUILD = ROOT / "build" / "cuda_gates"
-ARCHITECTURES = ("80", "90", "90a", "100", "120")
+ARCHITECTURES = ("80", "75", "90", "90a", "100", "120")
 TABLE = ROOT / "csrc" / "cuda" / "resources.txt"
 FLAGS = (ROOT / "csrc" / "cuda" / "nvcc.flags").read_text().split()
 
@@ -36,7 +36,7 @@ _ALLOWED = [
     rf"setp\.(eq|ne|lt|le|gt|ge|lo|ls|hi|hs)(\.and|\.or)?\.{_INTEGER}",
     rf"(atom|red)\.(shared|global)(\.relaxed\.gpu)?\.(add|min|max|and|or)\.{_INTEGER}",
     r"cvta(\.to)?\.(global|shared)\.u64",
-    r"shfl\.sync\.(bfly|idx)\.b32",
+    r"shfl\.sync\.(bfly|idx)\.b32|vote\.sync\.ballot\.b32",
     r"bar\.sync|bra(\.uni)?|ret",
 ]
 _OPCODE = re.compile(r"(?:@!?%\w+\s+)?([a-z][\w.:]*)")

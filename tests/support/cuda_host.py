@@ -8,17 +8,20 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import inspect
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import bitlens
 import pytest
 import torch
+from bitlens.model.ops.cuda.derivatives import CudaDerivatives
+from bitlens.model.ops.cuda.dictionaries import CudaDictionaryKernels
 from bitlens.model.ops.cuda.kernels import WORKSPACE, CudaKernels
 from bitlens.model.ops.cuda.library import Library, cuda_library
 from bitlens.model.ops.cuda.ops import cuda_ops
@@ -28,6 +31,7 @@ from bitlens.model.runners.unfused import UnfusedRunner
 from bitlens.model.transformer import HookedTransformer
 from bitlens.model.weights.checkpoint import Checkpoint
 
+T = TypeVar("T")
 ROOT = Path(bitlens.__file__).resolve().parent
 SOURCES = sorted(p for p in (ROOT / "csrc/cuda").glob("*.cu") if p.name != "spec_check.cu")
 EXECUTOR = ROOT / "tests" / "cuda_host"
@@ -86,6 +90,7 @@ def _digest(words: Sequence[str]) -> str:
         p
         for folder in ("csrc/cuda", "csrc/spec", "csrc/spec_tests")
         for p in (ROOT / folder).iterdir()
+        if p.suffix in (".h", ".cu", ".cpp")
     ]
     for path in sorted([*files, *EXECUTOR.glob("*.h"), *EXECUTOR.glob("*.c*")]):
         found.update(path.read_bytes())
@@ -106,19 +111,16 @@ def host_library() -> Library:
     return Library(build_library(), torch.device("cpu"))
 
 
-class CarriedKernels(CudaKernels):
+class Carried:
     """Kernels for tests that hold tensors on the CPU: arguments are copied to the device, and back,
     as some are written to; results come to the CPU."""
 
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name not in vars(CudaKernels) or name.startswith("_") or name == "empty":
-            return found
-        return functools.partial(_carried, functools.partial(vars(CudaKernels)[name], self._there))
+    def __init__(self, there: Any) -> None:
+        self._there = there
 
-    @property
-    def _there(self) -> CudaKernels:
-        return CudaKernels(self.library, self.workspace)
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._there, name)
+        return functools.partial(_carried, found) if inspect.ismethod(found) else found
 
 
 def _carried(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -133,14 +135,44 @@ def _carried(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any
     return found.cpu() if isinstance(found, torch.Tensor) else found
 
 
+def _near(there: T) -> T:
+    """The same functions for tensors on the CPU."""
+    return there if host_library().device.type == "cpu" else cast(T, Carried(there))
+
+
 def host_kernels(workspace: int = WORKSPACE) -> CudaKernels:
-    carries = host_library().device.type != "cpu"
-    return (CarriedKernels if carries else CudaKernels)(host_library(), workspace)
+    return _near(CudaKernels(host_library(), workspace))
+
+
+def host_derivatives() -> CudaDerivatives:
+    return _near(CudaDerivatives(CudaKernels(host_library())))
+
+
+def host_dictionaries(workspace: int = WORKSPACE) -> CudaDictionaryKernels:
+    return _near(CudaDictionaryKernels(CudaKernels(host_library(), workspace)))
+
+
+class GraphKernels(CudaKernels):
+    """Kernels on the executor, where a graph is the list of its launches: capturing runs none of
+    them, replaying all, with the arguments that they had then."""
+
+    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        launches: list[tuple[Any, ...]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.library, "launch", lambda *launch: launches.append(launch))
+            result = body()
+
+        def replay() -> None:
+            for launch in launches:
+                self.library.launch(*launch)
+
+        return replay, result
 
 
 def host_model(checkpoint: Checkpoint, dtype: str, storage: str = "packed") -> HookedTransformer:
     """A model whose every operation is a CUDA kernel on the executor."""
-    ops = cuda_ops(get_policy(dtype), storage, CudaKernels(host_library()))
+    kernels = GraphKernels if host_library().device.type == "cpu" else CudaKernels
+    ops = cuda_ops(get_policy(dtype), storage, kernels(host_library()))
     ops.adopt(checkpoint.config)
     return HookedTransformer(checkpoint, ops, UnfusedRunner if ops.policy.stepwise else CudaRunner)
 

@@ -1,6 +1,7 @@
 """`make gpu-check`: the tests of csrc/cuda on a GPU in place of the executor, stage by stage.
 
-Needs one NVIDIA GPU and nvcc, fetches nothing. Writes build/gpu_check.json after every stage.
+Needs one NVIDIA GPU and nvcc, fetches nothing. Writes build/gpu_check.json after every stage, and
+build/gpu_ratios.json at the end.
 """
 
 from __future__ import annotations
@@ -17,8 +18,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "build" / "gpu_check.json"
 TESTS = "tests/cuda_host"
+PATHS = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x"]
-KERNELS = [f"{TESTS}/test_{name}.py" for name in ("rows", "linear", "attention", "sampling")]
+KERNELS = [
+    f"{TESTS}/test_{name}.py"
+    for name in (
+        *("rows", "linear", "attention", "sampling", "sampling_shards", "gradients"),
+        *("dictionaries", "torch_library"),
+    )
+]
+MODELS = [f"{TESTS}/test_{name}.py" for name in ("model", "generation")]
 
 
 def stages(architecture: str) -> list[tuple[str, list[str]]]:
@@ -30,8 +39,10 @@ def stages(architecture: str) -> list[tuple[str, list[str]]]:
         ("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]),
         ("golden vectors", golden),
         ("kernels", [*PYTEST, *KERNELS]),
-        ("models", [*PYTEST, "--nightly", f"{TESTS}/test_model.py"]),
+        ("models", [*PYTEST, "--nightly", *MODELS]),
+        ("gradients", [*PYTEST, "--nightly", f"{TESTS}/test_gradients.py", "-k", "gradients_"]),
         ("compute-sanitizer", [sanitizer, "--error-exitcode", "1", *checked] if sanitizer else []),
+        ("ratios", [sys.executable, "-m", "support.gpu_ratios"]),
     ]
 
 
@@ -45,6 +56,7 @@ def run(gpu: dict[str, str] | None, commands: Sequence[tuple[str, list[str]]]) -
             started = time.perf_counter()
             environment = {"BITLENS_CUDA": "1", "BITLENS_CUDA_ARCHS": gpu["architecture"]}
             environment["BITLENS_TEST_DEVICE"] = "cuda"
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), *PATHS])
             sound = subprocess.run(command, cwd=ROOT, env=os.environ | environment).returncode == 0
             stage["outcome"] = "passed" if sound else "failed"
             stage["seconds"] = round(time.perf_counter() - started, 1)

@@ -23,7 +23,7 @@ def metric(logits: torch.Tensor) -> torch.Tensor:
     """A number whose derivative by a token's logits is the same in every batch."""
     generator = torch.Generator().manual_seed(5)
     weight_V = torch.randn(logits.shape[-1], generator=generator)
-    return (logits * weight_V).sum()
+    return (logits * weight_V.to(logits.device)).sum()
 
 
 def gradients(

@@ -1,7 +1,7 @@
 """The operations on NVIDIA GPUs: the kernels of csrc/cuda, in a library of their own that is loaded
 when a GPU is first asked for (docs/cuda.md).
 
-library -> kernels, sampler -> ops.
+library, sequences -> kernels -> derivatives, dictionaries, edits -> sampler, shard -> ops.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ h d_head, m d_mlp, N pages, n outputs of a linear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,9 +15,13 @@ from ...config import ActFn
 from ..kernels import ACT_CODES, DTYPE_CODES
 from ..packed import PackedWeight
 from .library import Library
+from .sequences import Sequences
 
 WORKSPACE = 64 << 20
 """Bytes that attention works in, unless one row of each sequence needs more."""
+
+_CAPTURING = threading.Lock()
+"""Torch permits one capture at a time in a process."""
 
 
 class CudaKernels:
@@ -31,6 +36,16 @@ class CudaKernels:
     def __deepcopy__(self, memo: object) -> CudaKernels:
         """Returns itself: it holds no state of a model."""
         return self
+
+    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """Captures the kernels that a body launches as a CUDA graph, without running them; returns
+        what runs them again, and the tensor that they leave the body's result in."""
+        graph = torch.cuda.CUDAGraph()
+        with _CAPTURING, self.library.on_device():
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                result = body()
+        return graph.replay, result
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -254,18 +269,33 @@ class CudaKernels:
         *,
         stepwise: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        where = Sequences.on(self.device, page_table, starts_B1, past_B)
+        return self.attend(q_THh, k_pages, v_pages, where, scale, window, cap, stepwise=stepwise)
+
+    def attend(
+        self,
+        q_THh: torch.Tensor,
+        k_pages: torch.Tensor,
+        v_pages: torch.Tensor,
+        where: Sequences,
+        scale: float,
+        window: int,
+        cap: float,
+        *,
+        stepwise: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`attention` of sequences that the device has been told of. Waits for nothing."""
         rows, heads, d_head = q_THh.shape
         if q_THh.stride()[1:] != (d_head, 1):
             q_THh = q_THh.contiguous()
         z_THh = self.empty((rows, heads, d_head), q_THh.dtype)
         lse_TH = self.empty((rows, heads))
-        max_rows, keys = _longest(starts_B1, past_B)
-        starts, past, table = self._here(starts_B1, past_B, page_table)
-        workspace = self._attention_workspace(len(past), max_rows, heads, d_head, keys)
+        past, table, keys = where.past_B, where.table, where.keys
+        workspace = self._attention_workspace(len(past), where.longest, heads, d_head, keys)
         self.library.launch(
             "attention", q_THh, DTYPE_CODES[q_THh.dtype], q_THh.stride(0), heads, k_pages.shape[1],
-            d_head, scale, cap, window, stepwise, starts, past, len(past), max_rows, keys, table,
-            table.shape[1], k_pages, v_pages, z_THh, heads * d_head, lse_TH, workspace,
+            d_head, scale, cap, window, stepwise, where.starts_B1, past, len(past), where.longest,
+            keys, table, table.shape[1], k_pages, v_pages, z_THh, heads * d_head, lse_TH, workspace,
             workspace.numel(),
         )  # fmt: skip
         return z_THh, lse_TH
@@ -286,11 +316,12 @@ class CudaKernels:
         q_THh = q_THh.contiguous()
         rows, heads, d_head = q_THh.shape
         scores = self.empty((rows, heads, n_keys))
-        starts, past, table = self._here(starts_B1, past_B, page_table)
+        where = Sequences.on(self.device, page_table, starts_B1, past_B)
+        past, table = where.past_B, where.table
         self.library.launch(
             "attention_scores", q_THh, DTYPE_CODES[q_THh.dtype], heads * d_head, heads,
-            k_pages.shape[1], d_head, scale, cap, window, starts, past, len(past),
-            _longest(starts_B1, past_B)[0], n_keys, table, table.shape[1], k_pages, scores,
+            k_pages.shape[1], d_head, scale, cap, window, where.starts_B1, past, len(past),
+            where.longest, n_keys, table, table.shape[1], k_pages, scores,
         )  # fmt: skip
         return scores if len(rows_R) == rows else scores[rows_R.to(self.device)]
 
@@ -313,13 +344,13 @@ class CudaKernels:
         rows, heads, n_keys = pattern_THK.shape
         _, kv_heads, _, d_head = v_pages.shape
         z_THh = self.empty((rows, heads, d_head), v_pages.dtype)
-        max_rows, _ = _longest(starts_B1, past_B)
-        starts, past, table = self._here(starts_B1, past_B, page_table)
-        workspace = self._attention_workspace(len(past), max_rows, heads, d_head, n_keys)
+        where = Sequences.on(self.device, page_table, starts_B1, past_B)
+        past, table = where.past_B, where.table
+        workspace = self._attention_workspace(len(past), where.longest, heads, d_head, n_keys)
         self.library.launch(
             "attention_values", pattern_THK, DTYPE_CODES[v_pages.dtype], heads, kv_heads, d_head,
-            window, starts, past, len(past), max_rows, n_keys, table, table.shape[1], v_pages,
-            z_THh, heads * d_head, workspace, workspace.numel(),
+            window, where.starts_B1, past, len(past), where.longest, n_keys, table, table.shape[1],
+            v_pages, z_THh, heads * d_head, workspace, workspace.numel(),
         )  # fmt: skip
         return z_THh
 
@@ -392,9 +423,3 @@ class CudaKernels:
         floats = self.library.value("attention_workspace", batch, 1, heads, d_head, keys)
         rows = max(1, min(max_rows, self.workspace // 4 // floats))
         return self.empty((rows * floats,))
-
-
-def _longest(starts_B1: torch.Tensor, past_B: torch.Tensor) -> tuple[int, int]:
-    """Returns the most new rows of a sequence, and the keys of the longest."""
-    counts = starts_B1[1:] - starts_B1[:-1]
-    return int(counts.max()), int((past_B + counts).max())

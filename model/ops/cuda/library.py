@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from typing import Any
 import torch
 
 from .... import _core
+from ....version import __version__
 
-LIBRARY = Path(__file__).resolve().parents[3] / "libbitlens_cuda.so"
-"""The file that the build makes, beside the core."""
+FILE = "libbitlens_cuda.so"
+LIBRARY = Path(__file__).resolve().parents[3] / FILE
+"""What a build in place makes, beside the core."""
+DISTRIBUTION = "bitlens-cuda"
+"""What brings the library to an installed bitlens, in its package `bitlens_cuda`."""
 
 _TYPES = {
     "p": ctypes.c_void_p,
@@ -57,8 +62,30 @@ SIGNATURES = {
     "logsumexp": ("i", "pllpp"),
     "log_softmax": ("i", "pllpp"),
     "cross_entropy": ("i", "piplllfpppp"),
-    "sample": ("i", "pppllppp"),
-    "sample_edit": ("i", "plpp"),
+    "normalize_backward": ("i", "pppllppp"),
+    "rms_scale_backward": ("i", "pppllpp"),
+    "rms_norm_backward": ("i", "pipipllfpp"),
+    "softmax_backward": ("i", "ppllpp"),
+    "soft_cap_backward": ("i", "pplfpp"),
+    "gated_act_backward": ("i", "ippplippp"),
+    "attention_key_sums": ("i", "ppilllllpp"),
+    "sample": ("i", "pppllppplpp"),
+    "sample_edit": ("i", "pllpp"),
+    "sample_prepare": ("i", "ppllpppp"),
+    "sample_perturbed": ("i", "plpppp"),
+    "sample_top": ("i", "pplpp"),
+    "sample_before": ("i", "ppplppp"),
+    "sample_histogram": ("i", "pppippp"),
+    "sample_nth_tie": ("i", "ppppp"),
+    "sample_mask": ("i", "ppppp"),
+    "sample_typical_sums": ("i", "ppp"),
+    "top_k": ("i", "plllppp"),
+    "above_count": ("i", "ppllpp"),
+    "above_write": ("i", "ppllpppp"),
+    "weighted_sums": ("i", "ppplplppp"),
+    "gathered_dots": ("i", "pppllplpp"),
+    "sums_of_squares": ("i", "pllpp"),
+    "unit_rows": ("i", "pllp"),
 }
 """The types that each function of csrc/cuda/library.h returns and takes: pointer, int, int64
 (long), float, string."""
@@ -100,8 +127,8 @@ class Library:
             CudaError: it could not be launched.
         """
         values = [self._pointer(name, x) if isinstance(x, torch.Tensor) else x for x in arguments]
-        with self._current():
-            code = self._functions[name](*values, self._stream())
+        with self.on_device():
+            code = self._functions[name](*values, self.stream)
         if code:
             raise CudaError(f"{name}: {self.value('error_text', code)}")
 
@@ -115,10 +142,13 @@ class Library:
             raise ValueError(f"{name}: a tensor on {x.device}, the kernels run on {self.device}")
         return x.data_ptr()
 
-    def _current(self) -> AbstractContextManager[Any]:
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Returns a context in which the device is torch's current one."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    def _stream(self) -> int:
+    @property
+    def stream(self) -> int:
+        """The handle of the stream that torch calls current on the device."""
         if self.device.type != "cuda":
             return 0
         return int(torch.cuda.current_stream(self.device).cuda_stream)
@@ -155,7 +185,7 @@ class CudaStatus:
 def cuda_status() -> CudaStatus:
     """Returns what is known of the CUDA build, the driver and the GPUs. Raises nothing."""
     try:
-        library = _open(LIBRARY)
+        library = _open(find_library())
     except CudaUnavailable as missing:
         return CudaStatus(LIBRARY.exists(), None, None, (), str(missing))
     devices = tuple(
@@ -171,13 +201,20 @@ def cuda_status() -> CudaStatus:
 
 
 def cuda_launches() -> dict[str, int]:
-    """Returns how often each CUDA kernel was launched in this process; empty without a build."""
-    return _open(LIBRARY).launches() if LIBRARY.exists() else {}
+    """Returns how often each CUDA kernel was launched in this process; empty without a build.
+
+    Kernels of a CUDA graph count when it is captured, not when it is replayed.
+    """
+    try:
+        return _open(find_library()).launches()
+    except CudaUnavailable:
+        return {}
 
 
 def cuda_library(device: torch.device) -> Library:
     """Returns the library for a GPU. Raises CudaUnavailable, saying what is missing."""
-    library = _open(LIBRARY)
+    path = find_library()
+    library = _open(path)
     index = device.index or 0
     require_device(library, index)
     if not torch.cuda.is_available():
@@ -185,17 +222,34 @@ def cuda_library(device: torch.device) -> Library:
             "no CUDA build of torch, whose tensors the kernels read: install one, or load with "
             'device="cpu"'
         )
-    return Library(LIBRARY, torch.device("cuda", index))
+    return Library(path, torch.device("cuda", index))
+
+
+def find_library() -> Path:
+    """Returns the library of this bitlens: beside its core, or of an installed bitlens-cuda.
+
+    Raises CudaUnavailable for none, or for one of another version.
+    """
+    if LIBRARY.exists():
+        return LIBRARY
+    try:
+        installed = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        raise CudaUnavailable(
+            f"no CUDA build: bitlens was built without its kernels for GPUs; install "
+            f"{DISTRIBUTION} {__version__}, or where nvcc is, run `BITLENS_CUDA=1 python setup.py "
+            'build_ext --inplace`, or load with device="cpu" or backend="torch"'
+        ) from None
+    if installed.version != __version__:
+        raise CudaUnavailable(
+            f"no CUDA build of bitlens {__version__}: {DISTRIBUTION} {installed.version} is "
+            f"installed; install {DISTRIBUTION}=={__version__}"
+        )
+    return Path(str(installed.locate_file(f"bitlens_cuda/{FILE}")))
 
 
 @functools.cache
 def _open(path: Path) -> Library:
-    if not path.exists():
-        raise CudaUnavailable(
-            "no CUDA build: bitlens was built without its kernels for GPUs; where nvcc is, run "
-            '`BITLENS_CUDA=1 python setup.py build_ext --inplace`, or load with device="cpu" or '
-            'backend="torch"'
-        )
     try:
         return Library(path, torch.device("cpu"))
     except OSError as error:

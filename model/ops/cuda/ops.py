@@ -15,7 +15,9 @@ from ..native import NativeOps
 from ..native_huggingface import NativeHuggingFaceOps, require_no_cap
 from ..packed import PackedWeight
 from ..policy import Policy
+from .derivatives import CudaDerivatives
 from .kernels import CudaKernels
+from .sampler import CudaSampler
 
 
 class DeviceRopeTables(RopeTables):
@@ -39,13 +41,15 @@ class DeviceRopeTables(RopeTables):
 
 
 class CudaOps(NativeOps):
-    """`NativeOps` on the kernels of a CUDA library. No gradients yet."""
+    """`NativeOps` on the kernels of a CUDA library."""
 
     kernels: CudaKernels
 
     def __init__(self, policy: Policy, storage: str, kernels: CudaKernels) -> None:
         super().__init__(policy, storage)
         self.kernels = kernels
+        self.derivatives = CudaDerivatives(kernels)
+        self.sampler = CudaSampler(kernels)
         self.device = kernels.device
         self.rope_tables = DeviceRopeTables(kernels.device)
 

@@ -1,0 +1,1 @@
+"""The CUDA kernels of bitlens: libbitlens_cuda.so, beside this file."""
