@@ -6,6 +6,7 @@ Tensor names: P positions, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,9 +41,19 @@ class Distance:
 
     @torch.no_grad()
     def add(
-        self, tokens_P: torch.Tensor, reference_PV: torch.Tensor, logits_PV: torch.Tensor
+        self,
+        tokens_P: torch.Tensor,
+        reference_PV: torch.Tensor,
+        logits_PV: torch.Tensor,
+        positions: Sequence[int] | None = None,
     ) -> None:
-        """Adds a prompt. Raises ValueError for shapes that differ."""
+        """Adds a prompt.
+
+        Args:
+            reference_PV, logits_PV: At the given positions of the prompt, by default all.
+
+        Raises ValueError for shapes that differ.
+        """
         if reference_PV.shape != logits_PV.shape:
             raise ValueError(
                 f"logits {tuple(logits_PV.shape)}, the reference has {tuple(reference_PV.shape)}"
@@ -51,8 +62,10 @@ class Distance:
         found_PV = torch.log_softmax(logits_PV.double(), -1)
         apart_PV = found_PV - true_PV
         self.errors.append(math.sqrt(float(apart_PV.square().mean())))
-        following = tokens_P[1:, None]
-        self.token_errors += apart_PV[:-1].gather(1, following)[:, 0].tolist()
+        places_P = torch.as_tensor(range(len(tokens_P)) if positions is None else positions)
+        known_P = places_P + 1 < len(tokens_P)
+        following_P = tokens_P[places_P[known_P] + 1]
+        self.token_errors += apart_PV[known_P].gather(1, following_P[:, None])[:, 0].tolist()
         self.kl += kl_of_logprobs(true_PV, found_PV).tolist()
         flips_P = true_PV.argmax(-1) != found_PV.argmax(-1)
         best_P2 = true_PV.topk(2, dim=-1).values

@@ -39,13 +39,8 @@ def jax_llama(checkpoint: Checkpoint, dtype: str) -> Callable[[np.ndarray], np.n
 
     Raises ValueError for an architecture that is no plain Llama, RuntimeError without JAX.
     """
-    jax = require_jax()
-    require_plain(checkpoint)
-    parameters = {
-        name: jax.numpy.asarray(dense(checkpoint, name)).astype(dtype)
-        for name in checkpoint.names()
-    }
-    compiled = jax.jit(partial(llama_logits, checkpoint.config))
+    parameters = jax_parameters(checkpoint, dtype)
+    compiled = require_jax().jit(partial(llama_logits, checkpoint.config))
 
     def run(tokens_P: np.ndarray) -> np.ndarray:
         cos_PD, sin_PD = rotation(checkpoint.config, len(tokens_P))
@@ -53,6 +48,16 @@ def jax_llama(checkpoint: Checkpoint, dtype: str) -> Callable[[np.ndarray], np.n
         return np.asarray(logits_PV.astype("float32"))
 
     return run
+
+
+def jax_parameters(checkpoint: Checkpoint, dtype: str) -> dict[str, Array]:
+    """Returns the weights by bitlens' names; raises as `jax_llama`."""
+    jax = require_jax()
+    require_plain(checkpoint)
+    return {
+        name: jax.numpy.asarray(dense(checkpoint, name)).astype(dtype)
+        for name in checkpoint.names()
+    }
 
 
 def llama_logits(
@@ -68,15 +73,31 @@ def llama_logits(
         parameters: By bitlens' names; matrices [in, out], `embed.weight` [V, d].
         cos_PD, sin_PD: fp32.
     """
+    x_Pd = final_residual(config, parameters, tokens_P, cos_PD, sin_PD)
+    return x_Pd @ unembedding(config, parameters)
+
+
+def unembedding(config: ModelConfig, parameters: dict[str, Array]) -> Array:
+    """Returns it, [d, V]."""
+    tied = config.tie_embeddings
+    return parameters["embed.weight"].T if tied else parameters["unembed.weight"]
+
+
+def final_residual(
+    config: ModelConfig,
+    parameters: dict[str, Array],
+    tokens_P: Array,
+    cos_PD: Array,
+    sin_PD: Array,
+) -> Array:
+    """Returns what is unembedded, [P, d]; arguments as `llama_logits`."""
     x_Pd = parameters["embed.weight"][tokens_P]
     turn = cos_PD.astype(x_Pd.dtype), sin_PD.astype(x_Pd.dtype)
     for i in range(config.n_layers):
         block = _Block(parameters, i)
         x_Pd = x_Pd + _attention(config, block, _norm(config, x_Pd, block.weight("ln1")), *turn)
         x_Pd = x_Pd + _mlp(block, _norm(config, x_Pd, block.weight("ln2")))
-    x_Pd = _norm(config, x_Pd, parameters["ln_final.weight"])
-    tied = config.tie_embeddings
-    return x_Pd @ (parameters["embed.weight"].T if tied else parameters["unembed.weight"])
+    return _norm(config, x_Pd, parameters["ln_final.weight"])
 
 
 class _Block:
