@@ -24,7 +24,7 @@ class PlatformError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a platform gives for one prompt.
+    """The outputs of a platform for one prompt.
 
     Attributes:
         logits: fp32 [P, V], at the positions that it gives some at.

@@ -1,4 +1,4 @@
-"""What an equivalence run found: a row a platform."""
+"""The findings of an equivalence run: a row a platform."""
 
 from __future__ import annotations
 
