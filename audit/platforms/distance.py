@@ -63,7 +63,8 @@ class Distance:
             )
         places_P = torch.as_tensor(range(len(tokens_P)) if positions is None else positions)
         squares = 0.0
-        for some in torch.arange(len(places_P)).split(_ROWS):
+        for start in range(0, len(places_P), _ROWS):
+            some = slice(start, start + _ROWS)
             squares += self._add_rows(tokens_P, places_P[some], reference_PV[some], logits_PV[some])
         self.errors.append(math.sqrt(squares / reference_PV.numel()))
         self.prompts += [len(self.errors)] * len(places_P)
