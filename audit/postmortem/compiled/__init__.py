@@ -1,4 +1,4 @@
-"""What a real compiler's excess precision does to a model's blocks and to a sampler.
+"""A real compiler's excess precision in a model's blocks and in a sampler.
 
 See docs/postmortem.md.
 """

@@ -49,7 +49,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class BlockFindings:
-    """What was found on one model.
+    """The findings on one model.
 
     Attributes:
         rows: Positions of all prompts and layers.

@@ -19,7 +19,7 @@ MOST_TEXTS = 2
 
 @dataclass(frozen=True)
 class CompiledReport:
-    """What was found.
+    """The findings on both.
 
     Attributes:
         jax: Its version, for what XLA does may change with it.

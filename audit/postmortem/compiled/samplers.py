@@ -26,7 +26,7 @@ CONSUMED = "mass"
 
 @dataclass(frozen=True)
 class SamplerFindings:
-    """What a flag did to the sampler.
+    """The effect of a flag on the sampler.
 
     Attributes:
         flag: "strict" or "excess".
