@@ -120,7 +120,7 @@ def _print(report: EquivalenceReport) -> None:
                 err.print(f"{row.platform}: {escape(remark)}", soft_wrap=True)
         if row.positions is not None and row.positions < report.prompts * report.tokens:
             at = f"{row.positions} of {report.prompts * report.tokens} positions"
-            err.print(f"{row.platform}: looked at {at}, evenly apart", soft_wrap=True)
+            err.print(f"{row.platform}: looked at {at}", soft_wrap=True)
     out.print(
         f"{report.prompts} prompts of {report.tokens} tokens; log-probabilities of the next token "
         f"against fp64, in nats; ratio: error over that of the policy's own rounding, margin "

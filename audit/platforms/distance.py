@@ -123,9 +123,10 @@ class Distance:
         return ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
 
     def over(self, other: Distance) -> list[float]:
-        """Returns by prompt the logarithm of this run's error over the other's."""
+        """Returns by prompt the logarithm of this run's error over the other's, which may have had
+        more prompts."""
         tiny = 1e-300
         return [
             math.log(max(mine, tiny) / max(theirs, tiny))
-            for mine, theirs in zip(self.errors, other.errors, strict=True)
+            for mine, theirs in zip(self.errors, other.errors, strict=False)
         ]

@@ -123,12 +123,13 @@ class _Judge:
     def row(self, name: str, platform: Platform) -> PlatformRow:
         """Runs a platform and grades it."""
         row = PlatformRow(name, platform.what, platform.policy, Grade.NOT_RUN)
-        places = tuple(platform.positions(self._tokens_NP.shape[1]))
+        tokens_NP = self._tokens_NP[: platform.prompts(*self._tokens_NP.shape)]
+        places = tuple(platform.positions(tokens_NP.shape[1]))
         own = self._own_run(platform.policy, places)
         distance, same, wrong_lists = Distance(), platform.same_bits, 0
         try:
             remark = platform.remark(open_checkpoint(self._source))
-            for i, answer in enumerate(self._answers(name, platform, len(places))):
+            for i, answer in enumerate(self._answers(name, platform, tokens_NP, len(places))):
                 self._add(distance, i, answer.logits, places)
                 same = same and _digest(answer.logits) == own.digests[i]
                 if answer.top is not None:
@@ -143,11 +144,13 @@ class _Judge:
         row = replace(row, remark=remark, first_violation=violation)
         return self._graded(row, platform.path is not None, distance, own.distance, same)
 
-    def _answers(self, name: str, platform: Platform, n: int) -> Iterator[Answer]:
-        found = run_remotely(self._source, name, platform.environment, self._tokens_NP, n)
+    def _answers(
+        self, name: str, platform: Platform, tokens_NP: torch.Tensor, n: int
+    ) -> Iterator[Answer]:
+        found = run_remotely(self._source, name, platform.environment, tokens_NP, n)
         for i, answer in enumerate(found):
             yield answer
-            self._tell(name, i + 1, len(self._tokens_NP))
+            self._tell(name, i + 1, len(tokens_NP))
 
     def _graded(
         self, row: PlatformRow, has_addresses: bool, distance: Distance, own: Distance, same: bool
@@ -186,7 +189,7 @@ class _Judge:
                 Path(self._source).name,
                 row.platform,
                 row.policy,
-                Workload.of(self._tokens_NP.tolist()),
+                Workload.of(self._tokens_NP[: len(logs)].tolist()),
                 distance,
                 test,
                 has_same_bits=same,

@@ -55,6 +55,8 @@ class Platform:
         environment: What its process is started with.
         same_bits: Whether it claims the bits of `policy`.
         positions: Those of a prompt that it gives logits at.
+        most_tokens: It runs on as many prompts as have so many tokens together, at least two; None
+            for all.
         remark: Says what to know of it on this checkpoint.
     """
 
@@ -65,7 +67,14 @@ class Platform:
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     same_bits: bool = False
     positions: Callable[[int], Sequence[int]] = every_position
+    most_tokens: int | None = None
     remark: Callable[[Checkpoint], str | None] = lambda checkpoint: None
+
+    def prompts(self, n_prompts: int, n_tokens: int) -> int:
+        """Returns on how many of the prompts, each of so many tokens, it runs."""
+        if self.most_tokens is None:
+            return n_prompts
+        return min(n_prompts, max(2, self.most_tokens // n_tokens))
 
 
 def _bitlens(checkpoint: Checkpoint, n: int) -> Run:
@@ -161,7 +170,7 @@ PLATFORMS: Mapping[str, Platform] = MappingProxyType(
     {
         "generic": Platform(
             "bitlens, generic kernels", "fp32", _bitlens,
-            environment={"BITLENS_ISA": "generic"}, same_bits=True,
+            environment={"BITLENS_ISA": "generic"}, same_bits=True, most_tokens=256,
         ),
         "avx2": Platform(
             "bitlens, AVX2 kernels", "fp32", _bitlens,

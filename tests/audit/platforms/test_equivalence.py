@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import bitlens
 import pytest
 import torch
 from bitlens.audit import equivalence
-from bitlens.audit.platforms import EquivalenceReport, Grade
+from bitlens.audit.platforms import PLATFORMS, EquivalenceReport, Grade
 from bitlens.audit.platforms.distance import Distance
 from bitlens.audit.platforms.page import page
 from bitlens.audit.platforms.platform import sampled_positions
@@ -223,6 +224,20 @@ def test_positions_that_cost_a_request_are_sampled(
     row = _graded(monkeypatch, folder, lambda t: rounded(t)[places], "llama.cpp")
     assert (row.grade, row.is_different) == (Grade.NOT_SHOWN, True)
     assert row.verdict == "not shown: different"
+
+
+def test_slow_kernels_run_on_few_tokens(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    generic = PLATFORMS["generic"]
+    assert [generic.prompts(64, n) for n in (16, 128, 1000)] == [16, 2, 2]
+    assert PLATFORMS["avx2"].prompts(64, 1000) == 64
+    few = replace(generic, most_tokens=72)
+    monkeypatch.setattr(
+        sys.modules["bitlens.audit.platforms.equivalence"], "PLATFORMS", {"generic": few}
+    )
+    row = _graded(monkeypatch, folder, lambda t: model(t[None])[0], "generic")
+    assert (row.grade, row.positions) == (Grade.SAME_BITS, 72)
 
 
 def test_the_report_as_certificate_and_page(
