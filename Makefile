@@ -32,7 +32,7 @@ $(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml setup.py CMakeLists.tx
 	$(PIP) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
+$(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp $(VENV)/platforms.stamp $(VENV)/llama-cpp.stamp $(VENV)/tasks.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp: $(VENV)/%.stamp: $(VENV)/install.stamp
 	$(PIP) --no-build-isolation -e ".[$*]"
 	touch $@
 
@@ -165,7 +165,7 @@ first-hour: $(VENV)/install.stamp ## from a clean environment to each user's fir
 		docs/first_hour.sh
 
 # CONTRIBUTING.md says what each of these shows.
-nightly: $(VENV)/test.stamp $(VENV)/platforms.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
+nightly: $(VENV)/test.stamp $(VENV)/platforms.stamp $(VENV)/llama-cpp.stamp $(VENV)/tasks.stamp $(VENV)/inspect.stamp $(VENV)/jupyter.stamp build ## everything that runs for minutes or needs other compilers; STAGES names some
 	$(PY) tests/support/nightly.py $(STAGES)
 
 clean: ## remove what was built, the environment stays

@@ -115,6 +115,7 @@ setup(
         "bitlens.alignment.pipeline": ["report.html.j2"],
         "bitlens.audit.cache_cost": ["prices.toml"],
         "bitlens.audit.page": ["report.html.j2"],
+        "bitlens.audit.platforms": ["report.html.j2"],
         "bitlens.interp.probes.page": ["report.html.j2", "report.css"],
         "bitlens.interp.monitors": ["watch.html.j2"],
         "bitlens.audit.postmortem": ["prompts.txt", "report.html.j2"],

@@ -12,8 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from .._core import numerics_version
 from ..threads import set_num_threads
-from .console import VIOLATED, err, out, print_json, show
+from ..version import __version__
+from .console import VIOLATED, command_line, err, out, print_json, show
 from .files import check_output
 from .model_argument import Model
 from .options import Json, Threads
@@ -41,7 +43,8 @@ def register(app: typer.Typer) -> None:
 def equivalence(
     model: Model,
     platforms: Annotated[
-        str, typer.Option(help="all, or names: generic, avx2, hf, compile, jax, onnx, ...")
+        str,
+        typer.Option(help="all, or names: generic, avx2, hf, compile, jax, onnx, llama.cpp, ..."),
     ] = "all",
     n_prompts: Annotated[int, typer.Option(min=2, help="Prompts, of those shipped.")] = 16,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens a prompt.")] = 128,
@@ -54,19 +57,22 @@ def equivalence(
         Required | None, typer.Option(help="Exit 1 if a platform's grade is below this.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report there, as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report there, as a page.")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Run the same model on other compilers and libraries, and grade each against fp64.
 
     Same bits; every operation within its contract; equivalent within the margin; not shown. A
-    platform whose library is missing is a row that names it (extra `platforms`).
+    platform whose library is missing is a row that names it (extras `platforms`, `llama-cpp`).
     """
     from ..audit.platforms import Grade
     from ..audit.platforms import equivalence as judge
+    from ..audit.platforms.page import page
 
-    if output is not None:
-        check_output(output)
+    for path in (output, html):
+        if path is not None:
+            check_output(path)
     if threads is not None:
         import torch
 
@@ -77,6 +83,9 @@ def equivalence(
     )
     if output is not None:
         output.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    if html is not None:
+        html.write_text(page(report, _made()), encoding="utf-8")
+        err.print(f"report in {html}", highlight=False)
     if as_json:
         print_json(**report.as_dict())
     else:
@@ -86,6 +95,16 @@ def equivalence(
         raise typer.Exit(VIOLATED)
 
 
+def _made() -> list[tuple[str, str]]:
+    from ..audit.page.render import page_date
+
+    return [
+        ("command", command_line()),
+        ("date", page_date()),
+        ("version", f"bitlens {__version__}, numerics {numerics_version}"),
+    ]
+
+
 def _print(report: EquivalenceReport) -> None:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("platform")
@@ -93,12 +112,15 @@ def _print(report: EquivalenceReport) -> None:
         table.add_column(name, justify="right")
     table.add_column("grade")
     for row in report.rows:
-        table.add_row(row.platform, *_figures(row), row.grade.name.lower().replace("_", " "))
+        table.add_row(row.platform, *_figures(row), row.verdict)
     show(table)
     for row in report.rows:
-        remark = row.error or row.first_violation
-        if remark:
-            err.print(f"{row.platform}: {escape(remark)}", soft_wrap=True)
+        for remark in (row.error or row.first_violation, row.remark):
+            if remark:
+                err.print(f"{row.platform}: {escape(remark)}", soft_wrap=True)
+        if row.positions is not None and row.positions < report.prompts * report.tokens:
+            at = f"{row.positions} of {report.prompts * report.tokens} positions"
+            err.print(f"{row.platform}: looked at {at}", soft_wrap=True)
     out.print(
         f"{report.prompts} prompts of {report.tokens} tokens; log-probabilities of the next token "
         f"against fp64, in nats; ratio: error over that of the policy's own rounding, margin "

@@ -21,6 +21,7 @@ from .files import check_output
 from .model_argument import Model
 from .postmortem_noise import report_noise
 from .postmortem_routing import report_routing
+from .postmortem_xla import report_xla
 
 if TYPE_CHECKING:
     from ..audit.postmortem import Rate
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
         "  |  bitlens postmortem model.gguf --prompts mine.txt --shards 1,8 --plot rates.png"
         "  |  bitlens postmortem smollm2-135m-instruct --routing"
         "  |  bitlens postmortem smollm2-135m-instruct --noise"
+        "  |  bitlens postmortem smollm2-135m-instruct --xla"
     )(postmortem)
 
 
@@ -53,6 +55,14 @@ def postmortem(
             "--noise", help="Count instead the items until each way of looking notices a fault."
         ),
     ] = False,
+    xla: Annotated[
+        bool,
+        typer.Option(
+            "--xla",
+            help="Compile the model's blocks and a sampler with JAX instead, and say which "
+            "roundings XLA leaves out (extra `platforms`).",
+        ),
+    ] = False,
     shards: Annotated[
         str | None, typer.Option(help="Shard counts, comma-separated (default: 1,2,4,8).")
     ] = None,
@@ -64,8 +74,8 @@ def postmortem(
         Path | None, typer.Option(help="Write a picture; needs the `bench` extra.")
     ] = None,
 ) -> None:
-    """Count what known faults of sampling, or of routing, do, and that bitlens never has them; or
-    how soon evaluations and canaries notice such faults.
+    """Count what known faults of sampling, or of routing, do, and that bitlens never has them; how
+    soon evaluations and canaries notice such faults; or what a real compiler's do.
 
     Exit 1 if it does.
     """
@@ -73,13 +83,18 @@ def postmortem(
 
     texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
     texts = [text for text in texts if text][:n_prompts]
-    if routing or noise:
-        if routing and noise:
-            raise ValueError("--routing, --noise: one at a time")
+    reports = {"--routing": report_routing, "--noise": report_noise, "--xla": report_xla}
+    asked = [
+        name for name, is_asked in zip(reports, (routing, noise, xla), strict=True) if is_asked
+    ]
+    if len(asked) > 1:
+        raise ValueError(f"{', '.join(asked)}: one at a time")
+    if asked:
         if (shards, output, plot) != (None, None, None):
-            name = "--routing" if routing else "--noise"
-            raise ValueError(f"{name} prints its report: it takes no --shards, --output, --plot")
-        (report_routing if routing else report_noise)(model, texts, as_json=as_json)
+            raise ValueError(
+                f"{asked[0]} prints its report: it takes no --shards, --output, --plot"
+            )
+        reports[asked[0]](model, texts, as_json=as_json)
         return
     _report_sampling(
         model, texts, shards or "1,2,4,8", output or Path("postmortem.html"), plot, as_json

@@ -19,7 +19,7 @@ from .options import Json, NativeDtypeOption, Threads
 from .progress import progress_bars
 
 if TYPE_CHECKING:
-    from ..model.thinking import Curve, Problem
+    from ..model.thinking import Curve
     from ..precision.statistics import Estimate
 
 
@@ -34,7 +34,11 @@ def register(app: typer.Typer) -> None:
 def think(
     model: Model,
     tasks: Annotated[
-        str, typer.Option(help="sums, sums2 (two digits), or JSONL with prompt and answer.")
+        str,
+        typer.Option(
+            help="sums, sums2 (two digits), needles:256,1024, formats, gym:NAME (extra `tasks`), "
+            "or JSONL with prompt and answer."
+        ),
     ] = "sums",
     problems: Annotated[int, typer.Option(min=2, help="How many of them.")] = 24,
     budgets: Annotated[
@@ -64,12 +68,11 @@ def think(
     """Measure what more thinking and more samples buy, at equal cost.
 
     Thinking is held to its budget to the token. Answers are read as the first number of the text,
-    for generated sums, or the whole of it.
+    for sums and needles, or the whole of it; gym's and formats' verifiers judge that.
     """
     from ..audit.postmortem.plot import require_matplotlib
     from ..audit.thinking import plot as write_plot
-    from ..model.thinking import ThinkingLayout, mean_logprob, measure, read_number
-    from ..model.thinking.think import whole_text
+    from ..model.thinking import ThinkingLayout, mean_logprob, measure, problems_named
 
     for path in (output, plot):
         if path is not None:
@@ -79,14 +82,12 @@ def think(
     wanted = _budgets(budgets)
     layout = ThinkingLayout(start, end, wait, answer_prefix)
     loaded = load_model(model, dtype, threads=threads)
-    chat = loaded.tokenizer is not None and loaded.tokenizer.chat_template is not None
-    chosen = _problems(tasks, problems, seed, chat)
+    chosen, read = problems_named(tasks, problems, seed=seed, tokenizer=loaded.tokenizer)
     with progress_bars() as advance:
         curve = measure(
             loaded, chosen, wanted, n=n, scorer=mean_logprob(), max_new_tokens=answer_tokens,
             temperature=temperature, seed=seed, layout=layout,
-            read=read_number if tasks.startswith("sums") else whole_text,
-            progress=lambda done, total: advance("problems", done, total),
+            read=read, progress=lambda done, total: advance("problems", done, total),
         )  # fmt: skip
     if output is not None:
         output.write_text("".join(json.dumps(row) + "\n" for row in curve.rows))
@@ -109,14 +110,6 @@ def _budgets(text: str) -> list[tuple[int, int]]:
         except ValueError:
             raise typer.BadParameter(f"--budgets {part!r}: expected 32 or 16-32") from None
     return found
-
-
-def _problems(tasks: str, n: int, seed: int, chat: bool) -> list[Problem]:
-    from ..model.thinking import read_problems, sums
-
-    if tasks in ("sums", "sums2"):
-        return sums(n, digits=1 if tasks == "sums" else 2, seed=seed, chat=chat)
-    return read_problems(Path(tasks))[:n]
 
 
 def _print(curve: Curve) -> None:

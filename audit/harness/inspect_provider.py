@@ -1,6 +1,6 @@
-"""The provider "bitlens" of Inspect: the extra `inspect`.
+"""The provider "bitlens" of Inspect, and its task "bitlens/problems": the extra `inspect`.
 
-`inspect eval TASK --model bitlens/smollm2-135m-instruct` finds it by the package's entry point
+`inspect eval TASK --model bitlens/smollm2-135m-instruct` finds them by the package's entry point
 `inspect_ai`.
 """
 
@@ -14,6 +14,10 @@ except ModuleNotFoundError as error:
         "pip install 'bitlens[inspect]'",
         name=error.name,
     ) from error
+
+from .inspect_tasks import problems
+
+__all__ = ["bitlens", "problems"]
 
 
 @modelapi(name="bitlens")  # type: ignore[untyped-decorator]

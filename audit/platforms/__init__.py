@@ -7,9 +7,10 @@
 docs/equivalence.md says what each grade means.
 """
 
-from .equivalence import EquivalenceReport, PlatformRow, equivalence
+from .equivalence import equivalence
 from .grades import Grade
 from .platform import PLATFORMS, Platform
+from .report import EquivalenceReport, PlatformRow
 
 __all__ = [
     "PLATFORMS",

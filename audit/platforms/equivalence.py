@@ -13,9 +13,8 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,81 +23,21 @@ from ...model.hooks.progress import stage_bars
 from ...model.load import load
 from ...model.sources.resolve import open_checkpoint
 from ...model.transformer import HookedTransformer
+from ...precision.certificate import Workload
 from ...precision.statistics import EquivalencePlan
 from ..paths import path_on_trial, reference_path
 from ..postmortem import shipped_prompts
 from ..run import Plan, audit
 from ..texts import Texts, texts
+from .certify import certificate
 from .distance import Distance
 from .grades import Grade
 from .platform import PLATFORMS, Platform
-from .remote import PlatformError, run_remotely
+from .remote import Answer, PlatformError, run_remotely
+from .report import EquivalenceReport, PlatformRow
+from .top_k import wrong_top_k
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class PlatformRow:
-    """One platform, judged.
-
-    Attributes:
-        grade: How much was shown.
-        depth: What was looked at: "logits", or "operations" where they have addresses.
-        rms, largest, mean_exp: Of the difference of the next token's log-probability from fp64.
-        kl, kl_99: Mean and 99% quantile of KL(fp64 || platform), in nats.
-        flips, flips_low, flips_high: Share of positions with another best token than fp64's, and
-            its interval with prompts as clusters.
-        certified: Share of positions where the best token could not have differed, by the measured
-            distance.
-        ratio: Geometric mean over prompts of its error over that of the policy's own rounding.
-        tost_p: That the ratio lies beyond the margin.
-        first_violation: The first operation outside its contract, or the first quantity derived
-            otherwise; None where there is none or no address.
-        error: What kept it from running.
-    """
-
-    platform: str
-    what: str
-    policy: str
-    grade: Grade
-    depth: str = "logits"
-    rms: float | None = None
-    largest: float | None = None
-    mean_exp: float | None = None
-    kl: float | None = None
-    kl_99: float | None = None
-    flips: float | None = None
-    flips_low: float | None = None
-    flips_high: float | None = None
-    certified: float | None = None
-    ratio: float | None = None
-    tost_p: float | None = None
-    first_violation: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class EquivalenceReport:
-    """All platforms of one model.
-
-    Attributes:
-        margin: The factor that errors may differ by.
-        digest: SHA-256 of the plan of the test, for whoever wants to publish it beforehand.
-    """
-
-    model: str
-    prompts: int
-    tokens: int
-    margin: float
-    alpha: float
-    digest: str
-    rows: tuple[PlatformRow, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the same as JSON-ready data, grades by name."""
-        found = asdict(self)
-        found["rows"] = [row | {"grade": Grade(row["grade"]).name.lower()} for row in found["rows"]]
-        return found
 
 
 def equivalence(
@@ -174,7 +113,7 @@ class _Judge:
     ) -> None:
         self._source, self._plan = source, plan
         self._tokens_NP, self._folder, self._tell = written.tokens_NP, folder, tell
-        self._own: dict[str, _Own] = {}
+        self._own: dict[tuple[str, tuple[int, ...]], _Own] = {}
 
     def write_reference(self, reference: HookedTransformer) -> None:
         """Keeps the fp64 logits on disk, a prompt a file."""
@@ -183,41 +122,55 @@ class _Judge:
 
     def row(self, name: str, platform: Platform) -> PlatformRow:
         """Runs a platform and grades it."""
-        own = self._own_run(platform.policy)
-        distance, same = Distance(), platform.same_bits
+        row = PlatformRow(name, platform.what, platform.policy, Grade.NOT_RUN)
+        tokens_NP = self._tokens_NP[: platform.prompts(*self._tokens_NP.shape)]
+        places = tuple(platform.positions(tokens_NP.shape[1]))
+        own = self._own_run(platform.policy, places)
+        distance, same, wrong_lists = Distance(), platform.same_bits, 0
         try:
-            found = run_remotely(self._source, name, platform.environment, self._tokens_NP)
-            for i, logits_PV in enumerate(found):
-                self._add(distance, i, logits_PV)
-                same = same and _digest(logits_PV) == own.digests[i]
-                self._tell(name, i + 1, len(self._tokens_NP))
+            remark = platform.remark(open_checkpoint(self._source))
+            for i, answer in enumerate(self._answers(name, platform, tokens_NP, len(places))):
+                self._add(distance, i, answer.logits, places)
+                same = same and _digest(answer.logits) == own.digests[i]
+                if answer.top is not None:
+                    wrong_lists += int(wrong_top_k(answer.logits, answer.top).sum())
         except (PlatformError, ValueError) as error:
-            return PlatformRow(
-                name, platform.what, platform.policy, Grade.NOT_RUN, error=str(error)
-            )
-        violation = None if platform.path is None or same else self._first_violation(platform)
-        return self._graded(name, platform, distance, own.distance, same, violation)
+            return replace(row, error=str(error))
+        violation = None
+        if wrong_lists:
+            violation = f"top-k: another list at {wrong_lists} of {len(distance.flips)} positions"
+        elif platform.path is not None and not same:
+            violation = self._first_violation(platform)
+        row = replace(row, remark=remark, first_violation=violation)
+        return self._graded(row, platform.path is not None, distance, own.distance, same)
+
+    def _answers(
+        self, name: str, platform: Platform, tokens_NP: torch.Tensor, n: int
+    ) -> Iterator[Answer]:
+        found = run_remotely(self._source, name, platform.environment, tokens_NP, n)
+        for i, answer in enumerate(found):
+            yield answer
+            self._tell(name, i + 1, len(tokens_NP))
 
     def _graded(
-        self, name: str, platform: Platform, distance: Distance, own: Distance, same: bool,
-        violation: str | None,
-    ) -> PlatformRow:  # fmt: skip
+        self, row: PlatformRow, has_addresses: bool, distance: Distance, own: Distance, same: bool
+    ) -> PlatformRow:
         logs = distance.over(own)
         test = self._plan.test(logs, range(len(logs)))
-        kept = platform.path is not None and violation is None
+        is_right = row.first_violation is None
         grade = (
             Grade.SAME_BITS if same
-            else Grade.WITHIN_CONTRACT if kept
-            else Grade.EQUIVALENT if test.equivalent and violation is None
+            else Grade.WITHIN_CONTRACT if has_addresses and is_right
+            else Grade.EQUIVALENT if test.equivalent and is_right
             else Grade.NOT_SHOWN
         )  # fmt: skip
+        interval, reach = test.interval, self._plan.margin
         flips, kl = distance.flip_rate(), distance.mean_kl()
-        return PlatformRow(
-            name,
-            platform.what,
-            platform.policy,
-            grade,
-            depth="logits" if platform.path is None else "operations",
+        return replace(
+            row,
+            grade=grade,
+            depth="operations" if has_addresses else "logits",
+            positions=len(distance.flips),
             rms=distance.rms,
             largest=distance.largest,
             mean_exp=distance.mean_exp,
@@ -227,28 +180,41 @@ class _Judge:
             flips_low=flips.interval.low,
             flips_high=flips.interval.high,
             certified=distance.certified / len(distance.flips),
-            ratio=math.exp(math.fsum(logs) / len(logs)),
+            ratio=math.exp(test.estimate),
+            ratio_low=math.exp(interval.low),
+            ratio_high=math.exp(interval.high),
             tost_p=test.p_value,
-            first_violation=violation,
+            is_different=interval.low > reach or interval.high < -reach,
+            certificate=certificate(
+                Path(self._source).name,
+                row.platform,
+                row.policy,
+                Workload.of(self._tokens_NP[: len(logs)].tolist()),
+                distance,
+                test,
+                has_same_bits=same,
+            ),
         )
 
-    def _own_run(self, policy: str) -> _Own:
-        if policy not in self._own:
-            own = self._own[policy] = _Own()
+    def _own_run(self, policy: str, places: tuple[int, ...]) -> _Own:
+        if (policy, places) not in self._own:
+            own = self._own[policy, places] = _Own()
             model = load(self._source, dtype=policy)
             for i, logits_PV in enumerate(self._logits(model, f"bitlens {policy}")):
-                self._add(own.distance, i, logits_PV)
-                own.digests.append(_digest(logits_PV))
-        return self._own[policy]
+                self._add(own.distance, i, logits_PV[list(places)], places)
+                own.digests.append(_digest(logits_PV[list(places)]))
+        return self._own[policy, places]
 
     def _logits(self, model: HookedTransformer, stage: str) -> Iterator[torch.Tensor]:
         for i, tokens_P in enumerate(self._tokens_NP):
             yield model(tokens_P[None])[0]
             self._tell(stage, i + 1, len(self._tokens_NP))
 
-    def _add(self, distance: Distance, i: int, logits_PV: torch.Tensor) -> None:
-        reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"]
-        distance.add(self._tokens_NP[i], reference_PV, logits_PV)
+    def _add(
+        self, distance: Distance, i: int, logits_PV: torch.Tensor, places: Sequence[int]
+    ) -> None:
+        reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"][list(places)]
+        distance.add(self._tokens_NP[i], reference_PV, logits_PV, places)
 
     def _first_violation(self, platform: Platform) -> str | None:
         """Returns the first address outside its contract, over two prompts of the texts."""

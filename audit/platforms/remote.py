@@ -1,4 +1,7 @@
-"""Logits of a platform that runs in a process of its own."""
+"""Outputs of a platform that runs in a process of its own.
+
+Tensor names: N prompts, P positions of each, V vocabulary, K best tokens that a platform lists.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,10 +22,27 @@ class PlatformError(RuntimeError):
     """A platform could not be run; the message is its own."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of a platform for one prompt.
+
+    Attributes:
+        logits: fp32 [P, V], at the positions that it gives some at.
+        top: int64 [P, K]: the best tokens where the platform lists them itself.
+    """
+
+    logits: torch.Tensor
+    top: torch.Tensor | None = None
+
+
 def run_remotely(
-    source: str, platform: str, environment: Mapping[str, str], tokens_NP: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Yields logits fp32 [P, V], a prompt each, as the process writes them.
+    source: str,
+    platform: str,
+    environment: Mapping[str, str],
+    tokens_NP: torch.Tensor,
+    n_positions: int,
+) -> Iterator[Answer]:
+    """Yields an answer a prompt, as the process writes them.
 
     Each prompt's file is removed once it was read. Raises PlatformError where the process ends by
     an error, or gives logits of another shape or that are not finite.
@@ -40,7 +61,8 @@ def run_remotely(
                 env=_environment(environment),
             )
             try:
-                yield from _files(process, folder, platform, tokens_NP.shape)
+                for i in range(len(tokens_NP)):
+                    yield _answer(_file(process, folder, i), platform, i, n_positions)
                 if process.wait() != 0:
                     raise PlatformError(_last_words(folder / "stderr", process.returncode))
             finally:
@@ -48,24 +70,27 @@ def run_remotely(
                 process.wait()
 
 
-def _files(
-    process: subprocess.Popen[str], folder: Path, platform: str, shape: torch.Size
-) -> Iterator[torch.Tensor]:
+def _file(process: subprocess.Popen[str], folder: Path, i: int) -> Mapping[str, torch.Tensor]:
+    """Returns the i-th prompt's outputs, once the process says that they are there."""
     assert process.stdout is not None
-    for i in range(shape[0]):
+    line = process.stdout.readline()
+    while line and line.strip() != str(i):  # libraries print, too
         line = process.stdout.readline()
-        while line and line.strip() != str(i):  # libraries print, too
-            line = process.stdout.readline()
-        if not line:
-            raise PlatformError(_last_words(folder / "stderr", process.wait()))
-        file = folder / f"{i}.safetensors"
-        logits_PV = load_file(file)["logits"]
-        file.unlink()
-        if logits_PV.ndim != 2 or logits_PV.shape[0] != shape[1]:
-            raise PlatformError(f"{platform} gave logits of shape {tuple(logits_PV.shape)}")
-        if not torch.isfinite(logits_PV).all():
-            raise PlatformError(f"{platform} gave logits that are not finite, for prompt {i}")
-        yield logits_PV
+    if not line:
+        raise PlatformError(_last_words(folder / "stderr", process.wait()))
+    file = folder / f"{i}.safetensors"
+    outputs: Mapping[str, torch.Tensor] = load_file(file)
+    file.unlink()
+    return outputs
+
+
+def _answer(outputs: Mapping[str, torch.Tensor], platform: str, i: int, n: int) -> Answer:
+    logits_PV = outputs["logits"]
+    if logits_PV.ndim != 2 or len(logits_PV) != n:
+        raise PlatformError(f"{platform} gave logits of shape {tuple(logits_PV.shape)}")
+    if not torch.isfinite(logits_PV).all():
+        raise PlatformError(f"{platform} gave logits that are not finite, for prompt {i}")
+    return Answer(logits_PV, outputs.get("top"))
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Runs one platform in a process of its own: `python -m bitlens.audit.platforms.worker JOB`.
 
-The job names model, platform, tokens and a folder. Logits are written a prompt a file, each under
-its name only once it is whole. What goes wrong is the last line of stderr.
+The job names model, platform, tokens and a folder. Outputs are written a prompt a file, each under
+its name only once it is whole; what a platform writes for itself is removed with the folder. What
+goes wrong is the last line of stderr.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,13 @@ def _run(job: dict[str, str], folder: Path) -> None:
 
     from .platform import open_for
 
+    tempfile.tempdir = str(folder)
     tokens_NP = load_file(job["tokens"])["tokens"]
     run = open_for(job["platform"], job["source"], tokens_NP.shape[1])
     for i, tokens_P in enumerate(tokens_NP):
-        logits_PV = np.ascontiguousarray(run(tokens_P), dtype=np.float32)
+        outputs = {name: np.ascontiguousarray(value) for name, value in run(tokens_P).items()}
         part = folder / f"{i}.part"
-        save_file({"logits": logits_PV}, part)
+        save_file(outputs, part)
         os.replace(part, folder / f"{i}.safetensors")
         print(i, flush=True)
 

@@ -9,10 +9,14 @@ docs/thinking.md says what each method costs.
 """
 
 from .estimators import best_of_n, maj_at_k, pass_at_k
+from .formats import formats
+from .gym import gym_problems
 from .layout import ThinkingLayout
 from .measure import Curve, Point, Problem, measure
+from .needles import needles
 from .scorers import Scorer, Thought, mean_logprob
 from .selection import best, vote, weighted_vote
+from .task_names import problems_named
 from .tasks import read_number, read_problems, sums
 from .think import Thoughts, think
 
@@ -26,10 +30,14 @@ __all__ = [
     "Thoughts",
     "best",
     "best_of_n",
+    "formats",
+    "gym_problems",
     "maj_at_k",
     "mean_logprob",
     "measure",
+    "needles",
     "pass_at_k",
+    "problems_named",
     "read_number",
     "read_problems",
     "sums",

@@ -23,13 +23,23 @@ class Problem:
     """A problem with its answer.
 
     Attributes:
-        truth: The answer, as the reader gives it.
+        truth: The answer, as the reader gives it; may be empty beside a verifier.
         cluster: Problems with equal clusters may resemble each other; None for one of its own.
+        task: What `bitlens compare` calls the kind of problem.
+        verify: Says whether an answer is right, where equality with the truth does not.
     """
 
     prompt: Prompt
     truth: str
     cluster: str | None = None
+    task: str | None = None
+    verify: Callable[[str], bool] | None = None
+
+    def is_right(self, answer: str | None) -> bool:
+        """Whether an answer is right; none never is."""
+        if answer is None:
+            return False
+        return answer == self.truth if self.verify is None else self.verify(answer)
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,8 @@ def measure(
     if len(problems) < 2 or not budgets:
         raise ValueError(f"{len(problems)} problems, {len(budgets)} budgets: expected 2 and 1")
     for i, problem in enumerate(problems):
-        if not problem.truth:
-            raise ValueError(f"problem {i} has no truth: nothing can be judged")
+        if not problem.truth and problem.verify is None:
+            raise ValueError(f"problem {i} has no truth and no verifier: nothing can be judged")
     points, rows, done = [], [], 0
     with Engine(model) as engine:
         for least, most in budgets:
@@ -124,13 +134,14 @@ def _rows(
     i: int, problem: Problem, least: int, most: int, thoughts: Thoughts
 ) -> list[dict[str, Any]]:
     """Returns a row a sample, as `bitlens compare` reads them."""
+    kind = "" if problem.task is None else f"{problem.task}, "
     return [
         {
-            "task": f"thinking {least} to {most}",
+            "task": f"{kind}thinking {least} to {most}",
             "id": f"{i}.{sample}",
             "cluster": i if problem.cluster is None else problem.cluster,
             "prompt": str(problem.prompt),
-            "score": answer == problem.truth,
+            "score": problem.is_right(answer),
             "answer": answer,
             "text": thoughts.text[sample],
             "thinking": thoughts.thinking[sample],
@@ -146,7 +157,7 @@ def _point(
 ) -> Point:
     clusters = [i if p.cluster is None else p.cluster for i, p in enumerate(problems)]
     right = [
-        [answer == problem.truth for answer in thoughts.answer]
+        [problem.is_right(answer) for answer in thoughts.answer]
         for problem, thoughts in zip(problems, found, strict=True)
     ]
 
@@ -158,7 +169,7 @@ def _point(
         scores = [thoughts.scores or [] for thoughts in found]
         chosen = over_problems(best_of_n(s, r, n) for s, r in zip(scores, right, strict=True))
         weighted = over_problems(
-            weighted_vote(t.answer, [math.exp(min(s, 700.0)) for s in own]) == p.truth
+            p.is_right(weighted_vote(t.answer, [math.exp(min(s, 700.0)) for s in own]))
             for t, own, p in zip(found, scores, problems, strict=True)
         )
     spent = [t for thoughts in found for t in thoughts.n_thinking]
@@ -173,9 +184,18 @@ def _point(
         single=over_problems(sum(own) / n for own in right),
         passed=over_problems(pass_at_k(n, sum(own), n) for own in right),
         majority=over_problems(
-            maj_at_k(t.answer, n).get(p.truth, 0.0) for t, p in zip(found, problems, strict=True)
+            _majority(problem, thoughts.answer, n)
+            for problem, thoughts in zip(problems, found, strict=True)
         ),
         chosen=chosen,
         weighted=weighted,
         forced=sum(forced) / len(forced),
+    )
+
+
+def _majority(problem: Problem, answers: Sequence[str | None], n: int) -> float:
+    """Returns the chance that a vote of n is right."""
+    shares = maj_at_k(answers, n)
+    return math.fsum(
+        shares[a] for a in dict.fromkeys(answers) if a is not None and problem.is_right(a)
     )

@@ -45,6 +45,16 @@ USES = (
         "llguidance",
         "from bitlens.model.generation.guide import GuideMaker\nGuideMaker(None, 8).grammar({})",
     ),
+    Use(
+        "tasks",
+        "reasoning_gym",
+        "from bitlens.model.thinking import gym_problems\ngym_problems('chain_sum', 2)",
+    ),
+    Use(
+        "llama-cpp",
+        "xllamacpp",
+        "from bitlens.model.interop.llama_cpp import require_llama_cpp as r; r()",
+    ),
     Use("lm-eval", "lm_eval", "import bitlens.audit.harness.lm_eval_model"),
     Use("inspect", "inspect_ai", "import bitlens.audit.harness.inspect_provider"),
     Use("serve", "fastapi", "from bitlens.model.serving.http import create_app"),

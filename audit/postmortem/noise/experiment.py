@@ -12,10 +12,13 @@ from ....model.transformer import HookedTransformer
 from ..routing.incident import PUBLISHED
 from .deployments import FAULTS, SOUND
 from .looking import LOOKS, Seen, simulate
-from .results import Results, answer
+from .results import Results, answers
 
 RATES = (PUBLISHED.rate, PUBLISHED.worst_hour, 1.0)
 """Shares of requests that meet the fault: the published ones, and all."""
+
+_TIMED = 16
+"""Items that say how long one takes."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and how much there is."""
@@ -75,14 +78,15 @@ def run_noise(
     """
     if not rates or not all(0 < rate <= 1 for rate in rates):
         raise ValueError(f"rates = {list(rates)}: expected shares of requests in (0, 1]")
-    began = time.perf_counter()
-    sound = answer(model, SOUND, prompts, _named(SOUND.name, progress))
-    seconds = (time.perf_counter() - began) / len(prompts)
+    seconds = _seconds_an_item(model, prompts)
+    sound, *faulty = answers(
+        model, [SOUND, *FAULTS], prompts, lambda done, total: progress("prompts", done, total)
+    )
     draws = np.random.default_rng(0)
-    findings = []
-    for fault in FAULTS:
-        faulty = answer(model, fault, prompts, _named(fault.name, progress))
-        findings.append(_finding(fault.name, sound, faulty, rates, draws))
+    findings = [
+        _finding(fault.name, sound, found, rates, draws)
+        for fault, found in zip(FAULTS, faulty, strict=True)
+    ]
     return NoiseReport(len(prompts), float(sound.right.mean()), seconds, tuple(findings))
 
 
@@ -108,5 +112,8 @@ def _finding(
     )
 
 
-def _named(what: str, progress: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress(what, done, total)
+def _seconds_an_item(model: HookedTransformer, prompts: Sequence[str]) -> float:
+    some = prompts[:_TIMED]
+    began = time.perf_counter()
+    answers(model, [SOUND], some)
+    return (time.perf_counter() - began) / len(some)

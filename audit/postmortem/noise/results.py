@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from ....model.transformer import HookedTransformer
-from ..experiment import DRAWS, Filter, gumbel
+from ..experiment import DRAWS, gumbel
+from ..naive_sampler import Candidates
 from .deployments import Deployment
 
 _BATCH = 16
@@ -40,46 +41,52 @@ class Results:
 
 
 @torch.no_grad()
-def answer(
+def answers(
     model: HookedTransformer,
-    deployment: Deployment,
+    deployments: Sequence[Deployment],
     prompts: Sequence[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Results:
-    """Asks a deployment all prompts.
+) -> list[Results]:
+    """Asks each deployment all prompts, in one pass of each model that serves some of them.
 
     Raises ValueError for a prompt of fewer than two tokens, or for none.
     """
     rows = [model.to_tokens(prompt)[0] for prompt in prompts]
     if not rows or min(map(len, rows)) < 2:
         raise ValueError("prompts: expected at least one, each of two tokens or more")
-    parts = []
-    with deployment.serve(model) as served:
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            logits_BV = torch.cat([served.forward_last(row[None, :-1]) for row in batch]).float()
-            target_B = torch.stack([row[-1] for row in batch])
-            parts.append(_judged(logits_BV, target_B, deployment.sampler, start))
-            progress(start + len(batch), len(rows))
-    return Results(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in Results.__annotations__
-        )
-    )
+    parts: list[list[Results]] = [[] for _ in deployments]
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        target_B = torch.stack([row[-1] for row in batch])
+        shape = torch.Size((len(batch), model.config.d_vocab))
+        noise = [gumbel(shape, start, draw) for draw in range(DRAWS)]
+        for serve in dict.fromkeys(each.serve for each in deployments):
+            with serve(model) as served:
+                logits_BV = torch.cat([served.forward_last(row[None, :-1]) for row in batch])
+            log_p_BV = torch.log_softmax(logits_BV.float(), dim=1)
+            for part, each in zip(parts, deployments, strict=True):
+                if each.serve is serve:
+                    candidates = each.sampler([logits_BV.float()])
+                    part.append(_judged(candidates, log_p_BV, target_B, noise))
+        progress(start + len(batch), len(rows))
+    return [_joined(part) for part in parts]
 
 
 def _judged(
-    logits_BV: torch.Tensor, target_B: torch.Tensor, sampler: Filter, first_item: int
+    candidates: Candidates,
+    log_p_BV: torch.Tensor,
+    target_B: torch.Tensor,
+    noise: Sequence[torch.Tensor],
 ) -> Results:
-    log_p_BV = torch.log_softmax(logits_BV, dim=1)
-    candidates = sampler([logits_BV])
-    drawn_BD = torch.stack(
-        [candidates.draw(gumbel(logits_BV.shape, first_item, draw)) for draw in range(DRAWS)], dim=1
-    )
+    drawn_BD = torch.stack([candidates.draw(one_BV) for one_BV in noise], dim=1)
     right_BD = drawn_BD == target_B[:, None]
     logprob_B = log_p_BV.double().gather(1, target_B[:, None])[:, 0].clamp_min(LEAST_LOGPROB)
     first_B1 = drawn_BD[:, :1]
     said_B1 = log_p_BV.gather(1, first_B1.clamp_min(0))
     bits = [first_B1.numpy().view(np.uint8), said_B1.numpy().view(np.uint8)]
     return Results(right_BD.numpy(), logprob_B.numpy(), np.concatenate(bits, axis=1))
+
+
+def _joined(parts: Sequence[Results]) -> Results:
+    columns = ([getattr(part, name) for part in parts] for name in Results.__annotations__)
+    return Results(*map(np.concatenate, columns))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from bitlens.audit import equivalence
 from bitlens.audit.platforms import PLATFORMS, Grade
+from bitlens.audit.platforms.remote import PlatformError, run_remotely
+from bitlens.audit.platforms.top_k import wrong_top_k
 from bitlens.model.interop.plain_llama import require_plain
 from support.random_models import random_checkpoint
 from support.speaking_llama import write_speaking_llama
@@ -24,7 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.nightly
 def test_every_platform(folder: Path) -> None:
-    names = [name for name in PLATFORMS if name != "avx2" or bitlens.isa() != "generic"]
+    names = [name for name in PLATFORMS if not name.startswith("llama.cpp")]
+    if bitlens.isa() == "generic":
+        names.remove("avx2")
     rows = {
         row.platform: row
         for row in equivalence(str(folder), names, prompts=PROMPTS, tokens=48).rows
@@ -32,7 +36,7 @@ def test_every_platform(folder: Path) -> None:
     assert not {name: row.error for name, row in rows.items() if row.error}
     assert rows["generic"].grade is Grade.SAME_BITS
     assert rows["hf"].grade is rows["hf-bf16"].grade is Grade.WITHIN_CONTRACT
-    for name in ("compile", "jax", "jax-bf16-strict", "onnx", "onnx-plain"):
+    for name in ("compile", "jax", "jax-bf16-strict", "jax-sharded", "onnx", "onnx-plain"):
         assert rows[name].grade is Grade.EQUIVALENT, rows[name]
 
 
@@ -53,6 +57,24 @@ def test_grouped_heads_and_biases() -> None:
         session.run(None, {"tokens": tokens})[0],
     ):
         assert (torch.from_numpy(found) - true).abs().max() < 1e-5 * scale
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("d_vocab", [256, 259])
+def test_best_tokens_over_eight_devices(d_vocab: int, tmp_path: Path) -> None:
+    """The lists are exact and the logits those of one device, also where a shard is filled up."""
+    folder = write_speaking_llama(tmp_path, vocab_size=d_vocab)
+    tokens = torch.arange(3, 23)[None]
+    environment = PLATFORMS["jax-sharded"].environment
+    (sharded,) = run_remotely(str(folder), "jax-sharded", environment, tokens, 20)
+    (whole,) = run_remotely(str(folder), "jax", {}, tokens, 20)
+    assert sharded.logits.shape == (20, d_vocab)
+    assert sharded.top is not None
+    assert sharded.top.shape == (20, 50)
+    assert not wrong_top_k(sharded.logits, sharded.top).any()
+    assert (sharded.logits - whole.logits).abs().max() < 1e-5 * whole.logits.abs().max()
+    with pytest.raises(PlatformError, match="XLA_FLAGS"):
+        list(run_remotely(str(folder), "jax-sharded", {}, tokens, 20))
 
 
 def test_what_a_plain_llama_has_not_is_named() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import bitlens
 import pytest
 import torch
 from bitlens.audit import equivalence
-from bitlens.audit.platforms import Grade
+from bitlens.audit.platforms import PLATFORMS, EquivalenceReport, Grade
 from bitlens.audit.platforms.distance import Distance
-from bitlens.audit.platforms.remote import PlatformError, run_remotely
+from bitlens.audit.platforms.page import page
+from bitlens.audit.platforms.platform import sampled_positions
+from bitlens.audit.platforms.remote import Answer, PlatformError, run_remotely
 from bitlens.model.transformer import HookedTransformer
+from bitlens.precision.certificate import EquivalenceCertificate
 from support.speaking_llama import write_speaking_llama
 
 PROMPTS = ["the cat sat", "a dog ran", "what is", "hello", "numbers are", "once upon"]
@@ -34,16 +39,22 @@ def model(folder: Path) -> HookedTransformer:
 
 def _graded(monkeypatch: pytest.MonkeyPatch, folder: Path, run: Runner, name: str = "jax") -> Any:
     """The row of a platform whose process is replaced by `run`."""
+    (row,) = _report(monkeypatch, folder, run, name).rows
+    return row
 
+
+def _report(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, run: Callable[..., Any], name: str = "jax"
+) -> EquivalenceReport:
     def runs(
-        source: str, platform: str, environment: object, tokens: torch.Tensor
-    ) -> Iterator[Any]:
+        source: str, platform: str, environment: object, tokens: torch.Tensor, n: int
+    ) -> Iterator[Answer]:
         for tokens_P in tokens:
-            yield run(tokens_P)
+            found = run(tokens_P)
+            yield found if isinstance(found, Answer) else Answer(found)
 
     monkeypatch.setattr(sys.modules["bitlens.audit.platforms.equivalence"], "run_remotely", runs)
-    (row,) = equivalence(str(folder), [name], prompts=PROMPTS, tokens=24).rows
-    return row
+    return equivalence(str(folder), [name], prompts=PROMPTS, tokens=24)
 
 
 def _rounded_at(model: HookedTransformer, hook: str) -> Runner:
@@ -88,6 +99,7 @@ def test_planted_faults_are_not_shown_to_be_equivalent(
         row = _graded(monkeypatch, folder, run)
         assert row.grade is Grade.NOT_SHOWN, fault
         assert row.ratio > 2, fault
+        assert row.is_different == (row.ratio_low > 2), fault
 
 
 def test_right_platforms_are_equivalent(
@@ -153,10 +165,12 @@ def test_distance_by_definition() -> None:
 def test_a_process_of_its_own(folder: Path, model: HookedTransformer) -> None:
     """The worker's bits are ours; its last word is the error."""
     tokens = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    found = list(run_remotely(str(folder), "generic", {"BITLENS_ISA": "generic"}, tokens))
-    assert torch.equal(torch.stack(found), model(tokens))
+    found = list(run_remotely(str(folder), "generic", {"BITLENS_ISA": "generic"}, tokens, 3))
+    assert torch.equal(torch.stack([answer.logits for answer in found]), model(tokens))
     with pytest.raises(PlatformError, match="none"):
-        list(run_remotely(str(folder / "none"), "generic", {}, tokens))
+        list(run_remotely(str(folder / "none"), "generic", {}, tokens, 3))
+    with pytest.raises(PlatformError, match="shape"):
+        list(run_remotely(str(folder), "generic", {}, tokens, 2))
 
 
 @pytest.mark.parametrize(
@@ -171,3 +185,78 @@ def test_a_process_of_its_own(folder: Path, model: HookedTransformer) -> None:
 def test_bad_requests_are_refused(folder: Path, bad: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         equivalence(str(folder), **({"platforms": ["jax"]} | bad))
+
+
+def test_a_wrong_list_of_best_tokens_is_a_violation(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    def run(tokens_P: torch.Tensor, swapped: bool) -> Answer:
+        logits_PV = model(tokens_P[None])[0]
+        top_P5 = logits_PV.topk(5).indices
+        if swapped:
+            top_P5[7, :2] = top_P5[7, [1, 0]]
+        return Answer(logits_PV, top_P5)
+
+    row = _graded(monkeypatch, folder, lambda t: run(t, True), "jax-sharded")
+    assert row.grade is Grade.NOT_SHOWN
+    assert (
+        row.first_violation == f"top-k: another list at {len(PROMPTS)} of {row.positions} positions"
+    )
+    right = _graded(monkeypatch, folder, lambda t: run(t, False), "jax-sharded")
+    assert right.grade is Grade.EQUIVALENT
+
+
+def test_positions_that_cost_a_request_are_sampled(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    """Judged at those alone, beside our own error there; what is rounded is said."""
+    assert sampled_positions(128) == [31, 63, 95, 127]
+    assert sampled_positions(3) == [0, 1, 2]
+    places = sampled_positions(24)
+    monkeypatch.setattr(
+        "bitlens.model.interop.llama_cpp.roundings", lambda checkpoint: "it rounds activations"
+    )
+    row = _graded(monkeypatch, folder, lambda t: model(t[None])[0][places], "llama.cpp")
+    assert (row.grade, row.positions) == (Grade.EQUIVALENT, len(PROMPTS) * len(places))
+    assert row.ratio == 1
+    assert row.remark == "it rounds activations"
+    rounded = _rounded_at(model, "blocks.1.hook_mlp_out")
+    row = _graded(monkeypatch, folder, lambda t: rounded(t)[places], "llama.cpp")
+    assert (row.grade, row.is_different) == (Grade.NOT_SHOWN, True)
+    assert row.verdict == "not shown: different"
+
+
+def test_slow_kernels_run_on_few_tokens(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    generic = PLATFORMS["generic"]
+    assert [generic.prompts(64, n) for n in (16, 128, 1000)] == [16, 2, 2]
+    assert PLATFORMS["avx2"].prompts(64, 1000) == 64
+    few = replace(generic, most_tokens=72)
+    monkeypatch.setattr(
+        sys.modules["bitlens.audit.platforms.equivalence"], "PLATFORMS", {"generic": few}
+    )
+    row = _graded(monkeypatch, folder, lambda t: model(t[None])[0], "generic")
+    assert (row.grade, row.positions) == (Grade.SAME_BITS, 72)
+
+
+def test_the_report_as_certificate_and_page(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    report = _report(monkeypatch, folder, lambda t: model(t[None])[0], "generic")
+    found = report.as_dict()
+    assert found["format"] == "bitlens.equivalence-report/1"
+    (row,) = found["rows"]
+    stated = EquivalenceCertificate.from_json(json.dumps(row["certificate"]))
+    assert stated.workload.positions == row["positions"]
+    assert [each.holds for each in stated.proved] == [row["positions"]]
+    assert stated.statistical[0].plan == report.digest
+    assert stated.statistical[0].estimate == row["ratio"]
+    bf16 = bitlens.load(folder, dtype="bf16")
+    other = _report(monkeypatch, folder, lambda t: bf16(t[None])[0], "generic")
+    assert EquivalenceCertificate.from_json(json.dumps(other.rows[0].certificate)).proved == ()
+    for each, words in ((report, "1 of 1 platforms run the same model"), (other, "different")):
+        html = page(each, [("command", "<script>alert(1)</script>")])
+        assert words in html
+        assert "<script>alert" not in html
+        assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")

@@ -12,7 +12,7 @@ from bitlens.audit.postmortem import shipped_prompts
 from bitlens.audit.postmortem.noise import FAULTS, LOOKS, NoiseReport, Results, run_noise
 from bitlens.audit.postmortem.noise.deployments import SOUND
 from bitlens.audit.postmortem.noise.looking import DEPLOYMENTS, POWER, Look, simulate
-from bitlens.audit.postmortem.noise.results import answer
+from bitlens.audit.postmortem.noise.results import answers
 from bitlens.model.transformer import HookedTransformer
 from bitlens.precision.statistics import clopper_pearson, items_for_paired_difference
 from hypothesis import given, settings
@@ -101,12 +101,17 @@ def test_the_published_sizes() -> None:
 
 
 def test_answers_depend_on_item_and_seed_alone(model: HookedTransformer) -> None:
-    a, b = answer(model, SOUND, PROMPTS), answer(model, SOUND, PROMPTS)
-    assert (a.right == b.right).all()
-    assert (a.canary == b.canary).all()
-    last = answer(model, SOUND, [PROMPTS[0]])
-    assert (last.right == a.right[:1]).all()
-    assert last.logprob[0] == a.logprob[0]
+    """Neither on a repetition, nor on what is asked beside it or of which other deployments."""
+    together = answers(model, [SOUND, *FAULTS], PROMPTS)
+    for deployment, found in zip([SOUND, *FAULTS], together, strict=True):
+        (alone,) = answers(model, [deployment], PROMPTS)
+        for name in Results.__annotations__:
+            assert (getattr(alone, name) == getattr(found, name)).all(), (deployment.name, name)
+    (first,) = answers(model, [SOUND], [PROMPTS[0]])
+    assert (first.right == together[0].right[:1]).all()
+    assert first.logprob[0] == together[0].logprob[0]
+    canaries = {found.canary.tobytes() for found in together}
+    assert len(canaries) > 3  # control: deployments do differ
 
 
 def test_the_report(report: NoiseReport) -> None:
