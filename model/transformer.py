@@ -16,7 +16,8 @@ from . import generation
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .forward_pass import ForwardPass, ReturnType
+from .entering import ReturnType
+from .forward_pass import ForwardPass
 from .hooks.activation_cache import ActivationCache
 from .hooks.captured_gradients import CapturedGradients
 from .hooks.captures import Captures, PosSlice
@@ -43,11 +44,9 @@ from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from .weights.trained import TrainedWeights
-
-if TYPE_CHECKING:
     from ..precision.addresses import Site
     from ..precision.meaning import Quantities
+    from .weights.trained import TrainedWeights
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -199,6 +198,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
         All of it without a group. Nothing is gathered unless unembed.hook_out or an override asks.
         """
         return self.forward_pass.last_slice(tokens, attention_mask, kv_cache, captures)
+
+    def forward_captures(self, tokens: Tokens, kv_cache: KVCache, captures: Captures) -> None:
+        """Fills `captures` of hooks within the blocks, and ends there: `kv_cache` does not count
+        these tokens, whose upper layers it lacks."""
+        self.forward_pass.captured(tokens, kv_cache, captures)
 
     @property
     def vocab_start(self) -> int:
