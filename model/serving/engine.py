@@ -287,7 +287,7 @@ class Engine:
     def _show(self, batch: list[Share], found: Mapping[str, torch.Tensor]) -> None:
         """Shows what a pass found to whoever asked; ends rows that are over with it."""
         for b, (row, n) in enumerate(batch):
-            if row.held is None or not row.observed_names:
+            if row.held is None or not row.is_observed or not row.observed_names:
                 continue
             own = found
             if len(batch) > 1:
@@ -350,16 +350,16 @@ class Engine:
 
     def _pass(self, batch: list[Share]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Logits [B, V] of each row's last token in the pass, and what rows want to see."""
-        width = max(n for _, n in batch)
-        tokens_BP = torch.zeros(len(batch), width, dtype=torch.int64, device="cpu")
-        for b, (row, n) in enumerate(batch):
-            new = torch.tensor(row.next_tokens(n), dtype=torch.int64, device="cpu")
-            tokens_BP[b, :n] = new
-        counts = torch.tensor([n for _, n in batch], device="cpu")
-        mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
-        captures = Captures(frozenset().union(*(row.observed_names for row, _ in batch)))
+        width, mask_BP = max(n for _, n in batch), None
+        new = [[*row.next_tokens(n), *[0] * (width - n)] for row, n in batch]
+        tokens_BP = torch.tensor(new, dtype=torch.int64, device="cpu")
+        if width > 1:
+            counts = torch.tensor([n for _, n in batch], device="cpu")
+            mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
+        names = [row.observed_names for row, _ in batch if row.is_observed]
+        captures = Captures(frozenset().union(*names))
         logits_BV = self.model.forward_last_slice(
-            tokens_BP, None if width == 1 else mask_BP, self._cache_of(batch), captures
+            tokens_BP, mask_BP, self._cache_of(batch), captures
         )
         return logits_BV, captures.found
 

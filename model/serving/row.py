@@ -61,6 +61,11 @@ class Row:
         self.n_captured = self.request.observe_from
 
     @property
+    def is_observed(self) -> bool:
+        """Whether somebody asked to see it."""
+        return bool(self.names) or self.watched is not None or self.prompt_scores is not None
+
+    @property
     def sample(self) -> int:
         return self.sequence.draw
 
@@ -93,7 +98,7 @@ class Row:
     @property
     def n_unseen(self) -> int:
         """Tokens whose keys and values it holds, and that somebody is still to see."""
-        start = self.observed_from
+        start = self.observed_from if self.is_observed else None
         return 0 if start is None else max(0, self.length - start)
 
     @property
