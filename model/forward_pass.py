@@ -16,7 +16,6 @@ from .build import ModuleBuilder
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .entering import ReturnType, check_entering
 from .gradients import check_differentiable, gradient_ops
 from .hooks.captures import Captures
 from .hooks.overrides import OverrideRegistry, op_addresses
@@ -35,6 +34,7 @@ from .loss import next_token_loss, next_token_losses
 from .ops.interface import Ops
 from .parallel import Group, agreement
 from .run import Run, Watch
+from .runners.entering import ReturnType, check_entering
 from .runners.interface import RunnerFactory
 from .runners.recompute import may_recompute, run_recomputed
 from .text.prompts import Tokens, check_ids, token_batch

@@ -16,7 +16,6 @@ from . import generation
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .entering import ReturnType
 from .forward_pass import ForwardPass
 from .hooks.activation_cache import ActivationCache
 from .hooks.captured_gradients import CapturedGradients
@@ -36,6 +35,7 @@ from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
 from .parallel import Group
+from .runners.entering import ReturnType
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
 from .text.prompts import Tokens

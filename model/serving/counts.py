@@ -32,7 +32,7 @@ class EngineStats:
 
 @dataclass
 class Counts:
-    """Those that only grow, as `EngineStats` has them."""
+    """Counts that only grow, as `EngineStats` has them."""
 
     steps: int = 0
     tokens: int = 0

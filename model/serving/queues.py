@@ -1,4 +1,4 @@
-"""Where an engine's samples are."""
+"""The samples of an engine, by where they are."""
 
 from __future__ import annotations
 

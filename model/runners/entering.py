@@ -1,4 +1,4 @@
-"""What a pass that begins at a block takes in place of tokens."""
+"""Checks the residual stream with which a pass begins at a block, in place of tokens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from .cache.kv_cache import KVCache
-from .config import ModelConfig
+from ..cache.kv_cache import KVCache
+from ..config import ModelConfig
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
