@@ -76,6 +76,7 @@ images: $(VENV)/test.stamp build ## draw the pictures of docs/images, in Chromiu
 	PYTHONPATH=tests $(PY) docs/draw_images.py
 	$(PY) -m bitlens.benchmarks growth sampling
 	$(PY) -m bitlens.benchmarks dictionary_growth --threads 1
+	$(PY) -m bitlens.benchmarks first_token --threads 1 --dtype bf16
 
 pages: ## rebuild the script and the style of pages; needs Node
 	cd interp/pages/frontend && npm ci --ignore-scripts && npm run build

@@ -127,7 +127,7 @@ def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = {line.partition(":")[2].strip() for line in info.split("\n") if "model name" in line}
     packages = {}
-    for package in ("torch", "transformers", "transformer-lens", "llama-cpp-python"):
+    for package in ("torch", "transformers", "transformer-lens", "llama-cpp-python", "xllamacpp"):
         try:
             packages[package] = version(package)
         except ModuleNotFoundError:

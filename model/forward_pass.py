@@ -6,7 +6,7 @@ Tensor names: T ragged rows, B batch, P padded positions, V vocabulary, d d_mode
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from .hooks.registry import (
     NO_HOOKS,
     HookRegistry,
     InstalledHooks,
+    depth,
     hook_names,
     in_graph,
     layer_of,
@@ -33,13 +34,12 @@ from .loss import next_token_loss, next_token_losses
 from .ops.interface import Ops
 from .parallel import Group, agreement
 from .run import Run, Watch
+from .runners.entering import ReturnType, check_entering
 from .runners.interface import RunnerFactory
 from .runners.recompute import may_recompute, run_recomputed
 from .text.prompts import Tokens, check_ids, token_batch
 from .text.tokenizer import Tokenizer
 from .weights.checkpoint import Checkpoint
-
-ReturnType = Literal["logits", "loss", "both"] | None
 
 Watched = tuple[Captures, InstalledHooks]
 """What one call keeps, and its own hooks."""
@@ -135,7 +135,7 @@ class ForwardPass:
         start_at_layer, stop_at_layer = at_layers
         start, stop = self.start(start_at_layer), self.stop(stop_at_layer)
         if start_at_layer is not None:
-            self._check_residual(tokens, kv_cache, return_type)
+            check_entering(tokens, kv_cache, return_type, self.config, self.ops.policy.residual)
         if stop_at_layer is not None and kv_cache is not None:
             raise ValueError("stop_at_layer: would leave the upper layers of kv_cache unwritten")
         entering = tokens if start_at_layer is not None else None
@@ -189,7 +189,7 @@ class ForwardPass:
         captures: Captures | None,
     ) -> torch.Tensor:
         """Logits [B, V] of each sequence's last token."""
-        return self._last(tokens, attention_mask, kv_cache, captures, self.logits)
+        return self._last(tokens, attention_mask, kv_cache, captures, self._unembedded)
 
     def last_slice(
         self,
@@ -199,7 +199,18 @@ class ForwardPass:
         captures: Captures | None,
     ) -> torch.Tensor:
         """This rank's part of them, from `vocab_start` on."""
-        return self._last(tokens, attention_mask, kv_cache, captures, self._logits_slice)
+        return self._last(tokens, attention_mask, kv_cache, captures, self._unembedded_slice)
+
+    def captured(self, tokens: Tokens, kv_cache: KVCache, captures: Captures) -> None:
+        """Fills `captures`, which are within the blocks, by a pass that ends once they are there.
+
+        The upper layers of its tokens' pages stay unwritten, so `kv_cache` does not count them.
+        """
+        end = depth(captures.names, self.config.n_layers)
+        watched, call = (captures, NO_HOOKS), ("captures", end)
+        with without_autocast(self.ops.device):
+            tokens_T, run = self._start(tokens, None, kv_cache, watched, call)
+            self._residual(self._embedded(tokens_T, run), run, 0, end)
 
     @property
     def vocab_start(self) -> int:
@@ -233,33 +244,6 @@ class ForwardPass:
             layer = -1 if name in ("hook_tokens", "hook_embed") else self.config.n_layers
         return start <= layer < stop
 
-    def _check_residual(
-        self, resid_BPd: Any, kv_cache: KVCache | None, return_type: ReturnType
-    ) -> None:
-        """Raises ValueError for what a pass that begins at a block cannot take or give."""
-        d_model, dtype = self.config.d_model, self.ops.policy.residual
-        found = (
-            (resid_BPd.dtype, list(resid_BPd.shape))
-            if isinstance(resid_BPd, torch.Tensor)
-            else type(resid_BPd).__name__
-        )
-        if (
-            not isinstance(resid_BPd, torch.Tensor)
-            or (resid_BPd.ndim, resid_BPd.dtype) != (3, dtype)
-            or resid_BPd.shape[-1] != d_model
-        ):
-            raise ValueError(
-                f"start_at_layer: begins with the residual stream, {dtype} [batch, positions, "
-                f"{d_model}], in place of tokens; got {found}"
-            )
-        if kv_cache is not None:
-            raise ValueError("start_at_layer: would leave the lower layers of kv_cache unwritten")
-        if return_type in ("loss", "both"):
-            raise ValueError(
-                "start_at_layer: the residual stream does not say which tokens come next, so it "
-                'has no loss; take return_type="logits"'
-            )
-
     def _last(
         self,
         tokens: Tokens,
@@ -268,7 +252,7 @@ class ForwardPass:
         captures: Captures | None,
         unembed: Callable[[torch.Tensor, Run], torch.Tensor],
     ) -> torch.Tensor:
-        """What `unembed` makes of each sequence's last row of the residual stream."""
+        """What `unembed` makes of each sequence's last row, normalized."""
         with without_autocast(self.ops.device):
             return self._last_rows(tokens, attention_mask, kv_cache, captures, unembed)
 
@@ -285,11 +269,13 @@ class ForwardPass:
         resid_Td = self._residual(self._embedded(tokens_T, run), run, 0, self.config.n_layers)
         batch = run.batch
         if batch.n_rows == batch.size:  # a token each: every row is a last one
-            logits = unembed(resid_Td, run)
+            logits = unembed(self._normalized(resid_Td, run), run)
+        elif run.wants("unembed.hook_out"):
+            logits = unembed(self._normalized(resid_Td, run), run)[batch.last_rows_B]
         elif run.wants(*FINAL_NAMES):
-            logits = unembed(resid_Td, run)[batch.last_rows_B]
+            logits = unembed(self._normalized(resid_Td, run)[batch.last_rows_B], run)
         else:
-            logits = unembed(resid_Td[batch.last_rows_B], run)
+            logits = unembed(self._normalized(resid_Td[batch.last_rows_B], run), run)
         run.cache.advance(run.batch)
         return logits
 
@@ -402,19 +388,24 @@ class ForwardPass:
 
     def logits(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         """Returns the logits [T, V] of the last block's residual stream."""
-        x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
-        logits_TV = run.hook("unembed.hook_out", self.unembed(x, run))
-        return self._capped(logits_TV, run)
+        return self._unembedded(self._normalized(resid_Td, run), run)
 
-    def _logits_slice(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+    def _normalized(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
+        """What the last norm makes of the residual stream."""
+        return run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
+
+    def _unembedded(self, x_Td: torch.Tensor, run: Run) -> torch.Tensor:
+        return self._capped(run.hook("unembed.hook_out", self.unembed(x_Td, run)), run)
+
+    def _unembedded_slice(self, x_Td: torch.Tensor, run: Run) -> torch.Tensor:
         if self.group is None:
-            return self.logits(resid_Td, run)
+            return self._unembedded(x_Td, run)
         weight = self.unembed.weight
         if run.wants("unembed.hook_out") or any(map(run.is_overridden, ("unembed", "soft_cap"))):
-            return self.logits(resid_Td, run)[:, self.ops.own_columns(weight)]
-        x = run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
-        logits_Tr = self.ops.linear_slice(x, weight, out_dtype=self.ops.policy.logits)
-        return self._capped(logits_Tr, run)
+            return self._unembedded(x_Td, run)[:, self.ops.own_columns(weight)]
+        return self._capped(
+            self.ops.linear_slice(x_Td, weight, out_dtype=self.ops.policy.logits), run
+        )
 
     def _capped(self, logits: torch.Tensor, run: Run) -> torch.Tensor:
         """Whole logits or a slice of them, as the sampler reads them."""

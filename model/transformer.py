@@ -16,7 +16,7 @@ from . import generation
 from .cache.kv_cache import KVCache
 from .cache.prefix_key import edit_key
 from .config import ModelConfig
-from .forward_pass import ForwardPass, ReturnType
+from .forward_pass import ForwardPass
 from .hooks.activation_cache import ActivationCache
 from .hooks.captured_gradients import CapturedGradients
 from .hooks.captures import Captures, PosSlice
@@ -35,6 +35,7 @@ from .layers import Embedding, Linear
 from .ops.copies import ModelCopies
 from .ops.interface import Ops
 from .parallel import Group
+from .runners.entering import ReturnType
 from .runners.interface import RunnerFactory
 from .runners.unfused import UnfusedRunner
 from .sampling.sample import RowSampler
@@ -44,11 +45,9 @@ from .weights.checkpoint import Checkpoint
 from .weights.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from .weights.trained import TrainedWeights
-
-if TYPE_CHECKING:
     from ..precision.addresses import Site
     from ..precision.meaning import Quantities
+    from .weights.trained import TrainedWeights
 
 
 class HookedTransformer(ModelWeights, ModelCopies):
@@ -200,6 +199,11 @@ class HookedTransformer(ModelWeights, ModelCopies):
         All of it without a group. Nothing is gathered unless unembed.hook_out or an override asks.
         """
         return self.forward_pass.last_slice(tokens, attention_mask, kv_cache, captures)
+
+    def forward_captures(self, tokens: Tokens, kv_cache: KVCache, captures: Captures) -> None:
+        """Fills `captures` of hooks within the blocks, and ends there: `kv_cache` does not count
+        these tokens, whose upper layers it lacks."""
+        self.forward_pass.captured(tokens, kv_cache, captures)
 
     @property
     def vocab_start(self) -> int:

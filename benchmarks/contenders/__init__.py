@@ -28,6 +28,7 @@ _CONTENDERS = {
     "bitlens serving": ("serving", "BitlensServing"),
     "bitlens over HTTP": ("http", "BitlensHttp"),
     "transformers serving": ("serving", "TransformersServing"),
+    "llama.cpp server": ("llama_cpp_server", "LlamaCppServer"),
     "llama.cpp sampler": ("llama_cpp_samplers", "LlamaCppSampler"),
 }
 

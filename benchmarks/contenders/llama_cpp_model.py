@@ -37,19 +37,6 @@ class LlamaCpp:
         tokens = prompt(self.d_vocab, n_tokens)[0].tolist()
         return {"seconds": seconds(lambda: self._run(tokens, 0, every_logit=True))}
 
-    def prompt_cache(self, n_prefix: int) -> dict[str, float]:
-        """Seconds until the logits that choose the first token of `n_prefix` + 32 tokens: cold, and
-        with the prefix in the cache."""
-        tokens = prompt(self.d_vocab, n_prefix + 32)[0].tolist()
-        cold = seconds(lambda: self._prefill(tokens, 0))
-        warm = seconds(lambda: self._prefill(tokens[n_prefix:], n_prefix))
-        return {"cold": cold, "warm": warm}
-
-    def _prefill(self, tokens: list[int], n_past: int) -> None:
-        """In batches of at most 512, as llama.cpp has them; logits of the last token alone."""
-        for start in range(0, len(tokens), 512):
-            self._run(tokens[start : start + 512], n_past + start, every_logit=False)
-
     def _run(self, tokens: list[int], n_past: int, *, every_logit: bool) -> None:
         context, batch = self.model._ctx, self.model._batch
         context.kv_cache_seq_rm(-1, n_past, -1)

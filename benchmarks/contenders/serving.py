@@ -15,7 +15,7 @@ from ...model.load import load
 from ...model.serving import Engine, Request
 from ...model.sources import open_checkpoint
 from ..hugging_face import llama
-from .timing import prompt, seconds
+from .timing import Clock, prompt, seconds
 
 NEW = 32
 """Tokens of a prompt that nobody has seen yet."""
@@ -47,14 +47,14 @@ class BitlensServing:
         self.d_vocab = self.model.config.d_vocab
         self.model.fingerprint()
 
-    def first_token(self, n_prefix: int) -> dict[str, float]:
+    def first_token(self, n_prefix: int, clock: Clock) -> dict[str, float]:
         """Seconds until the first token of a prompt: cold, after a prompt that began alike, and of
         a pass over its new tokens on pages that are there; and of looking 4096 tokens up."""
         ids = prompt(self.d_vocab, n_prefix + 3 * NEW)[0].tolist()
         known, first, second = ids[:n_prefix], ids[-2 * NEW : -NEW], ids[-NEW:]
         with Engine(self.model, token_budget=n_prefix + NEW) as engine:
-            cold = seconds(lambda: self._answer(engine, [*known, *first]))
-            warm = seconds(lambda: self._answer(engine, [*known, *second]))
+            cold = seconds(lambda: self._answer(engine, [*known, *first]), clock)
+            warm = seconds(lambda: self._answer(engine, [*known, *second]), clock)
             assert engine.stats().cache.hit_tokens == n_prefix
             found = 0
 
@@ -62,15 +62,15 @@ class BitlensServing:
                 nonlocal found
                 found = engine.cache.match([*known, *second])
 
-            lookup = seconds(look_up)
+            lookup = seconds(look_up, clock)
             assert found == n_prefix + NEW
         cache = self.model.new_cache()
         self.model.forward_last(torch.tensor([known]), None, cache)
         rest = torch.tensor([second])
-        resident = seconds(lambda: self.model.forward_last(rest, None, cache))
+        resident = seconds(lambda: self.model.forward_last(rest, None, cache), clock)
         return {"cold": cold, "warm": warm, "resident": resident, "lookup": lookup}
 
-    def serve(self, work: Work) -> dict[str, float]:
+    def serve(self, work: Work, clock: Clock) -> dict[str, float]:
         """Seconds for all answers, at most 32 at a time."""
         prompts = prompts_of(self.d_vocab, work)
 
@@ -84,9 +84,9 @@ class BitlensServing:
                 for handle in handles:
                     handle.result()
 
-        return {"seconds": seconds(run)}
+        return {"seconds": seconds(run, clock)}
 
-    def static(self, work: Work) -> dict[str, float]:
+    def static(self, work: Work, clock: Clock) -> dict[str, float]:
         """Seconds for as many tokens in batches of 32 rows of one length: nothing is padded."""
         n = len(work)
         length, new = sum(p for p, _ in work) // n, sum(a for _, a in work) // n
@@ -101,7 +101,7 @@ class BitlensServing:
                     logits_BV = self.model.forward_last(tokens_B1, None, cache)
 
         exact = sum(p + a for p, a in work) / (n * (length + new))
-        return {"seconds": seconds(run) * exact}
+        return {"seconds": seconds(run, clock) * exact}
 
     def _answer(self, engine: Engine, ids: list[int]) -> None:
         engine.submit(Request(ids, max_new_tokens=1)).result()
@@ -118,20 +118,20 @@ class TransformersServing:
         self.model.set_attn_implementation("sdpa")
         self.d_vocab = self.model.config.vocab_size
 
-    def first_token(self, n_prefix: int) -> dict[str, float]:
+    def first_token(self, n_prefix: int, clock: Clock) -> dict[str, float]:
         """Seconds until the logits that choose the first token: cold, and with a copy of a
         prompt's cache."""
         ids_BP = prompt(self.d_vocab, n_prefix + NEW)
-        cold = seconds(lambda: self.model(ids_BP, use_cache=True, logits_to_keep=1))
+        cold = seconds(lambda: self.model(ids_BP, use_cache=True, logits_to_keep=1), clock)
         kept = self.model(ids_BP[:, :n_prefix], use_cache=True, logits_to_keep=1).past_key_values
 
         def warm() -> None:
             past = copy.deepcopy(kept)
             self.model(ids_BP[:, n_prefix:], past_key_values=past, logits_to_keep=1)
 
-        return {"cold": cold, "warm": seconds(warm)}
+        return {"cold": cold, "warm": seconds(warm, clock)}
 
-    def serve(self, work: Work) -> dict[str, float]:
+    def serve(self, work: Work, clock: Clock) -> dict[str, float]:
         """Seconds of `generate` over batches of 32 rows, padded on the left, each as long as its
         longest answer."""
         prompts = prompts_of(self.d_vocab, work)
@@ -153,4 +153,4 @@ class TransformersServing:
                     do_sample=False,
                 )
 
-        return {"seconds": seconds(run)}
+        return {"seconds": seconds(run, clock)}

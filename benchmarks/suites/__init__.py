@@ -29,6 +29,7 @@ class Suite(StrEnum):
     growth = "growth"
     sampling = "sampling"
     serving = "serving"
+    first_token = "first_token"
     http = "http"
     dictionaries = "dictionaries"
     dictionary_growth = "dictionary_growth"

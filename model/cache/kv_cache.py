@@ -6,7 +6,7 @@ Tensor names: B batch, G key/value heads, h d_head, N pages, T ragged rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -216,11 +216,15 @@ class KVCache:
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps these sequences, in this order; the pages of the others are used again.
 
-        Raises ValueError for no row, one twice, or one that is none.
+        One that is named several times becomes as many, which share the pages that it has.
+        Raises ValueError for no row, or one that is none.
         """
-        if not rows or len(set(rows)) < len(rows) or not set(rows) <= set(range(self.batch_size)):
-            raise ValueError(f"keep: {list(rows)}: expected different rows of {self.batch_size}")
-        for b in set(range(self.batch_size)) - set(rows):
-            self.pool.release(self.sequences[b].pages)
-        self.sequences = [self.sequences[b] for b in rows]
+        if not rows or not set(rows) <= set(range(self.batch_size)):
+            raise ValueError(f"keep: {list(rows)}: expected rows of {self.batch_size}")
+        kept = [self.sequences[b] for b in rows]
+        for sequence in kept:
+            self.pool.retain(sequence.pages)
+        for sequence in self.sequences:
+            self.pool.release(sequence.pages)
+        self.sequences = [replace(sequence, pages=list(sequence.pages)) for sequence in kept]
         self._show_pages()

@@ -63,7 +63,7 @@ class CacheStats:
 
     Attributes:
         hits, misses: Prompts of which a beginning was found, and others.
-        hit_tokens: Tokens that were not computed again.
+        hit_tokens: Tokens whose keys and values were there.
         pages_used: Pages in memory, kept or in use.
         pages_referenced: References of sequences under way.
         evictions: Pages given up for others, or expired.
@@ -284,6 +284,16 @@ class PrefixCache:
         if held.key is not None and 0 < length - start < PAGE:
             with self._lock:
                 self._add(held, token_bytes(ids[start:length]), held.sequence.pages[held.n_known])
+
+    @contextmanager
+    def before(self, held: HeldPrompt, n: int) -> Iterator[KVCache]:
+        """Hands out a cache of a sequence's first n tokens; what passes append to it is dropped."""
+        sequence = CachedSequence(held.sequence.pages[: pages_of(n)], n)
+        self.pool.retain(sequence.pages)
+        try:
+            yield KVCache.over(self.model.config, self.pool, [sequence])
+        finally:
+            self.pool.release(sequence.pages)
 
     def release(self, held: HeldPrompt) -> None:
         """Ends a sequence. Pages that nobody knows and nobody holds are free again."""

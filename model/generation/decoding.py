@@ -61,9 +61,9 @@ class Decoder(Protocol):
 class Decoding:
     """Sequences under way.
 
-    A row that has ended leaves the batch, unless hook functions or overrides run: then it goes on
-    as padding, so that row b stays row b for them. With a watch, a row stays until its last token
-    was scored.
+    A prompt that several rows have is read once, and they share its pages. A row that has ended
+    leaves the batch, unless hook functions or overrides run: then it goes on as padding, so that
+    row b stays row b for them. With a watch, a row stays until its last token was scored.
 
     Attributes:
         n_passes: Passes that were run.
@@ -91,22 +91,37 @@ class Decoding:
 
     def run(self) -> None:
         """Runs passes until every sequence has ended."""
-        tokens_bP, mask_bP = left_pad([s.prompt for s in self.sequences], self._pad_id)
+        readers = self._readers()
+        self._rows = list(dict.fromkeys(readers))
+        tokens_bP, mask_bP = left_pad(
+            [self.sequences[row].prompt for row in self._rows], self._pad_id
+        )
         n_columns = tokens_bP.shape[1]
-        cache = self.model.new_cache(len(self.sequences))
-        mask: torch.Tensor | None = mask_bP
-        real_bP, column = mask_bP == 1, 0
+        cache = self.model.new_cache(len(self._rows))
+        real_bP = mask_bP == 1
+        logits_bV = self._pass(tokens_bP, mask_bP, real_bP, 0, cache)
+        if len(self._rows) < len(readers):
+            places = [self._rows.index(row) for row in readers]
+            cache.keep(places)
+            logits_bV, self._rows = logits_bV[places], list(range(len(readers)))
         while True:
-            logits_bV = self._pass(tokens_bP, mask, real_bP, column, cache)
             self._choose(logits_bV)
             wanted = [row for row in range(len(self.sequences)) if self._is_wanted(row)]
             if not wanted:
                 return
             self._leave(wanted, cache)
             last = [self._last(row) for row in self._rows]
-            tokens_bP, mask = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None], None
+            tokens_b1 = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None]
             real_bP = self._real([row in wanted for row in self._rows], real_bP)
-            column = n_columns + self.n_passes - 1
+            logits_bV = self._pass(tokens_b1, None, real_bP, n_columns + self.n_passes - 1, cache)
+
+    def _readers(self) -> list[int]:
+        """The row that reads each row's prompt: the first one with the same prompt, unless
+        somebody counts on every row's place in the pass."""
+        if self.model.is_watched or self.captured or self.watch is not None:
+            return list(range(len(self.sequences)))
+        first: dict[tuple[int, ...], int] = {}
+        return [first.setdefault(tuple(s.prompt), row) for row, s in enumerate(self.sequences)]
 
     def _real(self, real: list[bool], before_bP: torch.Tensor) -> torch.Tensor:
         """bool [b, 1]; the same tensor as long as nothing changes, which tells monitors so."""

@@ -82,7 +82,7 @@ def generate(
         logprobs: Keep the log-probability of each new token, and of the best so many; None
             keeps none.
         seed: Same seed, same tokens, whatever the batch; None takes a fresh one.
-        n: Samples a prompt; they differ by a draw counter.
+        n: Samples a prompt, which is read once; they differ by a draw counter.
         stop: Strings, token ids and functions that end a sequence, besides the tokenizer's
             `eos_ids`. A special token as text is that token. A function is called after every
             token with a row's new ids and its text so far, and ends the row by returning True.

@@ -114,6 +114,18 @@ def layer_of(name: str) -> int | None:
     return int(name.split(".")[1]) if name.startswith("blocks.") else None
 
 
+def depth(names: Iterable[str], n_layers: int) -> int:
+    """Returns how many blocks a pass runs until it has reached all these hooks."""
+    layers = {name: layer_of(name) for name in names}
+    before = [
+        0 if name in ("hook_tokens", "hook_embed") else n_layers
+        for name, layer in layers.items()
+        if layer is None
+    ]
+    inside = [layer + 1 for layer in layers.values() if layer is not None]
+    return max([*before, *inside], default=0)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KeyError:
     """The error for a name nobody has, with the nearest ones."""
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)

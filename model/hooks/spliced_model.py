@@ -106,6 +106,11 @@ class SplicedModel(ABC):
         with self._run():
             return self.model.forward_last_slice(*args, **options)
 
+    def forward_captures(self, *args: Any, **options: Any) -> None:
+        """`HookedTransformer.forward_captures`, spliced."""
+        with self._run():
+            self.model.forward_captures(*args, **options)
+
     def run_with_hooks(
         self, tokens: Tokens, fwd_hooks: Hooks = (), bwd_hooks: Hooks = (), **options: Any
     ) -> Any:

@@ -1,6 +1,7 @@
 """One engine for many requests, whose answers do not depend on who else is asking."""
 
-from .engine import Engine, EngineStats
+from .counts import EngineStats
+from .engine import Engine
 from .handle import Handle, Piece
 from .long_context import long_context
 from .pool import Pool

@@ -9,7 +9,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
 from types import TracebackType
@@ -19,57 +18,19 @@ import torch
 
 from ..cache.kv_cache import KVCache
 from ..cache.page_pool import PAGE, pages_of
-from ..cache.prefix_cache import CacheableModel, CacheStats, PrefixCache, kept_page_bytes
+from ..cache.prefix_cache import CacheableModel, PrefixCache, kept_page_bytes
 from ..generation.chooser import NOT_NUMBERS, choose
 from ..hooks.captures import Captures
 from .clock import SharedClock
+from .counts import Counts, EngineStats
 from .fingerprint import pool_fingerprint
 from .handle import Handle
 from .intake import Intake, ServedModel
 from .plan import Share, passes, plan
+from .queues import Queues
+from .replay import has_room, recomputed_from, replay
 from .request import EngineFull, FinishReason, ModelIsWatched, Request, WrongPool
 from .row import Row
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """The counts of an engine.
-
-    Attributes:
-        running, waiting: Samples that have pages, and samples that have none yet.
-        steps: Steps so far.
-        tokens: Tokens that passes ran on, prompts' included.
-        preemptions: Samples that gave up their pages to older ones, and were computed again.
-        cache: Of the prompts.
-    """
-
-    running: int
-    waiting: int
-    steps: int
-    tokens: int
-    preemptions: int
-    cache: CacheStats
-
-
-@dataclass
-class _Counts:
-    steps: int = 0
-    tokens: int = 0
-    preemptions: int = 0
-
-
-@dataclass
-class _Queues:
-    """Samples by where they are. Oldest first, in each."""
-
-    waiting: deque[Row] = field(default_factory=deque)
-    running: list[Row] = field(default_factory=list)
-    siblings: dict[Row, list[Row]] = field(default_factory=dict)
-    """Samples that wait until their request's first one has run the prompt."""
-
-    def all(self) -> list[Row]:
-        later = [row for rows in self.siblings.values() for row in rows]
-        return [*self.running, *self.waiting, *later]
 
 
 class Engine:
@@ -126,7 +87,7 @@ class Engine:
             clock=self._clock.now,
         )
         self._max_running, self._budget, self._max_waiting = max_running, token_budget, max_waiting
-        self._queues, self._counts = _Queues(), _Counts()
+        self._queues, self._counts = Queues(), Counts()
         capacity = self.cache.pool.capacity
         self._intake = Intake(self, model, self._clock.now, capacity)
         self._inbox: deque[list[Row]] = deque()
@@ -226,6 +187,7 @@ class Engine:
                 waiting=len(queues.all()) - len(queues.running),
                 steps=counts.steps,
                 tokens=counts.tokens,
+                replayed=counts.replayed,
                 preemptions=counts.preemptions,
                 cache=self.cache.stats(),
             )
@@ -284,21 +246,24 @@ class Engine:
         queues = self._queues
         while queues.waiting and len(queues.running) < self._max_running:
             row = queues.waiting[0]
-            observed_from, salt = row.observed_from, row.request.salt
+            until, salt = recomputed_from(row, self.model.config.n_layers), row.request.salt
             if queues.running:
-                known = self.cache.match(row.tokens, salt=salt) if observed_from != 0 else 0
-                known = known if observed_from is None else min(known, observed_from)
+                known = self.cache.match(row.tokens, salt=salt) if until != 0 else 0
+                known = known if until is None else min(known, until)
                 needed = pages_of(row.n_tokens + 1) - known // PAGE + 1
-                promised = sum(_n_missing(each) for each in queues.running)
+                promised = sum(each.n_missing_pages(each.n_tokens + 1) for each in queues.running)
                 if not self.cache.pool.can_take(promised + needed):
                     return
-            row.held = self.cache.hold(row.tokens, salt=salt, observed_from=observed_from)
+            row.held = self.cache.hold(row.tokens, salt=salt, observed_from=until)
             if row.n_cached is None:
                 row.n_cached = row.length
             queues.running.append(queues.waiting.popleft())
 
     def _run(self, batch: list[Share]) -> None:
         """Runs a pass over these rows, less those that must give up their pages for it."""
+        if batch and batch[0][0].n_unseen > 0:
+            self._look_again(*batch[0])
+            return
         batch = self._make_room(batch)
         if not batch:
             return
@@ -322,22 +287,49 @@ class Engine:
     def _show(self, batch: list[Share], found: Mapping[str, torch.Tensor]) -> None:
         """Shows what a pass found to whoever asked; ends rows that are over with it."""
         for b, (row, n) in enumerate(batch):
-            if row.held is None or not row.observed_names:
+            if row.held is None or not row.is_observed or not row.observed_names:
                 continue
-            own, failure = found, None
+            own = found
             if len(batch) > 1:
                 own = {name: found[name][b : b + 1, :n] for name in row.observed_names}
-            try:
-                row.observe(row.length - n, n, own)
-            except Exception as error:
-                failure = error
-            if failure or row.is_over:
-                self._end_over(row, failure)
+            self._show_row(row, row.length - n, n, own)
+
+    def _show_row(self, row: Row, start: int, n: int, found: Mapping[str, torch.Tensor]) -> None:
+        failure = None
+        try:
+            row.observe(start, n, found)
+        except Exception as error:
+            failure = error
+        if failure or row.is_over:
+            self._end_over(row, failure)
+
+    def _look_again(self, row: Row, n: int) -> None:
+        """Shows n tokens whose keys and values are there; without room, they are computed anew."""
+        start = row.observed_from
+        assert start is not None
+        if not has_room(self.cache, n):
+            self._take_less(row, start)
+            return
+        try:
+            found = replay(self.model, self.cache, row, n)
+        except Exception as error:
+            self._end(row, "error", error)
+            return
+        self._counts.replayed += n
+        row.note_replayed(start + n)
+        self._show_row(row, start, n, found)
+
+    def _take_less(self, row: Row, start: int) -> None:
+        """Has a row hold nothing from `start` on."""
+        assert row.held is not None
+        self.cache.release(row.held)
+        row.held = self.cache.hold(row.tokens, salt=row.request.salt, observed_from=start)
+        row.n_cached, self._batch = min(row.n_cached or 0, row.length), None
 
     def _make_room(self, batch: list[Share]) -> list[Share]:
         """Has the youngest rows give up their pages until the others' tokens fit."""
         while True:
-            needed = sum(_n_missing(row, row.length + n) + 1 for row, n in batch)
+            needed = sum(row.n_missing_pages(row.length + n) + 1 for row, n in batch)
             if self.cache.pool.can_take(needed) or len(self._queues.running) == 1:
                 return batch
             youngest = self._queues.running[-1]
@@ -353,21 +345,21 @@ class Engine:
         self._leave(row, keeps=keeps)
         self._queues.running.remove(row)
         self._queues.waiting.appendleft(row)
-        row.captured.clear()
+        row.forget_captures()
         self._counts.preemptions += 1
 
     def _pass(self, batch: list[Share]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Logits [B, V] of each row's last token in the pass, and what rows want to see."""
-        width = max(n for _, n in batch)
-        tokens_BP = torch.zeros(len(batch), width, dtype=torch.int64, device="cpu")
-        for b, (row, n) in enumerate(batch):
-            new = torch.tensor(row.next_tokens(n), dtype=torch.int64, device="cpu")
-            tokens_BP[b, :n] = new
-        counts = torch.tensor([n for _, n in batch], device="cpu")
-        mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
-        captures = Captures(frozenset().union(*(row.observed_names for row, _ in batch)))
+        width, mask_BP = max(n for _, n in batch), None
+        new = [[*row.next_tokens(n), *[0] * (width - n)] for row, n in batch]
+        tokens_BP = torch.tensor(new, dtype=torch.int64, device="cpu")
+        if width > 1:
+            counts = torch.tensor([n for _, n in batch], device="cpu")
+            mask_BP = (torch.arange(width, device="cpu") < counts[:, None]).long()
+        names = [row.observed_names for row, _ in batch if row.is_observed]
+        captures = Captures(frozenset().union(*names))
         logits_BV = self.model.forward_last_slice(
-            tokens_BP, None if width == 1 else mask_BP, self._cache_of(batch), captures
+            tokens_BP, mask_BP, self._cache_of(batch), captures
         )
         return logits_BV, captures.found
 
@@ -419,11 +411,7 @@ class Engine:
         """Ends a row, wherever it is, unless a function of its own did so in the meantime."""
         if row.is_finished:
             return
-        queues = self._queues
-        queues.waiting.extendleft(reversed(queues.siblings.pop(row, [])))
-        for rows in (queues.running, queues.waiting, *queues.siblings.values()):
-            if row in rows:
-                rows.remove(row)
+        self._queues.remove(row)
         if row.held is not None and row.n_cached is not None:
             row.n_written = min(row.length, len(row.sequence.prompt)) - row.n_cached
         self._leave(row, keeps=error is None)
@@ -437,10 +425,3 @@ def default_cache_bytes(model: CacheableModel, max_running: int) -> int:
     wanted = max_running * (pages_of(model.config.n_ctx) + 1) * bytes_of_page
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(min(wanted, memory // 4), 2 * bytes_of_page)
-
-
-def _n_missing(row: Row, upto: int | None = None) -> int:
-    """Pages that a row's first `upto` tokens, or all it has and the next, need beside its own."""
-    assert row.held is not None
-    total = row.n_tokens + 1 if upto is None else upto
-    return max(0, pages_of(total) - len(row.held.sequence.pages))

@@ -22,12 +22,13 @@ from ..text.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
 from .prompt_scores import PromptScores, ScoringModel
+from .replay import ReplayingModel
 from .request import Request
 from .row import Row
 from .sample_watch import SampleWatch
 
 
-class ServedModel(Decoder, CacheableModel, ScoringModel, Protocol):
+class ServedModel(Decoder, CacheableModel, ScoringModel, ReplayingModel, Protocol):
     """The part of a model that an engine needs."""
 
 
@@ -115,7 +116,8 @@ class Intake:
                 "prompt_logprobs: not over ranks, each of which has a part of the logits: use "
                 "model.logprobs"
             )
-        return PromptScores(self._model, prompt, n_best, request.temperature)
+        first = request.observe_from
+        return PromptScores(self._model, prompt, n_best, request.temperature, first)
 
     def _guides_of(self, request: Request) -> list[Guide] | list[None]:
         """Each sample's guide. Raises ValueError for what could leave it without a token."""
@@ -138,6 +140,16 @@ class Intake:
             request.top_k, request.n, most, request.min_new_tokens, request.no_repeat_ngram_size
         )
         check_ids(prompt, config.d_vocab, "prompt")
+        if not 0 <= request.observe_from <= len(prompt):
+            raise ValueError(
+                f"observe_from = {request.observe_from}: expected 0 to {len(prompt)}, the tokens "
+                "of the prompt"
+            )
+        if request.observe_from > 0 and request.monitors:
+            raise ValueError(
+                f"observe_from = {request.observe_from}: a monitor's probe scores a text from its "
+                "first token on; leave it at 0 beside monitors"
+            )
         check_length(len(prompt), most, config.n_ctx)
         longest = len(prompt) + most
         needed, capacity = pages_of(longest), self._capacity

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .row import Row
 
 Share = tuple[Row, int]
-"""A row, and how many of its unread tokens the step runs on."""
+"""A row, and how many of its tokens the step runs on."""
 
 
 def plan(running: Sequence[Row], token_budget: int) -> list[Share]:
@@ -17,11 +17,12 @@ def plan(running: Sequence[Row], token_budget: int) -> list[Share]:
     A row's tokens depend neither on how its prompt is cut nor on who runs beside it, so that this
     decides when an answer comes, and never which.
     """
-    left = token_budget - sum(row.n_unread == 1 for row in running)
+    left = token_budget - sum(row.n_due == 1 for row in running)
     shares: list[Share] = []
     for row in running:
-        n = 1 if row.n_unread == 1 else max(0, min(row.n_unread, left))
-        if row.n_unread > 1:
+        due = row.n_due
+        n = 1 if due == 1 else max(0, min(due, left))
+        if due > 1:
             left -= n
         if n > 0:
             shares.append((row, n))
@@ -29,8 +30,8 @@ def plan(running: Sequence[Row], token_budget: int) -> list[Share]:
 
 
 def passes(shares: Sequence[Share]) -> list[list[Share]]:
-    """Returns the shares by forward pass: together, but for rows that capture activations, which
-    run alone and in the shape of their own tokens."""
-    together = [share for share in shares if not share[0].names]
-    alone = [[share] for share in shares if share[0].names]
+    """Returns the shares by forward pass: together, but for rows that capture activations or look
+    again at what is kept, which run alone and in the shape of their own tokens."""
+    together = [share for share in shares if not share[0].runs_alone]
+    alone = [[share] for share in shares if share[0].runs_alone]
     return [together, *alone] if together else alone

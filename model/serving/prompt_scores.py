@@ -35,24 +35,32 @@ class PromptScores:
     Attributes:
         n_best: Tokens to list in each token's place, the likeliest first.
         temperature: As `SamplingParams`; 0 reports at 1.
-        found: Of every token but the first, as far as it goes.
+        first: The first position to read; tokens up to it get none.
+        found: Of every token after it, as far as it goes.
     """
 
     model: ScoringModel
     prompt: list[int]
     n_best: int
     temperature: float
+    first: int = 0
     found: list[Logprobs] = field(default_factory=list)
 
     @property
     def n_seen(self) -> int:
         """Positions that were read, each of which scored the token after it."""
-        return len(self.found)
+        return self.first + len(self.found)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every token of the prompt was scored."""
-        return len(self.found) == len(self.prompt) - 1
+        """Whether every token of the prompt that is to be was scored."""
+        return self.n_seen >= len(self.prompt) - 1
+
+    @property
+    def listed(self) -> list[Logprobs | None]:
+        """A place for each token, None where it has none."""
+        n_without = min(self.first + 1, len(self.prompt))
+        return [*[None] * n_without, *self.found]
 
     def see(self, start: int, x_Nd: torch.Tensor) -> None:
         """Scores what follows the positions from `start` on, of which those seen before are left

@@ -55,13 +55,14 @@ class Request:
             log-probabilities are of what is left (the extra `tools`).
         grammar: A grammar of the answer in place of a schema, in llguidance's Lark.
         prompt_logprobs: None: none. n: the log-probability of each token of the prompt and of the n
-            best in its place, at the answer's temperature and before penalties; they are
-            computed for the whole prompt, as for `capture`.
-        capture: Names of hooks whose activations to keep. They are computed for the whole prompt:
-            nothing of it is taken from the cache.
+            best in its place, at the answer's temperature and before penalties.
+        capture: Names of hooks whose activations to keep.
         monitors: Watch each sample's prompt and answer, and may end it
-            (`bitlens.interp.monitors.Monitor`); a sample is a row to them. The prompt is computed
-            for them as it is for `capture`, and tokens are handed out once they were scored.
+            (`bitlens.interp.monitors.Monitor`); a sample is a row to them. Tokens are handed out
+            once they were scored.
+        observe_from: The position of the prompt from which on `capture` and `prompt_logprobs` see
+            it: what is before it comes from the cache where it is there. What is after it, and
+            for `monitors` all of it, runs again up to the last block that is watched.
 
     The other fields are those of `model.generate` and `sampling.SamplingParams`.
     """
@@ -93,6 +94,7 @@ class Request:
     grammar: str | None = field(default=None, kw_only=True)
     capture: Sequence[str] | str = field(default=(), kw_only=True)
     monitors: Sequence[GenerationMonitor] = field(default=(), kw_only=True)
+    observe_from: int = field(default=0, kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
     template_variables: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
@@ -110,7 +112,7 @@ class Usage:
 
     Attributes:
         prompt: Of the prompt.
-        cached: Of these, taken from the cache.
+        cached: Of these, taken from the cache, and not run again for whoever watches them.
         written: Of these, computed and kept for others.
         output: Of the answer, the one that ended it included.
     """
@@ -130,12 +132,13 @@ class Completion:
         text: Without special tokens and up to a stop string; empty without a tokenizer.
         logprobs: For each new token its log-probability, and ids and log-probabilities of the best
             ones, where the request asked for them.
-        prompt_logprobs: The same for each token of the prompt, None for the first: of a request's
-            first sample, where it asked for them; shorter where the prompt was not read to its end.
+        prompt_logprobs: The same for each token of the prompt, None for the first and up to
+            `observe_from`: of a request's first sample, where it asked for them; shorter where the
+            prompt was not read to its end.
         stopped_by: The stop string that ended it.
         seed: What it was drawn with.
         captured: Activations by hook name, [1, P + N - 1, ...] position by position (scores and
-            patterns [1, H, P + N - 1, K]).
+            patterns [1, H, P + N - 1, K]), from `observe_from` on.
         scores: By monitor, the score after each token, fp32 [P + N]; NaN where it gave none.
         alarms: What monitors raised, in order.
         n_handed_out: Of the new tokens, those that were handed out: all but what an alarm or an

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..cache.page_pool import pages_of
 from ..cache.prefix_cache import HeldPrompt
 from ..generation.chooser import Chooser
 from ..generation.decoding import joined
@@ -27,7 +28,9 @@ class Row:
         sequence: Prompt and new tokens.
         held: Its pages; None while it waits.
         n_cached: Tokens of the prompt that were in the cache when it first ran; None before.
+        n_replayed: Of these, tokens that ran again for whoever watches them.
         captured: By hook name, what each of its passes captured.
+        n_captured: The position up to which it did.
         names: Hooks to capture.
         watched: Its monitors; None without.
         prompt_scores: Where the prompt's log-probabilities go; None where nobody asks.
@@ -45,12 +48,22 @@ class Row:
     prompt_scores: PromptScores | None = None
     held: HeldPrompt | None = None
     n_cached: int | None = None
+    n_replayed: int = 0
     n_written: int = 0
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    n_captured: int = field(init=False)
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
     n_handed_out: int = 0
     n_characters: int = 0
     is_finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.n_captured = self.request.observe_from
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether somebody asked to see it."""
+        return bool(self.names) or self.watched is not None or self.prompt_scores is not None
 
     @property
     def sample(self) -> int:
@@ -83,6 +96,27 @@ class Row:
         return self.n_tokens - self.length
 
     @property
+    def n_unseen(self) -> int:
+        """Tokens whose keys and values it holds, and that somebody is still to see."""
+        start = self.observed_from if self.is_observed else None
+        return 0 if start is None else max(0, self.length - start)
+
+    @property
+    def n_due(self) -> int:
+        """Tokens that its next passes run on: those to look at again come first."""
+        return self.n_unseen or self.n_unread
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether its passes hold no other row."""
+        return bool(self.names) or self.n_unseen > 0
+
+    def n_missing_pages(self, n_tokens: int) -> int:
+        """Returns the pages that so many of its tokens need beside its own."""
+        assert self.held is not None
+        return max(0, pages_of(n_tokens) - len(self.held.sequence.pages))
+
+    @property
     def is_written(self) -> bool:
         """Whether it needs no further token."""
         new = self.sequence.new
@@ -103,7 +137,7 @@ class Row:
     @property
     def observed_from(self) -> int | None:
         """The first token that somebody wants to see and has not seen yet; None for none."""
-        seen = [0] if self.names else []
+        seen = [self.n_captured] if self.names else []
         if self.watched is not None:
             seen.append(self.watched.n_seen)
         if self._unscored is not None:
@@ -122,7 +156,7 @@ class Row:
         Raises as `SampleWatch.see`.
         """
         if self.names:
-            self._capture(n, found)
+            self._capture(start, n, found)
         if self._unscored is not None:
             self._unscored.see(start, found[HOOK][0])
         if self.watched is not None:
@@ -162,19 +196,35 @@ class Row:
         self.n_characters += len(text)
         self.handle.push(self.sample, token, text if self.chooser.follows_text else None)
 
-    def _capture(self, n: int, found: Mapping[str, torch.Tensor]) -> None:
-        """Keeps what a pass found, less the last token of an answer, which runs for its score."""
+    def _capture(self, start: int, n: int, found: Mapping[str, torch.Tensor]) -> None:
+        """Keeps what a pass found, less what comes before `observe_from`, and less the last token
+        of an answer, which runs for its score."""
         last = self.is_written and self.n_unread == 0
-        for name in self.names if n > last else ():
+        begin, end = max(0, self.n_captured - start), n - last
+        if begin >= end:
+            return
+        for name in self.names:
             x = found[name]
-            if last:
-                x = x[:, :, :-1, :-1] if has_key_axis(name) else x[:, :-1]
-            self.captured.setdefault(name, []).append(x)
+            n_keys = x.shape[-1] - last
+            kept = x[:, :, begin:end, :n_keys] if has_key_axis(name) else x[:, begin:end]
+            self.captured.setdefault(name, []).append(kept)
+        self.n_captured = start + end
+
+    def forget_captures(self) -> None:
+        """Begins to capture again, since its keys and values are given up."""
+        self.captured.clear()
+        self.n_captured = self.request.observe_from
+
+    def note_replayed(self, end: int) -> None:
+        """Counts what was found in the cache and ran again, up to a position."""
+        n = min(end, self.n_cached or 0) - self.request.observe_from
+        self.n_replayed = max(self.n_replayed, n)
 
     def completion(self, reason: FinishReason) -> Completion:
         """Returns the answer so far."""
         sequence, scores = self.sequence, self.prompt_scores
-        usage = Usage(len(sequence.prompt), self.n_cached or 0, self.n_written, len(sequence.new))
+        cached = (self.n_cached or 0) - self.n_replayed
+        usage = Usage(len(sequence.prompt), cached, self.n_written, len(sequence.new))
         seed = self.chooser.params.seed
         assert seed is not None
         return Completion(
@@ -185,7 +235,7 @@ class Row:
             finish_reason=reason,
             seed=seed,
             usage=usage,
-            prompt_logprobs=None if scores is None else [None, *scores.found],
+            prompt_logprobs=None if scores is None else scores.listed,
             stopped_by=sequence.stream.stopped_by if sequence.stream is not None else None,
             captured={name: joined(name, steps) for name, steps in self.captured.items()},
             scores=self._scores(),

@@ -13,6 +13,7 @@ import bitlens
 import pytest
 import torch
 from bitlens.interp.splicing import Edit, splice
+from bitlens.model.hooks.captures import Captures
 from bitlens.model.hooks.registry import HookPoint, same_bits
 from bitlens.model.parallel import Group, run_in_threads
 from hypothesis import given, settings
@@ -55,6 +56,16 @@ def test_with_error_terms_no_bit_moves(place: str, dtype: str) -> None:
         assert acts.shape == (*TOKENS.shape, D_SAE)
         assert bool((acts != 0).any(-1).all()), dictionary
     assert same_bits(model(TOKENS), clean)
+
+
+def test_a_pass_that_ends_early_is_spliced_too() -> None:
+    found, plain = (Captures(frozenset({RESID})) for _ in range(2))
+    with splice(MODEL, SAE, use_error_term=False) as spliced:
+        spliced.forward_captures(TOKENS[:1], MODEL.new_cache(), found)
+        _, want = spliced.run_with_cache(TOKENS[:1], RESID)
+    MODEL.forward_captures(TOKENS[:1], MODEL.new_cache(), plain)
+    assert same_bits(found.found[RESID], want[RESID])
+    assert not same_bits(found.found[RESID], plain.found[RESID])
 
 
 def test_the_naive_error_term_moves_bits() -> None:

@@ -202,6 +202,36 @@ def test_rows_that_ended_leave_the_batch_and_move_no_bit() -> None:
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_samples_of_a_prompt_read_it_once_and_move_no_bit(dtype: str) -> None:
+    """A hook function that reads has every row read its own: its tokens are the same bits."""
+    model = random_model("mistral", dtype=dtype, tokenizer=byte_tokenizer())
+    prompts = [list(range(70)), [3, 4, 5], list(range(70))]
+    passed: list[int] = []
+    last = model.forward_last_slice
+
+    def counted(tokens: Any, mask: Any, *rest: Any) -> torch.Tensor:
+        passed.append(int(tokens.numel() if mask is None else mask.sum()))
+        return last(tokens, mask, *rest)
+
+    model.forward_last_slice = counted  # type: ignore[method-assign]
+    options: dict[str, Any] = {
+        "max_new_tokens": 7, "min_new_tokens": 7, "temperature": 2.0, "seed": 4, "n": 3,
+        "logprobs": 2,
+    }  # fmt: skip
+    shared = model.generate(prompts, **options)
+    assert passed == [70 + 3, *[9] * 6]
+    passed.clear()
+    with model.hooks([("blocks.0.hook_resid_pre", lambda tensor, hook: None)]):
+        each = model.generate(prompts, **options)
+    assert passed == [3 * (70 + 3 + 70), *[9] * 6]
+    assert torch.equal(shared.tokens, each.tokens)
+    assert shared.logprobs is not None
+    assert each.logprobs is not None
+    assert torch.equal(shared.logprobs, each.logprobs)
+    assert len({tuple(row) for row in shared.tokens[:3].tolist()}) == 3
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_an_error_keeps_what_was_written(
     model: HookedTransformer, kind: type[BaseException]

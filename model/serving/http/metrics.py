@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..engine import EngineStats
+from ..counts import EngineStats
 from ..router import Router
 
 _GAUGES: tuple[tuple[str, str, Callable[[EngineStats], int]], ...] = (
@@ -18,9 +18,18 @@ _GAUGES: tuple[tuple[str, str, Callable[[EngineStats], int]], ...] = (
     ("cache_bytes", "Bytes of these pages", lambda stats: stats.cache.bytes),
 )
 _COUNTERS: tuple[tuple[str, str, Callable[[EngineStats], int]], ...] = (
-    ("cache_hit_tokens", "Tokens not computed again", lambda stats: stats.cache.hit_tokens),
+    (
+        "cache_hit_tokens",
+        "Tokens whose keys and values were there",
+        lambda stats: stats.cache.hit_tokens,
+    ),
     ("steps", "Steps of the engines", lambda stats: stats.steps),
     ("tokens", "Tokens that passes ran on", lambda stats: stats.tokens),
+    (
+        "tokens_replayed",
+        "Of these, tokens run again for their watchers",
+        lambda stats: stats.replayed,
+    ),
     ("preemptions", "Samples that were computed again", lambda stats: stats.preemptions),
 )
 

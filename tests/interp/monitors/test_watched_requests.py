@@ -13,6 +13,7 @@ from bitlens.model import HookedTransformer
 from bitlens.model.cache.page_pool import page_bytes
 from bitlens.model.cache.prefix_cache import NODE_BYTES, PrefixCache
 from bitlens.model.serving import Completion, Engine, Handle, Request
+from bitlens.model.serving.row import Row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.random_models import random_model
@@ -140,6 +141,29 @@ def test_cached_positions_are_computed_again(model: HookedTransformer) -> None:
     check_scores(model, probes, wanted, [found])
 
 
+def test_monitors_of_lower_blocks_run_no_block_above_them(model: HookedTransformer) -> None:
+    """Each sample's monitors look at the kept prompt again, and the answer takes it as it is."""
+    hooks = HOOKS[:2]
+    probes = {h: random_probe(model, h, "mean", seed) for seed, h in enumerate(hooks)}
+    wanted: dict[str, Any] = {
+        "prompt": [i % 250 for i in range(3, 150)],
+        "max_new_tokens": 5,
+        "temperature": 1.0,
+        "seed": 2,
+        "n": 3,
+    }
+    n = len(wanted["prompt"])
+    with Engine(model, token_budget=40) as engine:
+        engine.submit(Request(**wanted)).results()
+        before = engine.stats()
+        found = engine.submit(Request(**wanted, monitors=watching(probes))).results()
+        after = engine.stats()
+    check_scores(model, probes, wanted, found)
+    assert after.replayed - before.replayed == 3 * (n - 1)
+    assert after.tokens - before.tokens == 3 * (1 + 5)
+    assert [each.usage.cached for each in found] == [0, 0, 0]
+
+
 def test_a_hit_that_shows_monitors_nothing_would_be_found(
     model: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +174,7 @@ def test_a_hit_that_shows_monitors_nothing_would_be_found(
         return hold(self, ids, salt=salt)
 
     monkeypatch.setattr(PrefixCache, "hold", careless)
+    monkeypatch.setattr(Row, "n_unseen", 0)
     probes, wanted, found = prompt_twice(model)
     assert found.usage.cached > 100
     with pytest.raises(AssertionError):

@@ -76,7 +76,30 @@ def test_rows_that_stay_keep_what_they_hold(data: st.DataObject) -> None:
             assert torch.equal(found_v, v + 1)
 
 
-@pytest.mark.parametrize("rows", [[], [0, 0], [2], [-1]])
+@given(
+    lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
+    more=st.integers(1, 70),
+    data=st.data(),
+)
+def test_rows_that_are_named_several_times_share_pages_until_they_write(
+    lengths: list[int], more: int, data: st.DataObject
+) -> None:
+    n = len(lengths)
+    cache = KVCache(CONFIG, n, torch.float32)
+    held = append(cache, lengths)
+    rows = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=5), "rows")
+    cache.keep(rows)
+    in_use = {row: -(-lengths[row] // PAGE) for row in rows}
+    assert cache.pool.n_used == sum(in_use.values())
+    after = append(cache, [more] * len(rows))
+    for b, row in enumerate(rows):
+        k = torch.cat([held[row][0], after[b][0]])
+        assert torch.equal(cache.layer(1).gather(b, len(k))[0], k)
+    cache.keep([0])
+    assert cache.pool.n_used == cache.pool.n_references == -(-(lengths[rows[0]] + more) // PAGE)
+
+
+@pytest.mark.parametrize("rows", [[], [2], [-1]])
 def test_keeping_rows_that_are_none_is_an_error(rows: list[int]) -> None:
     with pytest.raises(ValueError, match="keep"):
         KVCache(CONFIG, 2, torch.float32).keep(rows)

@@ -64,9 +64,11 @@ def test_every_cut_has_the_bits_of_the_whole(architecture: str, dtype: str) -> N
     assert_same({"logits": last_PV}, {"logits": model(torch.tensor(ids))[0][-1:]})
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_hooks_and_losses_after_a_hit(threads: int) -> None:
-    model = random_model("gemma3", changes=LONG)
+@pytest.mark.parametrize(
+    ("architecture", "threads"), [*((each, 1) for each in CONFIGS), ("gemma3", 2)]
+)
+def test_hooks_and_losses_after_a_hit(architecture: str, threads: int) -> None:
+    model = random_model(architecture, changes=LONG)
     torch.set_num_threads(threads)
     cache = PrefixCache(model, 4 * MB)
     ids = prompt_of(model)
