@@ -1,4 +1,4 @@
-"""How far a model reaches: its loss by position, and what it finds by length and depth.
+"""Measures how far a model reaches: its loss by position, and what it finds by length and depth.
 
 Made for `train(..., evaluate=)`, which asks before the first step and after the last.
 """
