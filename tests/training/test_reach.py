@@ -29,6 +29,20 @@ from support.training_models import small_checkpoint, small_model
 
 YARN = {"rope_type": "yarn", "factor": 4.0}
 NTK = {"rope_type": "ntk", "factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "factor": 4.0,
+    "short_factor": [1.0, 1.5, 2.0, 3.0, 4.0],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0],
+    "original_max_position_embeddings": 128,
+}
 LONG = "What stands here is longer than the context of 128 tokens. " * 8
 SHORT = "A text of 23 letters..."
 
@@ -127,6 +141,15 @@ def test_what_is_trained_with_yarn_is_exported_with_it(tmp_path: Path) -> None:
     theirs.set_attn_implementation("eager")
     with torch.no_grad():
         assert (theirs(tokens).logits - ours).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("scaling", [LLAMA3, LONGROPE], ids=["llama3", "longrope"])
+def test_what_config_json_says_is_read_again(scaling: dict[str, Any], tmp_path: Path) -> None:
+    model = small_model(rope_scaling=scaling)
+    loaded = bitlens.load(export(model, tmp_path))
+    assert loaded.config == model.config
+    assert loaded.config.n_ctx == 512
+    assert loaded.fingerprint() == model.fingerprint()
 
 
 def test_ntk_has_no_rope_parameters(tmp_path: Path) -> None:
