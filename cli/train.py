@@ -30,7 +30,7 @@ def train(
         Path,
         typer.Argument(
             help="A TOML or JSON file: data (a JSONL file), steps, optionally model, dtype, "
-            "batch_size, lr ...; for ppo, grpo and rloo a reward, FILE.py:FUNCTION."
+            "rope_scaling, batch_size, lr ...; for ppo, grpo and rloo a reward, FILE.py:FUNCTION."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Create the run's folder here.")],
@@ -46,7 +46,8 @@ def train(
     from ..model.training import export as export_model
     from ..model.training import train as train_model
 
-    model = load(run.model, dtype=run.dtype, trainable="full")
+    scaling = run.rope_scaling
+    model = load(run.model, dtype=run.dtype, trainable="full", rope_scaling=scaling)
     with _bar(run.config.steps) as show:
         result = train_model(
             model,
@@ -82,6 +83,7 @@ class TrainFile:
     Attributes:
         data: The JSONL file.
         reward: The function that the file names, None where it names none.
+        rope_scaling: As `bitlens.load` takes it, a table of its own; None for the model's.
     """
 
     def __init__(self, file: Path, method: str) -> None:
@@ -97,6 +99,7 @@ class TrainFile:
                 raise ValueError("data: missing; name a JSONL file")
             self.data = str(found.pop("data"))
             reward = found.pop("reward", None)
+            self.rope_scaling: dict[str, Any] | None = found.pop("rope_scaling", None)
             self.config: TrainConfig = TrainConfig.from_dict({"method": method, **found})
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error

@@ -23,6 +23,10 @@ namespace bitlens::spec {
 BL_FN float fma32(float a, float b, float c) { return fmaf(a, b, c); }
 BL_FN double fma64(double a, double b, double c) { return fma(a, b, c); }
 
+// For what is written once for both; in double it is there for tests of derivatives.
+BL_FN float fused(float a, float b, float c) { return fma32(a, b, c); }
+BL_FN double fused(double a, double b, double c) { return fma64(a, b, c); }
+
 BL_FN uint32_t bits_of(float x) {
   uint32_t u;
   memcpy(&u, &x, sizeof u);

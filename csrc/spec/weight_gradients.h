@@ -11,7 +11,8 @@
 //   embedding   dW[v, d] : acc = fma(scale, dresid[t, d], acc) over the leaf's positions of token
 //   v;
 //                          leaves without the token are passed over
-// All in fp32 from gradients and activations as stored.
+// All in fp32 from gradients and activations as stored; `Real` is double where derivatives are
+// tested against finite differences (tests/gradients/spec_in_double.cpp).
 #pragma once
 
 #include "linear.h"
@@ -19,20 +20,22 @@
 namespace bitlens::spec {
 
 // `leaf` rows at a time; a parameter only so that tests can show that another one moves the bits.
-BL_FN float add_products(float total, const float* dy, int64_t dy_stride, const float* x,
-                         int64_t x_stride, int64_t rows, int64_t leaf) {
+template <typename Real>
+BL_FN Real add_products(Real total, const Real* dy, int64_t dy_stride, const Real* x,
+                        int64_t x_stride, int64_t rows, int64_t leaf) {
   for (int64_t start = 0; start < rows; start += leaf) {
-    float acc = 0.0f;
+    Real acc = 0;
     for (int64_t t = start; t < (start + leaf < rows ? start + leaf : rows); ++t)
-      acc = fma32(dy[t * dy_stride], x[t * x_stride], acc);
+      acc = fused(dy[t * dy_stride], x[t * x_stride], acc);
     total = total + acc;
   }
   return total;
 }
 
-BL_FN float add_rows(float total, const float* dy, int64_t stride, int64_t rows) {
+template <typename Real>
+BL_FN Real add_rows(Real total, const Real* dy, int64_t stride, int64_t rows) {
   for (int64_t start = 0; start < rows; start += kLeaf) {
-    float acc = 0.0f;
+    Real acc = 0;
     for (int64_t t = start; t < (start + kLeaf < rows ? start + kLeaf : rows); ++t)
       acc = acc + dy[t * stride];
     total = total + acc;
@@ -41,14 +44,15 @@ BL_FN float add_rows(float total, const float* dy, int64_t stride, int64_t rows)
 }
 
 // One entry of the row of `token`.
-BL_FN float add_embedded(float total, const float* dresid, int64_t stride, const int64_t* tokens,
-                         int64_t token, float scale, int64_t rows) {
+template <typename Real>
+BL_FN Real add_embedded(Real total, const Real* dresid, int64_t stride, const int64_t* tokens,
+                        int64_t token, Real scale, int64_t rows) {
   for (int64_t start = 0; start < rows; start += kLeaf) {
-    float acc = 0.0f;
+    Real acc = 0;
     bool met = false;
     for (int64_t t = start; t < (start + kLeaf < rows ? start + kLeaf : rows); ++t) {
       if (tokens[t] != token) continue;
-      acc = fma32(scale, dresid[t * stride], acc);
+      acc = fused(scale, dresid[t * stride], acc);
       met = true;
     }
     if (met) total = total + acc;

@@ -263,7 +263,10 @@ def huggingface_rope(layer: LayerConfig) -> dict[str, Any]:
     if scaling is None:
         return {"rope_type": "default", **theta}
     if isinstance(scaling, Dynamic | NTK):
-        raise ConfigError(f"RoPE scaling of type {scaling.rope_type!r}: no rope_parameters say it")
+        raise ConfigError(
+            f"RoPE scaling of type {scaling.rope_type!r}: no rope_parameters say it; keep the "
+            "weights in safetensors, and load the source again with this rope_scaling"
+        )
     fields = dataclasses.asdict(scaling)  # type: ignore[call-overload]
     lists = {name: list(x) for name, x in fields.items() if isinstance(x, tuple)}
     return {**theta, **{name: x for name, x in fields.items() if x is not None}, **lists}

@@ -9,6 +9,7 @@ import tokenizers
 
 from ..config import ModelConfig
 from ..config_error import ConfigError
+from ..rope.parameters import huggingface_rope
 from ..text.tokenizer import Tokenizer
 from ..weights.architectures import ACTIVATIONS, ARCHITECTURES, Architecture, huggingface_name
 from ..weights.atomic import write_json, write_tensors
@@ -32,7 +33,8 @@ def write_directory(checkpoint: Checkpoint, folder: str | Path) -> Path:
 
     Raises:
         ConfigError: a model that config.json cannot say, such as a Gemma from a GGUF file, whose
-            norms hold 1 + w, and scaled rotary positions.
+            norms hold 1 + w, and scaled rotary positions but for those that config.json says with
+            their trained context (YaRN's, Llama 3's).
         OSError: the disk is full.
     """
     config, folder = checkpoint.config, Path(folder)
@@ -94,6 +96,8 @@ def _layer_fields(config: ModelConfig, arch: Architecture) -> dict[str, Any]:
     sliding = [layer for layer in config.layers if layer.window is not None]
     full = [layer for layer in config.layers if layer.window is None]
     fields: dict[str, Any] = {"rope_theta": (full or sliding)[0].rope_theta}
+    if len({layer.rope_scaling for layer in config.layers}) == 1 and config.layers[0].rope_scaling:
+        fields["rope_parameters"] = huggingface_rope(config.layers[0])
     if arch.window_rule == "interleaved" and sliding:
         fields["rope_local_base_freq"] = sliding[0].rope_theta
     if arch.window_rule != "none":

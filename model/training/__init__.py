@@ -7,6 +7,7 @@ from . import advantages, losses
 from .checkpoint import load_weights
 from .config import TrainConfig
 from .export import export
+from .reach import loss_by_position, reach, retrieval
 from .reward_model import RewardModel
 from .rollout import Rollouts, rollout
 from .train import TrainRun, train
@@ -21,7 +22,10 @@ __all__ = [
     "advantages",
     "export",
     "load_weights",
+    "loss_by_position",
     "losses",
+    "reach",
+    "retrieval",
     "rollout",
     "token_logprob",
     "train",

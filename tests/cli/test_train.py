@@ -60,6 +60,24 @@ def test_from_a_config_to_weights(
     assert ("held_out_loss" in out) == (method == "sft")
 
 
+def test_a_longer_context_is_a_table_of_the_config(folder: Path, tmp_path: Path, run: Run) -> None:
+    short = bitlens.load(folder / "model").config.n_ctx
+    row = {"text": " ".join(["the cat sat on a mat"] * short)}
+    (folder / "texts.jsonl").write_text(json.dumps(row))
+    scaling = '[rope_scaling]\nrope_type = "yarn"\nfactor = 2.0\n'
+    config = _config(folder, "texts", f"max_length = {2 * short}\n{scaling}")
+    code, out, err = run("lm", config, "-o", tmp_path, "--export", tmp_path / "model", "--json")
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["tokens"] > 4 * short
+    longer = bitlens.load(tmp_path / "model")
+    assert longer.config.n_ctx == 2 * short
+    assert longer.config.layers[0].rope_scaling is not None
+    wrong = _config(folder, "texts", 'rope_scaling = "yarn"\n')
+    code, _, err = run("lm", wrong, "-o", tmp_path / "wrong")
+    assert code == 2
+    assert "rope_scaling = 'yarn': expected a dict" in err
+
+
 def test_what_is_wrong_is_said_in_a_line(folder: Path, tmp_path: Path, run: Run) -> None:
     for extra, message in (
         ("stepz = 3\n", "stepz: no settings"),

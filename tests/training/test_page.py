@@ -16,7 +16,7 @@ PAGE = Path(bitlens.__file__).resolve().parent / "docs" / "training.md"
 def _run_page() -> dict[str, Any]:
     """In order and in one namespace, as a reader would paste it."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert len([line for line in blocks[0].splitlines() if line.strip()]) <= 10
     namespace: dict[str, Any] = {}
     for block in blocks:
