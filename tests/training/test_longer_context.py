@@ -25,8 +25,7 @@ from bitlens.model.transformer import HookedTransformer
 from support.needle_documents import documents, letters, needle_checkpoint, needles
 
 SCALINGS = {kind: {"rope_type": kind, "factor": 8.0} for kind in ("ntk", "yarn")}
-REACHED = {"ntk": 0.7, "yarn": 0.8}
-"""Needles found after 200 steps. The same factor reaches less far under NTK (docs/training.md)."""
+SHORT_OF_THE_AIM = pytest.mark.xfail(reason="NTK by a factor of 8 finds 77.5% (docs/training.md)")
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def test_late_positions_are_learnt(scaling: str, pretrained: Pretrained, tmp_pat
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("scaling", [pytest.param("ntk", marks=SHORT_OF_THE_AIM), "yarn"])
 def test_needles_are_found(scaling: str, pretrained: Pretrained, tmp_path: Path) -> None:
     folder, n_ctx, length = pretrained(WHOLE), WHOLE.n_ctx, WHOLE.longer - 2
     short_texts, n = documents(64, n_ctx - 1, seed=7), 16
@@ -145,7 +144,7 @@ def test_needles_are_found(scaling: str, pretrained: Pretrained, tmp_path: Path)
     sys.stdout.write(f"{scaling}: {json.dumps(shown, indent=1)}\n")
     assert short_found > 0.8
     assert declared < 0.2
-    assert shares[-1] > REACHED[scaling]
+    assert shares[-1] > 0.8
     early, *_, late = _losses(run.after)
     assert late <= early
     assert after_short <= 1.02 * short
