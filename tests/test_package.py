@@ -48,6 +48,7 @@ def _run(*command: str | Path, cwd: Path, **env: str) -> str:
 NEEDS = {
     "bitlens.audit.harness.inspect_model": "inspect_ai",
     "bitlens.audit.harness.inspect_provider": "inspect_ai",
+    "bitlens.audit.harness.inspect_tasks": "inspect_ai",
 }
 """Modules whose classes are those of an extra that the tests do without, and its package."""
 
@@ -128,9 +129,9 @@ def test_a_copied_tree_is_linked_to_itself(tmp_path: Path) -> None:
         "import setuptools; setuptools.setup = lambda **_: None; import setup; setup.link_package()"
     )
     first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    for file in ("setup.py", "version.py", "bitlens_pytest.py"):
-        shutil.copy(ROOT / file, first)
+    for file in ("setup.py", "csrc/cuda/build.py", "version.py", "bitlens_pytest.py"):
+        (first / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, first / file)
     _run(sys.executable, "-c", code, cwd=first)
     shutil.copytree(first, second, symlinks=True)
     _run(sys.executable, "-c", code, cwd=second)
