@@ -12,8 +12,7 @@ import pytest
 import torch
 from bitlens import _core
 from bitlens.model.sampling.batch import ROW
-from bitlens.model.sampling.shard import CHOICE, MASS, SCORED
-from bitlens.model.sampling.typical import SUMS
+from bitlens.model.sampling.shard import CHOICE, MASS, SCORED, SUMS
 
 F32, BF16 = 0, 1
 ROWS, D, HEADS, KV_HEADS, D_HEAD, D_MLP, N = 3, 64, 4, 2, 16, 96, 64
