@@ -252,7 +252,7 @@ class ForwardPass:
         captures: Captures | None,
         unembed: Callable[[torch.Tensor, Run], torch.Tensor],
     ) -> torch.Tensor:
-        """What `unembed` makes of each sequence's last row, normalized."""
+        """Returns what `unembed` makes of each sequence's last row, normalized."""
         with without_autocast(self.ops.device):
             return self._last_rows(tokens, attention_mask, kv_cache, captures, unembed)
 
@@ -391,7 +391,7 @@ class ForwardPass:
         return self._unembedded(self._normalized(resid_Td, run), run)
 
     def _normalized(self, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
-        """What the last norm makes of the residual stream."""
+        """Returns the residual stream after the last norm."""
         return run.hook("unembed.hook_in", self.ln_final(resid_Td, run))
 
     def _unembedded(self, x_Td: torch.Tensor, run: Run) -> torch.Tensor:

@@ -128,5 +128,5 @@ class Distance:
         tiny = 1e-300
         return [
             math.log(max(mine, tiny) / max(theirs, tiny))
-            for mine, theirs in zip(self.errors, other.errors, strict=False)
+            for mine, theirs in zip(self.errors, other.errors[: len(self.errors)], strict=True)
         ]

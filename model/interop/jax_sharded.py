@@ -58,7 +58,7 @@ def jax_sharded_llama(
 
 
 def _logits_and_best(n_vocab: int, weight_dW: Any, x_Pd: Any) -> tuple[Any, Any]:
-    """What the compiler partitions: the columns that fill the last shard up never win."""
+    """Returns logits and best ids; columns that fill the last shard up never win."""
     jax = require_jax()
     logits_PW = x_Pd @ weight_dW
     is_token_W = jax.numpy.arange(logits_PW.shape[1]) < n_vocab

@@ -20,7 +20,7 @@ from ..sources.gguf_format import MAGIC
 from ..weights.checkpoint import BLOCKS, Checkpoint, Format
 
 LEAST = float(np.finfo(np.float32).min)
-"""What it says of a token whose probability is 0 in fp32."""
+"""The log-probability it gives a token whose probability is 0 in fp32."""
 
 
 def require_llama_cpp() -> Any:

@@ -1,4 +1,4 @@
-"""Where a measured curve reaches a value."""
+"""The place where a measured curve reaches a value."""
 
 from __future__ import annotations
 

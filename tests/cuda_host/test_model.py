@@ -91,7 +91,7 @@ def test_gradients_are_refused_where_the_cpu_has_none() -> None:
 def test_a_prefill_without_memory_leaves_the_model_usable(
     monkeypatch: pytest.MonkeyPatch, allocations: int
 ) -> None:
-    """Of the model and of the cache that the pass wrote to."""
+    """Digests of the model and of the cache that the pass wrote to."""
     checkpoint, tokens = two_layers("llama"), torch.tensor(TOKENS[:1])
     ours, theirs = host_model(checkpoint, "fp32"), load(checkpoint)
     caches = [m.new_cache(1) for m in (ours, theirs)]

@@ -92,7 +92,7 @@ def test_rows_that_are_not_valid() -> None:
 
 
 def test_the_best_tokens_are_listed_as_the_cpu_lists_them() -> None:
-    """Of rows that ask for different numbers of them, for none, or are not valid."""
+    """Rows ask for different numbers of them, for none, or are not valid."""
     x = logits(5, 300)
     x[3, 2], x[4, 20:] = float("nan"), -float("inf")
     asked = [params(logprobs=n) for n in (3, None, 0, 4, 40)]

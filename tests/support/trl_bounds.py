@@ -1,4 +1,4 @@
-"""What fp32 makes of TRL's losses and their gradients, in the order of its and torch's operations.
+"""Bounds of fp32 for TRL's losses and their gradients, in the order of its and torch's operations.
 
 Each returns the loss and its gradient, exact values with bounds of the error in fp32. Tensor names:
 B sequences, chosen before rejected, P positions.

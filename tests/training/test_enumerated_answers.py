@@ -27,26 +27,26 @@ LOGITS, REFERENCE, MOVED, REWARDS = _draw(3, 3), _draw(3, 3), 0.4 * _draw(3, 3),
 
 
 def _logprobs(logits: torch.Tensor) -> torch.Tensor:
-    """Of each answer's tokens, [Y, P]; 0 behind its end."""
+    """Returns those of each answer's tokens, [Y, P]; 0 behind its end."""
     return torch.log_softmax(logits, -1)[STATES, TOKENS] * SCORED
 
 
 def _objective(logits: torch.Tensor) -> torch.Tensor:
-    """What answers are worth on average, less the divergence."""
+    """Returns the answers' mean worth, less the divergence."""
     logprobs = _logprobs(logits)
     divergence = (logprobs - _logprobs(REFERENCE)).sum(1)
     return (logprobs.sum(1).exp() * (REWARDS - BETA * divergence)).sum()
 
 
 def _token_rewards() -> torch.Tensor:
-    """As "ppo" pays them: the penalty at each token, the reward at the last."""
+    """Returns rewards as "ppo" pays them: the penalty at each token, the reward at the last."""
     found = -BETA * (_logprobs(LOGITS) - _logprobs(REFERENCE))
     found[torch.arange(7), SCORED.sum(1) - 1] += REWARDS
     return found
 
 
 def _worth() -> torch.Tensor:
-    """Of each state: the mean of what follows it, by the definition."""
+    """Returns each state's value: the mean of what follows it, by the definition."""
     p, later = _logprobs(LOGITS).exp(), _token_rewards()
     second = [(p[:, 1] * later[:, 1])[TOKENS[:, 0] == first].sum() for first in (1, 2)]
     whole = (p.prod(1) * later.sum(1)).sum()

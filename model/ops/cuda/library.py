@@ -18,9 +18,9 @@ from ....version import __version__
 
 FILE = "libbitlens_cuda.so"
 LIBRARY = Path(__file__).resolve().parents[3] / FILE
-"""What a build in place makes, beside the core."""
+"""The library that a build in place makes, beside the core."""
 DISTRIBUTION = "bitlens-cuda"
-"""What brings the library to an installed bitlens, in its package `bitlens_cuda`."""
+"""The distribution that brings the library to an installed bitlens, as package `bitlens_cuda`."""
 
 _TYPES = {
     "p": ctypes.c_void_p,

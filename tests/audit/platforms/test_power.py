@@ -110,8 +110,8 @@ def similar(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 
 def among_the_best(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """As vLLM's `check_logprobs_close`: until the first other token, and there, each is among the
-    other's best five."""
+    """Returns vLLM's `check_logprobs_close`: up to the first other token, it included, each is
+    among the other's best five."""
     mine, other = ours.argmax(-1), theirs.argmax(-1)
     apart = (mine != other).nonzero()
     if not len(apart):

@@ -52,7 +52,7 @@ def test_with_the_flag_off_every_operation_keeps_its_contract(found: BlockFindin
 def test_with_the_flag_on_the_operation_is_named_and_a_rounding_restores(
     found: BlockFindings,
 ) -> None:
-    """Where this XLA leaves no rounding out, the test says so: it is skipped with its version."""
+    """It is skipped, naming the version, if this XLA leaves no rounding out."""
     import jax
 
     if not found.moved:
@@ -92,7 +92,7 @@ def test_the_command_with_jax(
 
 @given(st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
 def test_the_fewest_roundings_are_those_that_matter(needed: set[int], others: set[int]) -> None:
-    """Where all of `needed` are needed for anything to come back, they are what is left."""
+    """All of `needed` are left if nothing comes back without one of them."""
     addresses = tuple(str(i) for i in sorted(needed | others))
 
     def share(names: tuple[str, ...]) -> float:

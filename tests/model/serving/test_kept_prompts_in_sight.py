@@ -1,4 +1,4 @@
-"""What is watched of a prompt that is kept: a cold run's bits, for the blocks that are watched."""
+"""A kept prompt that is watched: a cold run's bits, at the cost of the blocks that are watched."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> HookedTransformer:
 
 
 def cold(model: HookedTransformer, names: Any, first: int = 0) -> dict[str, torch.Tensor]:
-    """What `generate` captures, from a position on."""
+    """Returns what `generate` captures, from a position on."""
     found = model.generate(PROMPT, max_new_tokens=N, min_new_tokens=N, capture=names).captured
     return {n: x[:, :, first:] if has_key_axis(n) else x[:, first:] for n, x in found.items()}
 
@@ -49,7 +49,7 @@ def assert_captured(found: Completion, want: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_every_hook_of_the_lower_blocks(architecture: str) -> None:
-    """Of a warm request in chunks: only its own last token and answer run to the end."""
+    """Only the last token and the answer of a warm request in chunks run to the end."""
     model = random_model(architecture, dtype="bf16", changes=LONG)
     names = [name for name in model.hook_names if (layer_of(name) or 0) < 2][:-4]
     assert names[-1].startswith("blocks.1."), "nothing above the second block"
