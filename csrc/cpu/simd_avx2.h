@@ -124,10 +124,11 @@ inline void stream_fence() { _mm_sfence(); }
 
 // Eight 4-bit codes a lane, code J in bits 4J..4J+3: code - Offset, exact in fp32.
 template <int J, int Offset>
-inline f32x16 nibble(i32x16 a) {
+inline f32x16 nibble(const void* codes) {
+  const __m256i* a = static_cast<const __m256i*>(codes);
   const __m256i low = _mm256_set1_epi32(15), shift = _mm256_set1_epi32(Offset);
-  const __m256i lo = _mm256_and_si256(_mm256_srli_epi32(a.lo, 4 * J), low);
-  const __m256i hi = _mm256_and_si256(_mm256_srli_epi32(a.hi, 4 * J), low);
+  const __m256i lo = _mm256_and_si256(_mm256_srli_epi32(_mm256_loadu_si256(a), 4 * J), low);
+  const __m256i hi = _mm256_and_si256(_mm256_srli_epi32(_mm256_loadu_si256(a + 1), 4 * J), low);
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(lo, shift)),
           _mm256_cvtepi32_ps(_mm256_sub_epi32(hi, shift))};
 }

@@ -108,12 +108,19 @@ inline void store_part(uint16_t* bf16, f32x16 v, int n) {
 
 // Eight 4-bit codes a lane, code J in bits 4J..4J+3: code - Offset, exact in fp32.
 template <int J, int Offset>
-inline f32x16 nibble(i32x16 a) {
+inline f32x16 nibble(const void* codes) {
   const __m512 value =
       _mm512_setr_ps(0 - Offset, 1 - Offset, 2 - Offset, 3 - Offset, 4 - Offset, 5 - Offset,
                      6 - Offset, 7 - Offset, 8 - Offset, 9 - Offset, 10 - Offset, 11 - Offset,
                      12 - Offset, 13 - Offset, 14 - Offset, 15 - Offset);
-  return {_mm512_permutexvar_ps(_mm512_srli_epi32(a.v, 4 * J), value)};
+  __m512i shifted;  // from memory each time: codes held for eight words push sums to the stack
+  if constexpr (J == 0)
+    shifted = _mm512_loadu_si512(codes);
+  else
+    asm("vpsrld %2, %1, %0"
+        : "=v"(shifted)
+        : "m"(*static_cast<const __m512i_u*>(codes)), "i"(4 * J));
+  return {_mm512_permutexvar_ps(shifted, value)};
 }
 inline f32x16 load_int8(const int8_t* p) {
   const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

@@ -73,16 +73,17 @@ inline i32x16 shift_right_signed(i32x16 x) {
   BITLENS_EACH_LANE(i32x16, x.a[i] >> N);
 }
 
-// Eight 4-bit codes a lane, code J in bits 4J..4J+3: code - Offset, exact in fp32.
-template <int J, int Offset>
-inline f32x16 nibble(i32x16 x) {
-  BITLENS_EACH_LANE(f32x16, static_cast<float>(((x.a[i] >> (4 * J)) & 15) - Offset));
-}
 inline f32x16 load_int8(const int8_t* p) { BITLENS_EACH_LANE(f32x16, static_cast<float>(p[i])); }
 inline i32x16 load_int(const void* p) {
   i32x16 r;
   std::memcpy(r.a, p, sizeof(r.a));
   return r;
+}
+// Eight 4-bit codes a lane, code J in bits 4J..4J+3: code - Offset, exact in fp32.
+template <int J, int Offset>
+inline f32x16 nibble(const void* codes) {
+  const i32x16 x = load_int(codes);
+  BITLENS_EACH_LANE(f32x16, static_cast<float>(((x.a[i] >> (4 * J)) & 15) - Offset));
 }
 inline i32x16 operator&(i32x16 x, i32x16 y) { BITLENS_EACH_LANE(i32x16, x.a[i] & y.a[i]); }
 inline i32x16 operator|(i32x16 x, i32x16 y) { BITLENS_EACH_LANE(i32x16, x.a[i] | y.a[i]); }

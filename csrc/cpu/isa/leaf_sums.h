@@ -61,7 +61,7 @@ constexpr int chain_of(Words words, int j) {
 template <typename Panel>
 constexpr int widened_at_once(int rows, int vectors) {
   const int held = Panel::kHeldVectors * (vectors / 2);
-  return rows * vectors + held + vectors <= kRegisters || vectors < 2 ? vectors : 2;
+  return rows * vectors + held + vectors <= kRegisters - 2 || vectors < 2 ? vectors : 2;
 }
 
 constexpr int chains_of(Words words) { return words == Words::kBoth ? 2 : 1; }

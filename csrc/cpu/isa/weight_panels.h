@@ -103,13 +103,13 @@ struct Q8Panel : OneK {
 
 template <bool kHasMinimum>
 struct Q4Panel : OneK {
-  static constexpr int kHeldVectors = kHasMinimum ? 6 : 4;
+  static constexpr int kHeldVectors = kHasMinimum ? 4 : 2;
   static constexpr bool kAnyK = false;
   static constexpr int64_t kHeader = kHasMinimum ? 128 : 64;
   static constexpr int64_t kBlockBytes = kHeader + 4 * 128;
   static constexpr int64_t kBytesPerWord = kBlockBytes / kQuantBlock;
   const uint8_t* base;
-  i32x16 codes[2];
+  const uint8_t* codes;
   f32x16 scale[2], minimum[2];
   inline void seek(int64_t k) {
     const uint8_t* block = base + k / kQuantBlock * kBlockBytes;
@@ -120,17 +120,15 @@ struct Q4Panel : OneK {
         if constexpr (kHasMinimum) minimum[half] = load_f16(header + 32 + 16 * half);
       }
     }
-    const uint8_t* group = block + kHeader + k % kQuantBlock / 8 * 128;
-    codes[0] = load_int(group);
-    codes[1] = load_int(group + 64);
+    codes = block + kHeader + k % kQuantBlock / 8 * 128;
   }
   template <int J>
   inline Pair get() const {
     if constexpr (kHasMinimum)
-      return {fma(scale[0], nibble<J, 0>(codes[0]), minimum[0]),
-              fma(scale[1], nibble<J, 0>(codes[1]), minimum[1])};
+      return {fma(scale[0], nibble<J, 0>(codes), minimum[0]),
+              fma(scale[1], nibble<J, 0>(codes + 64), minimum[1])};
     else
-      return {scale[0] * nibble<J, 8>(codes[0]), scale[1] * nibble<J, 8>(codes[1])};
+      return {scale[0] * nibble<J, 8>(codes), scale[1] * nibble<J, 8>(codes + 64)};
   }
 };
 
