@@ -21,7 +21,7 @@ from ..interp.circuits.faithfulness import faithfulness
 from ..interp.training.layers.train import load_transcoders
 
 OF_GRAPH = ("completeness", "replacement")
-OF_ABLATIONS = ("spearman", "slope", "relative_error")
+OF_ABLATIONS = ("spearman", "influence_spearman", "slope", "relative_error")
 
 
 def main(

@@ -193,6 +193,7 @@ def _faithfulness(graph: Graph, n_features: int) -> dict[str, Any]:
     return {
         "n_features": len(found.node_ids),
         "spearman": found.spearman,
+        "influence_spearman": found.influence_spearman,
         "slope": found.slope,
         "relative_error": found.relative_error,
     }
@@ -215,7 +216,9 @@ def _show(found: dict[str, Any]) -> None:
     if (check := found.get("faithfulness")) is not None:
         out.print(
             f"{check['n_features']} features ablated in the model: rank correlation with what the "
-            f"graph predicts {check['spearman']:.3f}, slope {check['slope']:.3f} (1 is faithful)"
+            f"graph predicts {check['spearman']:.3f}, slope {check['slope']:.3f} (1 is faithful); "
+            "of influence with the change of the next token's distribution "
+            f"{check['influence_spearman']:.3f}"
         )
     if (stability := found.get("stability")) is None:
         return

@@ -3,7 +3,11 @@
 A cross-layer transcoder may leave steps out: where a feature writes to a later layer what the model
 computes there from an earlier step, ablating it removes the step's effect twice, once with the step
 and once with the feature. The model then does more than the graph predicts (slope above 1), though
-completeness and replacement see nothing. Shapes: n features.
+completeness and replacement see nothing.
+
+Circuit Tracing (Ameisen et al., 2025) asks less: whether features of more influence on the logits
+have more effect on the next token's distribution, whichever logits they move and whereto.
+`influence_spearman` is that figure; theirs is .72. Shapes: n features, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,17 +17,23 @@ from dataclasses import dataclass
 import torch
 
 from .graph import Graph
+from .intervention import centred, predicted_changes
+from .replacement import Replacement
+from .set_features import edited_logits
 
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """Effects of ablations on the first logit, less the mean of all logits.
+    """Effects of ablations: on the first logit, less the mean of all logits, and on the whole
+    distribution of the next token.
 
     Attributes:
         node_ids: The features, of the largest influence first.
         predicted: fp64 [n], by the edges.
         measured: fp64 [n], of the model as it runs, nothing frozen.
-        spearman: Rank correlation of the two; NaN of fewer than two features.
+        divergences: fp64 [n], KL of the next token's distribution from the ablated one, in nats.
+        spearman: Rank correlation of predicted and measured; NaN of fewer than two features.
+        influence_spearman: Rank correlation of influence and divergences.
         slope: Measured over predicted, by least squares through 0; 1 of a faithful graph.
         relative_error: |measured - predicted| over |predicted|, norms over all features.
     """
@@ -31,7 +41,9 @@ class Faithfulness:
     node_ids: tuple[str, ...]
     predicted: torch.Tensor
     measured: torch.Tensor
+    divergences: torch.Tensor
     spearman: float
+    influence_spearman: float
     slope: float
     relative_error: float
 
@@ -47,21 +59,44 @@ def faithfulness(graph: Graph, n_features: int = 50, *, from_layer: int = 0) -> 
     order = torch.sort(
         graph.influence.where(is_feature, -1.0), descending=True, stable=True
     ).indices
-    ids = [graph.nodes[i].id for i in order[: min(n_features, int(is_feature.sum()))].tolist()]
-    if not ids:
+    chosen = order[: min(n_features, int(is_feature.sum()))].tolist()
+    if not chosen:
         raise ValueError(f"faithfulness: the graph has no features from layer {from_layer} on")
-    found = [graph.intervene({id: 0.0}, frozen=False) for id in ids]
-    predicted = torch.stack([each.predicted[0] for each in found])
-    measured = torch.stack([each.measured[0] for each in found])
+    if graph.traced is None:
+        raise ValueError(
+            "faithfulness: this graph was loaded and is bound to no model; use "
+            "graph.bind(model, dictionaries)"
+        )
+    target, first = graph.logit_targets[0], int(graph.of_kind("logit").nonzero()[0])
+    before_V = graph.traced.frozen.logits()
+    after = [edited_logits(graph.traced, {graph.nodes[i]: 0.0}) for i in chosen]
+    levels = graph.levels()
+    predicted = torch.stack(
+        [predicted_changes(graph.nodes, levels, {i: 0.0})[first] for i in chosen]
+    )
+    measured = torch.stack([(centred(x_V) - centred(before_V))[target] for x_V in after])
+    log_p_V = _log_probabilities(graph.traced, before_V)
+    divergences = torch.stack(
+        [(log_p_V.exp() * (log_p_V - _log_probabilities(graph.traced, x_V))).sum() for x_V in after]
+    )
     square = float((predicted * predicted).sum())
     return Faithfulness(
-        tuple(ids),
+        tuple(graph.nodes[i].id for i in chosen),
         predicted,
         measured,
+        divergences,
         spearman(predicted, measured),
+        spearman(graph.influence[chosen], divergences),
         float((predicted * measured).sum()) / square if square else float("nan"),
         (float((measured - predicted).square().sum()) / square) ** 0.5 if square else float("nan"),
     )
+
+
+def _log_probabilities(traced: Replacement, logits_V: torch.Tensor) -> torch.Tensor:
+    """The next token's distribution, fp64 [V], of logits before any soft cap."""
+    soft_cap = traced.frozen.model.soft_cap
+    capped_V = logits_V if soft_cap is None else soft_cap(logits_V[None])[0]
+    return torch.log_softmax(capped_V.double(), dim=-1)
 
 
 def spearman(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -61,9 +61,10 @@ def measured_changes(
     after = frozen_logits(traced, nodes, values) if frozen else edited_logits(traced, values)
     before = traced.frozen.logits()
     at = torch.tensor(tokens, dtype=torch.int64, device="cpu")
-    return (_centred(after) - _centred(before))[at]
+    return (centred(after) - centred(before))[at]
 
 
-def _centred(logits_V: torch.Tensor) -> torch.Tensor:
+def centred(logits_V: torch.Tensor) -> torch.Tensor:
+    """Returns logits less their mean, fp64 [V]."""
     x = logits_V.double()
     return x - x.mean()

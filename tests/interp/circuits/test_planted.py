@@ -78,6 +78,8 @@ def test_a_transcoder_that_skips_a_step_is_told_by_its_effects_alone() -> None:
     assert bad.relative_error > 5 * good.relative_error
     later = faithfulness(faithful, from_layer=1)
     assert later.node_ids == tuple(id for id in good.node_ids if id.startswith("1_"))
+    assert (good.divergences > 0).all()
+    assert torch.equal(later.divergences, good.divergences[[id[0] == "1" for id in good.node_ids]])
     assert later.measured.tolist() == [
         x for id, x in zip(good.node_ids, good.measured.tolist(), strict=True) if id[0] == "1"
     ]
