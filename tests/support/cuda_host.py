@@ -156,7 +156,7 @@ class GraphKernels(CudaKernels):
     """Kernels on the executor, where a graph is the list of its launches: capturing runs none of
     them, replaying all, with the arguments that they had then."""
 
-    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+    def captured(self, body: Callable[[], T]) -> tuple[Callable[[], None], T]:
         launches: list[tuple[Any, ...]] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.library, "launch", lambda *launch: launches.append(launch))
