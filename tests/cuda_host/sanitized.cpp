@@ -9,6 +9,7 @@
 
 namespace {
 
+using bitlens::cuda::Entry;
 using bitlens::cuda::Sampled;
 using bitlens::cuda::SampleEdits;
 using bitlens::cuda::SampleRow;
@@ -110,12 +111,18 @@ void derivatives() {
        sums);
 }
 
+// Panels of n outputs.
+std::vector<uint8_t> weights(int format, int64_t n, int64_t k) {
+  const int64_t bytes = bitlens::cuda::panel_bytes(static_cast<bitlens::spec::Format>(format), k);
+  std::vector<uint8_t> panels(static_cast<size_t>(bytes * ((n + 31) / 32)));
+  for (uint8_t& b : panels) b = static_cast<uint8_t>(next() >> 24 & 0x3f);
+  return panels;
+}
+
 void products() {
   for (int format = 0; format < 6; ++format) {
     const int64_t n = 40, k = 288;
-    const int64_t bytes = bitlens::cuda::panel_bytes(static_cast<bitlens::spec::Format>(format), k);
-    std::vector<uint8_t> panels(static_cast<size_t>(bytes) * 2);
-    for (uint8_t& b : panels) b = static_cast<uint8_t>(next() >> 24 & 0x3f);
+    const std::vector<uint8_t> panels = weights(format, n, k);
     const Floats bias = floats(n);
     for (const int64_t m : {1, 3, 9}) {
       const Halves x = halves(m * k);
@@ -234,30 +241,41 @@ void slices() {
   show("sample_typical_sums", blc_sample_typical_sums(&slice, gaps.data(), nullptr), gaps);
 }
 
+// Features in ranges of two tiles, of which some rows have more candidates than there is room for.
+void encoding(int format) {
+  const int64_t rows = 37, n = 300, k = 7, d = 270, ranges = 3, capacity = k + 64;
+  const Floats x = floats(rows * d), bias = floats(n), thresholds(n, 1.0f);
+  const std::vector<uint8_t> w = weights(format, n, d);
+  std::vector<Entry> entries(rows * ranges * capacity), above(rows * ranges * 9);
+  std::vector<int32_t> counts(rows * ranges), indices(rows * k);
+  std::vector<uint32_t> tickets((rows + 31) / 32);
+  Floats values(rows * k);
+  show("encode_top_k",
+       blc_encode_top_k(x.data(), rows, d, w.data(), format, n, bias.data(), k, ranges, capacity,
+                        entries.data(), counts.data(), tickets.data(), values.data(),
+                        indices.data(), nullptr),
+       indices);
+  show("encode_above",
+       blc_encode_above(x.data(), rows, d, w.data(), format, n, bias.data(), thresholds.data(),
+                        ranges, 9, above.data(), counts.data(), nullptr),
+       counts);
+}
+
 void dictionaries() {
   const int64_t rows = 3, n = 300, k = 7, d = 270;
-  const Floats x = floats(rows * n), thresholds = floats(n), table = floats(n * d),
-               bias = floats(d);
+  const Floats x = floats(rows * n), table = floats(n * d), bias = floats(d);
   Floats values(rows * k), out(rows * d);
   std::vector<int32_t> indices(rows * k);
   show("top_k", blc_top_k(x.data(), rows, n, k, values.data(), indices.data(), nullptr), indices);
-  std::vector<int64_t> counts(rows), starts = {0};
-  show("above_count", blc_above_count(x.data(), thresholds.data(), rows, n, counts.data(), nullptr),
-       counts);
-  for (const int64_t count : counts) starts.push_back(starts.back() + count);
-  Floats active(static_cast<size_t>(starts.back()));
-  std::vector<int32_t> which(active.size());
-  show("above_write",
-       blc_above_write(x.data(), thresholds.data(), rows, n, starts.data(), active.data(),
-                       which.data(), nullptr),
-       which);
+  const std::vector<int64_t> starts = {0, k, k, 3 * k};
+  Floats active = floats(rows * k);
   show("weighted_sums",
-       blc_weighted_sums(active.data(), which.data(), starts.data(), rows, table.data(), d,
+       blc_weighted_sums(active.data(), indices.data(), starts.data(), rows, table.data(), d,
                          bias.data(), out.data(), nullptr),
        out);
   show("gathered_dots",
-       blc_gathered_dots(out.data(), which.data(), starts.data(), rows, starts.back(), table.data(),
-                         d, active.data(), nullptr),
+       blc_gathered_dots(out.data(), indices.data(), starts.data(), rows, starts.back(),
+                         table.data(), d, active.data(), nullptr),
        active);
   Floats sums(rows);
   show("sums_of_squares", blc_sums_of_squares(out.data(), rows, d, sums.data(), nullptr), sums);
@@ -274,6 +292,8 @@ int main() {
   attention();
   sampling();
   slices();
+  encoding(0);
+  encoding(1);
   dictionaries();
   for (int i = 0; i < blc_kernel_count(); ++i)
     if (blc_launches(i) == 0) ++g_failures, std::printf("%s never ran\n", blc_kernel_name(i));

@@ -24,7 +24,7 @@ KERNELS = [
     f"{TESTS}/test_{name}.py"
     for name in (
         *("rows", "linear", "attention", "sampling", "sampling_shards", "gradients"),
-        *("dictionaries", "torch_library"),
+        *("dictionaries", "encoding", "torch_library"),
     )
 ]
 MODELS = [f"{TESTS}/test_{name}.py" for name in ("model", "generation")]
