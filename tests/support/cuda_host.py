@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import bitlens
 import pytest
 import torch
+from bitlens.model.ops.cuda import library
 from bitlens.model.ops.cuda.derivatives import CudaDerivatives
 from bitlens.model.ops.cuda.dictionaries import CudaDictionaryKernels
 from bitlens.model.ops.cuda.kernels import WORKSPACE, CudaKernels
@@ -167,6 +168,13 @@ class GraphKernels(CudaKernels):
                 self.library.launch(*launch)
 
         return replay, result
+
+
+def stand_in_for_cuda(patch: pytest.MonkeyPatch) -> None:
+    """Lets `bitlens.load(device="cuda")` run on the executor, where there is no GPU."""
+    if host_library().device.type == "cpu":
+        patch.setattr(library, "cuda_library", lambda device: host_library())
+        patch.setattr(CudaKernels, "captured", GraphKernels.captured)
 
 
 def host_model(checkpoint: Checkpoint, dtype: str, storage: str = "packed") -> HookedTransformer:

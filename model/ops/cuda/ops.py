@@ -54,6 +54,10 @@ class CudaOps(NativeOps):
         self.device = kernels.device
         self.rope_tables = DeviceRopeTables(kernels.device)
 
+    @property
+    def arithmetic(self) -> str:
+        return (NativeHuggingFaceOps if self.policy.stepwise else NativeOps).__name__
+
     def weight(self, matrix: StoredMatrix) -> PackedWeight:
         packed = super().weight(matrix)
         return replace(packed, data=packed.data.to(self.device))
