@@ -87,9 +87,9 @@ def assert_same_steps(found: list[Step], wanted: list[Step]) -> None:
         assert list(ours) == list(theirs)
         for name, x in theirs.items():
             if x.is_floating_point():
-                assert_same_bits(ours[name], x)
+                assert_same_bits(ours[name], x.cpu())
             else:
-                assert torch.equal(ours[name].cpu(), x)
+                assert torch.equal(ours[name].cpu(), x.cpu())
 
 
 def both(
@@ -223,3 +223,16 @@ def test_one_new_token_beside_padding(counts: Counts) -> None:
 def test_results_of_heads_open_their_block(counts: Counts) -> None:
     both(CHECKPOINT, "fp32", ["blocks.1.attn.hook_result", "blocks.0.hook_mlp_out"], counts)
     assert (counts.captured, counts.blocks[-1]) == (1, 1)
+
+
+def test_captures_of_a_pass_that_is_recorded(counts: Counts) -> None:
+    """Nothing is fused, between blocks and inside."""
+    names, found = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_pre"], []
+    for model in (load(CHECKPOINT), host_model(CHECKPOINT, "fp32")):
+        counts.blocks.append(0)
+        with model.hooks([("hook_embed", lambda x, hook: x.requires_grad_())]):
+            logits, captured = model.run_with_cache(torch.tensor([[3], [7]]), names)
+        assert logits.requires_grad
+        found.append([{"logits": logits.detach(), **captured}])
+    assert_same_steps(found[1], found[0])
+    assert (counts.captured, counts.blocks) == (0, [2, 2])
