@@ -31,7 +31,7 @@ FORK_SECONDS = 300
 
 
 def on_cpu(subject: Subject, tally: Tally) -> str:
-    """Of a model on a GPU: the CPU's kernels."""
+    """Compares a model on a GPU with the same on the CPU."""
     ops = subject.model.ops
     assert isinstance(ops, CudaOps)
     before = sum(ops.kernels.library.launches().values())

@@ -58,7 +58,8 @@ def build_library() -> Path:
 
 def build_program(source: Path, others: Sequence[Path] = (), sanitizer: str = "") -> Path:
     """Compiles a program on the executor, under a sanitizer if one is named; returns its path."""
-    watched = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=undefined"] if sanitizer else []
+    reports = ["-g1", "-fno-sanitize-recover=undefined"]  # with lines
+    watched = [f"-fsanitize={sanitizer}", *reports] if sanitizer else []
     sources = [source, *others, EXECUTOR / "executor.cpp"]
     return _build(f"{source.stem}-{sanitizer or 'plain'}", sources, ["-O0", *watched], watched)
 
