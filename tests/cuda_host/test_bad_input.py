@@ -10,10 +10,11 @@ import pytest
 import torch
 from bitlens.model.cache.kv_cache import KVCache
 from bitlens.model.load import load
+from bitlens.model.ops.cuda import CudaError
 from bitlens.model.ops.cuda.kernels import CudaKernels
 from bitlens.model.ops.cuda.library import Library
 from bitlens.model.transformer import HookedTransformer
-from support.cuda_host import assert_same_bits, host_model
+from support.cuda_host import assert_same_bits, host_model, on_stream
 from support.random_models import CONFIGS, random_checkpoint
 
 CHECKPOINT = random_checkpoint("llama", n_layers=2, layers=CONFIGS["llama"].layers[:2])
@@ -68,12 +69,29 @@ def test_another_stream_has_graphs_of_its_own(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(kernels, "captured", counted)
     caches = [m.new_cache(1) for m in (ours, theirs)]
-    streams = (0, 0, 7, 7, 0, 7, 1 << 40)
-    for at, current in enumerate(streams):
-        monkeypatch.setattr(Library, "stream", property(lambda self, now=current: now))
-        found, wanted = (step(m, c, at) for m, c in zip((ours, theirs), caches, strict=True))
-        assert_same_bits(found, wanted)
+    for at, current in enumerate((0, 0, 7, 7, 0, 7, 1 << 40)):
+        with on_stream(current):
+            found = step(ours, caches[0], at)
+        assert_same_bits(found, step(theirs, caches[1], at))
     assert count == [0, 7]
+
+
+def test_every_kernel_is_on_the_callers_stream() -> None:
+    options = {"max_new_tokens": 4, "temperature": 1.0, "logprobs": 2, "logit_bias": {3: 1.0}}
+    model = host_model(CHECKPOINT, "fp32")
+    wanted = model.generate(TOKENS, seed=1, **options).tokens
+    with on_stream(7):
+        assert torch.equal(model.generate(TOKENS, seed=1, **options).tokens, wanted)
+        model.run_with_cache(TOKENS)
+
+
+def test_a_kernel_on_another_stream_is_seen() -> None:
+    kernels, x = host_model(CHECKPOINT, "fp32").ops.kernels, torch.ones(3)
+    with on_stream(7), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Library, "stream", property(lambda self: 0))
+        with pytest.raises(CudaError, match="add: launched on a stream that is not current"):
+            kernels.add(x, x)
+    assert kernels.add(x, x).tolist() == [2.0] * 3
 
 
 @pytest.mark.parametrize("allocations", [1, 3, 12])

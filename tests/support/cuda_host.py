@@ -5,6 +5,7 @@ Fibers stand for CUDA threads; the order in which they run is a name: "up", "dow
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import functools
 import hashlib
@@ -102,6 +103,19 @@ def _digest(words: Sequence[str]) -> str:
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def on_stream(stream: int) -> Iterator[None]:
+    """A stream of the caller's is current on the executor, where a launch on any other fails."""
+    make_current = ctypes.CDLL(str(build_library())).host_cuda_make_current
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Library, "stream", property(lambda self: stream))
+        make_current(ctypes.c_void_p(stream))
+        try:
+            yield
+        finally:
+            make_current(ctypes.c_void_p(0))
 
 
 @functools.cache
