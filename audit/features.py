@@ -96,7 +96,7 @@ def _changes(name: str, hook: str, found: StabilityResult) -> FeatureChanges:
 def _rows(path: ModelPath, batch: Batch, hook: str) -> torch.Tensor:
     """What a path has at a hook, fp32 [B P, d]."""
     if isinstance(path.model, HookedTransformer):
-        return read_rows(path.model, batch, [hook])[hook].float()
+        return read_rows(path.model, batch, [hook])[hook].float().cpu()
     model: Addressable = path.model
     found: list[torch.Tensor] = []
 

@@ -60,28 +60,37 @@ def reference_path(source: str, dtype: str) -> tuple[ModelPath, HookedTransforme
     return bitlens_path(dtype, dtype, model, checkpoint), model
 
 
-def path_on_trial(source: str, choice: str | nn.Module, reference: ModelPath) -> ModelPath:
+def path_on_trial(
+    source: str, choice: str | nn.Module, reference: ModelPath, device: str = "cpu"
+) -> ModelPath:
     """Path B: a policy, Hugging Face, another checkpoint under A's policy, or a model in memory.
+    What bitlens loads for it runs on the device.
 
-    Raises ValueError for a path that is A itself and for one of another vocabulary, and as `load`
-    and `TransformersAddresses` do.
+    Raises ValueError for a path that is A itself, one of another vocabulary, and another device for
+    what bitlens does not load; and as `load` and `TransformersAddresses` do.
     """
+    if device != "cpu" and (not isinstance(choice, str) or choice in HUGGING_FACE):
+        raise ValueError(
+            f"--device {device}: only what bitlens loads for B runs there; choose one of "
+            f"{', '.join(NATIVE_POLICIES)}, or another checkpoint, or drop it"
+        )
     if not isinstance(choice, str):
         return _path_in_memory(choice, reference)
-    if choice == reference.name:
+    if choice == reference.name and device == "cpu":
         raise ValueError(f"--b {choice}: the same path as --a; choose {CHOICES}")
     if choice in HUGGING_FACE:
         return _hugging_face_path(source, choice, reference)
+    place = "" if device == "cpu" else f" on {device}"
     if choice in NATIVE_POLICIES:
-        model = load(reference.checkpoint or source, dtype=choice)
-        return bitlens_path(choice, choice, model, reference.checkpoint)
+        model = load(reference.checkpoint or source, dtype=choice, device=device)
+        return bitlens_path(choice + place, choice, model, reference.checkpoint)
     try:
         checkpoint = open_checkpoint(choice)
     except FileNotFoundError as error:
         raise ValueError(f"--b {choice}: no such file or directory; choose {CHOICES}") from error
     name = choice.rstrip("/").rpartition("/")[2]
-    model = load(checkpoint, dtype=reference.policy)
-    path = bitlens_path(name, reference.policy, model, checkpoint)
+    model = load(checkpoint, dtype=reference.policy, device=device)
+    path = bitlens_path(name + place, reference.policy, model, checkpoint)
     _check_comparable(reference, path)
     return path
 

@@ -68,6 +68,8 @@ def run_audit(
     plan: Plan = DEFAULT_PLAN,
     progress: Progress | None = None,
     dictionary: str | None = None,
+    *,
+    device: str = "cpu",
 ) -> AuditResult:
     """Judges path B of a model against path A.
 
@@ -81,6 +83,8 @@ def run_audit(
         progress: Called with (stage, steps done, steps in all); default: bars, on a terminal or in
             a notebook.
         dictionary: Whose features are compared as well, as `load_dictionary` takes it.
+        device: Where B's native kernels run, as `bitlens.load` takes it; A's run on the CPU, where
+            contracts are judged. On a GPU B may be A's policy.
 
     Raises:
         ValueError: for paths that are none or one and the same, other vocabularies, fewer than two
@@ -89,7 +93,7 @@ def run_audit(
         UnobservedError: as `audit`.
     """
     with stage_bars(progress) as tell:
-        return _run_audit(source, a, b, prompts, plan, tell, dictionary)
+        return _run_audit(source, a, b, prompts, plan, tell, dictionary, device)
 
 
 def _run_audit(
@@ -100,12 +104,13 @@ def _run_audit(
     plan: Plan,
     tell: Progress,
     dictionary: str | None,
+    device: str,
 ) -> AuditResult:
     if prompts is None:
         prompts = shipped_prompts()[:DEFAULT_PROMPTS]
     tell("loading", 0, 1)
     path_a, model = reference_path(source, a)
-    path_b = path_on_trial(source, b, path_a)
+    path_b = path_on_trial(source, b, path_a, device)
     read = None if dictionary is None else read_dictionary(dictionary, model, path_b)
     started = time.perf_counter()
     written = texts(

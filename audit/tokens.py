@@ -60,7 +60,7 @@ def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
         if unembed.operands is not None:
             hidden.extend(unembed.operands(*args, **kwargs))
         result = original(*args, **kwargs)
-        unembedded.append(result.detach().flatten(0, -2).float())
+        unembedded.append(result.detach().cpu().flatten(0, -2).float())
         return result
 
     def at_norm(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def last_step(path: ModelPath, tokens_P: torch.Tensor) -> LastStep:
         path.model.override("ln_final", at_norm),
     ):
         require_unmoved(plain, path.model(tokens_P), path.name)
-    logits_TV = plain.flatten(0, -2)
+    logits_TV = plain.cpu().flatten(0, -2)
     return LastStep(logits_TV.float(), unembedded[0], hidden[0], norm_inputs, norm.contract)
 
 

@@ -83,6 +83,9 @@ def audit(
     dictionary: Annotated[
         str | None, typer.Option(help="Compare the features of this dictionary, too.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where B's kernels run: cpu, cuda or cuda:N. A's run on the CPU.")
+    ] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of continuations and sampled rows.")] = 0,
     output: Annotated[Path, typer.Option(help="Write the report here.")] = Path("report.html"),
     as_json: Annotated[
@@ -112,7 +115,7 @@ def audit(
                     return
                 bar.update(task, completed=1, total=1, visible=False)
 
-        result = run_audit(model, a, b, texts, plan, advance, dictionary)
+        result = run_audit(model, a, b, texts, plan, advance, dictionary, device=device)
     output.write_text(render(result, command_line()), encoding="utf-8")
     if as_json:
         typer.echo(result.to_json())

@@ -23,4 +23,5 @@ NativeDtypeOption = Annotated[
 ]
 BackendOption = Annotated[Backend, typer.Option(help="Native kernels, or plain PyTorch.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: torch's number).")]
+Device = Annotated[str, typer.Option(help="Where kernels run: cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

@@ -14,7 +14,7 @@ from ..policies import NativePolicyName
 from ..threads import set_num_threads
 from .console import VIOLATED, err, out, print_json, show
 from .model_argument import Model
-from .options import Json, NativeDtypeOption, Threads
+from .options import Device, Json, NativeDtypeOption, Threads
 
 if TYPE_CHECKING:
     from ..audit.invariance.verify import VerifyReport, VerifyRow
@@ -33,6 +33,7 @@ def verify(
     dtype: NativeDtypeOption = NativePolicyName.fp32,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer lengths and layers.")] = False,
     threads: Threads = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Prove on this machine that the bits do not move; exit 1 if one does."""
@@ -46,6 +47,7 @@ def verify(
             model,
             dtype=dtype.value,
             quick=quick,
+            device=device,
             progress=lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
@@ -70,7 +72,8 @@ def _print_report(report: VerifyReport) -> None:
         table.add_row(promise, f"{row.values:,}", f"{row.different:,}", _verdict(row))
     show(table, out)
     verdict = "[green]no bit moved[/]" if report.ok else "[red]a promise is broken[/]"
-    setting = f"{report.isa}, {report.threads} threads, numerics {report.numerics_version}"
+    place = "" if report.device == "cpu" else f"{report.device}, "
+    setting = f"{place}{report.isa}, {report.threads} threads, numerics {report.numerics_version}"
     out.print(f"{verdict}: {setting}, {report.seconds:.0f} s")
     if report.not_covered:
         out.print(f"[dim]not covered here: {'; '.join(report.not_covered)}[/]")

@@ -350,8 +350,11 @@ class ForwardPass:
             backward, ops = hooks.backward, gradient_ops(ops, batch)
         if backward:
             check_differentiable(ops, batch)
-        points, taps = self.registry.points, self.runner.taps
-        return ops, Watch(hooks.forward, points, overrides, captures, taps, backward)
+        runner = self.runner
+        return ops, Watch(
+            hooks.forward, self.registry.points, overrides, captures, runner.taps, backward,
+            taps_ranges=runner.taps_ranges,
+        )  # fmt: skip
 
     def _entered(self, resid_BPd: torch.Tensor, run: Run) -> torch.Tensor:
         """The caller's residual stream as rows, recorded from here on if it is in a graph."""

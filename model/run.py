@@ -5,7 +5,7 @@ Tensor names: T ragged rows, B batch, P padded positions, K key positions, C key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -49,9 +49,12 @@ class Watch:
         captures: Captures,
         taps: frozenset[str] = frozenset(),
         backward: Mapping[str, Sequence[HookFunction]] = MappingProxyType({}),
+        *,
+        taps_ranges: bool = False,
     ) -> None:
         """`taps`: names inside a block, less their prefix, that the backend captures without
-        opening the block. `backward`: functions of gradients, empty where no graph is wanted."""
+        opening the block; with `taps_ranges` in several blocks at a time, and between them.
+        `backward`: functions of gradients, empty where no graph is wanted."""
         self.hooks = hooks
         self.backward = backward
         self.points = points
@@ -69,7 +72,8 @@ class Watch:
                 continue
             end = name.split(".", 2)[2]
             if name.endswith(_BOUNDARY) and name in self.names:
-                self.boundaries.add(layer + name.endswith("post"))
+                if name in live or not taps_ranges:
+                    self.boundaries.add(layer + name.endswith("post"))
             elif end in taps and name not in live and not self._only_some_rows(name):
                 self.tapped.setdefault(layer, set()).add(end)
             else:
@@ -78,6 +82,7 @@ class Watch:
                     self.edited.add(layer)
         for layer in self.opened:
             self.tapped.pop(layer, None)
+        self._alone: Collection[int] = () if taps_ranges else self.tapped
 
     def _only_some_rows(self, name: str) -> bool:
         """Scores and patterns are computed for the captured rows alone."""
@@ -85,16 +90,16 @@ class Watch:
 
     def closed_until(self, layer: int, stop: int) -> int:
         """The end of the longest range of blocks from `layer` on that can run as one: unwatched,
-        or a single one that is only tapped; at most `stop`."""
-        if not self.boundaries and not self.opened and not self.tapped:
+        or only tapped, where that is a single one unless ranges are tapped; at most `stop`."""
+        if not self.boundaries and not self.opened and not self._alone:
             return stop
-        if layer in self.tapped:
+        if layer in self._alone:
             return layer + 1
         end = layer
         while (
             end < stop
             and end not in self.opened
-            and end not in self.tapped
+            and end not in self._alone
             and (end == layer or end not in self.boundaries)
         ):
             end += 1

@@ -52,7 +52,7 @@ def observe(
     kv_cache: KVCache | None = None,
     tally: Tally | None = None,
 ) -> list[dict[str, torch.Tensor]]:
-    """Runs the model once, reading every hook in `names`; one Observation a row.
+    """Runs the model once, reading every hook in `names`; one Observation a row, on the CPU.
 
     With no names the model runs fused. Raises RuntimeError if a name did not fire exactly once: an
     unread hook must not look like an unchanged one.
@@ -63,10 +63,11 @@ def observe(
     def read(tensor: torch.Tensor, hook: Any) -> None:
         nonlocal firings
         firings += 1
-        seen[hook.name] = tensor.detach().clone()
+        seen[hook.name] = tensor.detach().to("cpu", copy=True)
 
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, read) for name in names]):
-        seen["logits"] = model(tokens_BP, attention_mask=attention_mask_BP, kv_cache=kv_cache)
+        logits = model(tokens_BP, attention_mask=attention_mask_BP, kv_cache=kv_cache)
+    seen["logits"] = logits.cpu()
     if firings != len(names) or len(seen) != len(names) + 1:
         silent = sorted(set(names) - set(seen))
         raise RuntimeError(f"{firings} hook firings for {len(names)} names; silent: {silent[:5]}")

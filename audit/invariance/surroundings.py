@@ -1,5 +1,5 @@
-"""Surroundings of a run that must not move a bit: threads, instruction set, flush-to-zero, the
-calling thread, a fork, another process.
+"""Surroundings of a run that must not move a bit: a GPU or the CPU, threads, instruction set,
+flush-to-zero, the calling thread, a fork, another process.
 
 Functions as in invariance.py: they vary, compare, and return the evidence that they did.
 """
@@ -22,11 +22,25 @@ from safetensors.torch import load_file, save_file
 
 from ... import _core
 from ...model.load import load
+from ...model.ops.cuda.ops import CudaOps
 from .observation import Tally, cut, observe
 from .variations import Subject
 
 THREADS = (1, 2, 4)
 FORK_SECONDS = 300
+
+
+def on_cpu(subject: Subject, tally: Tally) -> str:
+    """Compares a model on a GPU with the same on the CPU."""
+    ops = subject.model.ops
+    assert isinstance(ops, CudaOps)
+    before = sum(ops.kernels.library.launches().values())
+    subject.first(tally)
+    launched = sum(ops.kernels.library.launches().values()) - before
+    if launched == 0:
+        raise RuntimeError(f"no kernel was launched on {subject.device}")
+    subject.first(tally, load(subject.source, dtype=subject.dtype))
+    return f"{launched:,} launches on {subject.device}, and {_core.isa()} kernels"
 
 
 def threads(subject: Subject, tally: Tally) -> str:
@@ -98,7 +112,10 @@ def second_process(subject: Subject, tally: Tally) -> str:
             Path(folder) / "answer.safetensors",
         )
         save_file({"tokens": subject.rows_BP[:1]}, question)
-        order = {"source": subject.source, "dtype": subject.dtype, "names": subject.names}
+        order = {
+            "source": subject.source, "dtype": subject.dtype, "device": subject.device,
+            "names": subject.names,
+        }  # fmt: skip
         code = f"import sys; from {__name__} import answer; answer(*sys.argv[1:])"
         run = subprocess.run(
             [sys.executable, "-c", code, str(question), str(answer)],
@@ -117,7 +134,7 @@ def second_process(subject: Subject, tally: Tally) -> str:
 def answer(question: str, answer: str) -> None:
     """The other side of `second_process`."""
     order = json.load(sys.stdin)
-    model = load(order["source"], dtype=order["dtype"])
+    model = load(order["source"], dtype=order["dtype"], device=order["device"])
     seen = observe(model, load_file(question)["tokens"], order["names"])[0]
     save_file({name: x.contiguous() for name, x in seen.items()}, answer)
     print(os.getpid())

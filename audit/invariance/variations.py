@@ -42,8 +42,16 @@ class Subject:
     streams (fused block by block) and every hook (unfused): different code, one answer.
     """
 
-    def __init__(self, model: HookedTransformer, source: str, dtype: str, scope: Scope) -> None:
+    def __init__(
+        self,
+        model: HookedTransformer,
+        source: str,
+        dtype: str,
+        scope: Scope,
+        device: str = "cpu",
+    ) -> None:
         self.model, self.source, self.dtype, self.scope = model, source, dtype, scope
+        self.device = device
         config = model.config
         n_chunked = max(scope.chunk_lengths) + 1
         self.n_long = min(scope.n_long, config.n_ctx)
@@ -165,13 +173,14 @@ def reading_hooks(subject: Subject, tally: Tally) -> str:
         tally.compare(observe(subject.model, tokens_BP, names, tally=tally)[0], expected)
         with torch.no_grad():
             logits, cache = subject.model.run_with_cache(tokens_BP, names_filter=names)
-        tally.compare({name: x[0] for name, x in cache.items()} | {"logits": logits[0]}, expected)
+        kept_here = {name: x[0].cpu() for name, x in (*cache.items(), ("logits", logits))}
+        tally.compare(kept_here, expected)
         kept += len(cache)
     return f"{tally.firings} hook firings, {kept} activations cached"
 
 
 def weight_storage(subject: Subject, tally: Tally) -> str:
-    other = load(subject.source, dtype=subject.dtype, storage="fp32")
+    other = load(subject.source, dtype=subject.dtype, storage="fp32", device=subject.device)
     subject.first(tally, other)
     packed, panels = subject.model.weight_bytes(), other.weight_bytes()
     return f"{packed / 2**20:.0f} MiB against {panels / 2**20:.0f} MiB"

@@ -75,6 +75,7 @@ class VerifyReport:
     seconds: float
     rows: tuple[VerifyRow, ...]
     not_covered: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def ok(self) -> bool:
@@ -95,7 +96,7 @@ class _Property:
     control: bool = False
 
 
-def _properties(scope: Scope, dtype: str) -> list[_Property]:
+def _properties(scope: Scope, dtype: str, device: str = "cpu") -> list[_Property]:
     lengths = scope.chunk_lengths
     chunks = f"{lengths[0]}..{lengths[-1]}" if scope.every_layer else ", ".join(map(str, lengths))
     return [
@@ -105,19 +106,30 @@ def _properties(scope: Scope, dtype: str) -> list[_Property]:
         _Property("prompt in chunks", f"of {chunks} tokens", invariance.chunks),
         _Property("prompt cut at random", "any length", invariance.random_cuts),
         _Property("decode one by one", "against one prefill", invariance.decode),
-        _Property("threads", "1, 2, 4", surroundings.threads),
-        _Property("instruction set", ", ".join(_core.available_isas()), surroundings.isa),
-        _Property("flush-to-zero in torch", "on, off", surroundings.flush_denormal),
-        _Property(
-            "calling thread", "a foreign one with flush-to-zero", surroundings.foreign_thread
-        ),
-        _Property("after fork", "child, parent", surroundings.after_fork),
+        *_surroundings(device),
         _Property("identity hooks", "returned, cloned", invariance.identity_hooks),
         _Property("hooks that read", "nothing, one, all", invariance.reading_hooks),
         _Property("weight storage", "packed, fp32 panels", invariance.weight_storage),
         _Property("second process", "loaded again", surroundings.second_process),
         _control_of_order(dtype),
         _Property("control: torch backend", "must differ", invariance.torch_backend, control=True),
+    ]
+
+
+def _surroundings(device: str) -> list[_Property]:
+    """Those that a pass on this device may depend on, and that it outlives."""
+    thread = _Property(
+        "calling thread", "a foreign one with flush-to-zero", surroundings.foreign_thread
+    )
+    flushed = _Property("flush-to-zero in torch", "on, off", surroundings.flush_denormal)
+    if device != "cpu":
+        return [_Property("device", f"{device}, cpu", surroundings.on_cpu), flushed, thread]
+    return [
+        _Property("threads", "1, 2, 4", surroundings.threads),
+        _Property("instruction set", ", ".join(_core.available_isas()), surroundings.isa),
+        flushed,
+        thread,
+        _Property("after fork", "child, parent", surroundings.after_fork),
     ]
 
 
@@ -128,9 +140,11 @@ def _control_of_order(dtype: str) -> _Property:
     return _Property("control: leaf of 16", "must differ", invariance.other_leaf, control=True)
 
 
-def _not_covered(dtype: str) -> tuple[str, ...]:
+def _not_covered(dtype: str, device: str) -> tuple[str, ...]:
     """What is promised, or could be thought so, and not run here."""
     unfused = (f"fused blocks, which {dtype} does not have",) if get_policy(dtype).stepwise else ()
+    if device != "cpu":
+        return (*unfused, "other GPUs", "a forked process, in which CUDA does not run")
     return (*unfused, "several ranks (tests/parallel)", "other CPUs and CUDA (docs/numerics.md)")
 
 
@@ -139,13 +153,15 @@ def verify(
     *,
     dtype: str = "fp32",
     quick: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Checks every promise on the model at `source` (see `bitlens.load`) and reports row by row.
 
-    `quick` takes fewer lengths and reads the hooks of three layers instead of all. Process-wide
-    settings (threads, instruction set, flush-to-zero) are put back. A row that raises becomes a
-    failed row; a source that cannot be loaded raises as `load` does.
+    On a GPU the CPU's bits are one of them. `quick` takes fewer lengths and reads the hooks of
+    three layers instead of all. Process-wide settings (threads, instruction set, flush-to-zero) are
+    put back. A row that raises becomes a failed row; a source that cannot be loaded raises as
+    `load` does.
     """
     if dtype not in NATIVE_POLICIES:
         raise ValueError(
@@ -153,8 +169,9 @@ def verify(
         )
     started = time.perf_counter()
     scope = QUICK if quick else FULL
-    subject = Subject(load(source, dtype=dtype), str(source), dtype, scope)
-    todo = _properties(scope, dtype)
+    model = load(source, dtype=dtype, device=device)
+    subject = Subject(model, str(source), dtype, scope, device)
+    todo = _properties(scope, dtype, device)
     rows = []
     for done, item in enumerate(todo):
         if progress is not None:
@@ -170,7 +187,8 @@ def verify(
         numerics_version=_core.numerics_version,
         seconds=time.perf_counter() - started,
         rows=tuple(rows),
-        not_covered=_not_covered(dtype),
+        not_covered=_not_covered(dtype, device),
+        device=device,
     )
 
 

@@ -43,6 +43,7 @@ int launch(Kernel name, void (*kernel)(Parameters...), dim3 grid, unsigned threa
   return static_cast<int>(cudaGetLastError());
 #else
   try {
+    host_cuda::require_current(stream);
     host_cuda::run_grid(grid, threads, dynamic_shared, [=] { kernel(arguments...); });
     return 0;
   } catch (const std::exception& error) {

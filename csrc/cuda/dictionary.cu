@@ -1,5 +1,5 @@
-// Sparse dictionaries: which outputs of a product are kept, and sums of few rows of a table
-// (csrc/spec/dictionary.h). The products are those of linear.
+// Sparse dictionaries: the first of a row, and sums of few rows of a table
+// (csrc/spec/dictionary.h). encode.cu multiplies, too.
 #include "../spec/dictionary.h"
 #include "../spec/sampling.h"
 #include "compact.h"
@@ -30,30 +30,6 @@ __global__ void __launch_bounds__(kRowThreads)
       });
   for (int64_t i = written + threadIdx.x; i < k; i += kRowThreads)
     values[at + i] = 0.0f, indices[at + i] = -1;
-}
-
-__global__ void __launch_bounds__(kRowThreads)
-    above_count(const float* rows, const float* thresholds, int64_t n, int64_t* counts) {
-  BL_SHARED(SampleShared, shared, 1);
-  const float* x = rows + blockIdx.x * n;
-  const Counter count =
-      sum_over(shared, n, [&](int64_t i) { return static_cast<Counter>(x[i] > thresholds[i]); });
-  if (threadIdx.x == 0) counts[blockIdx.x] = static_cast<int64_t>(count);
-}
-
-// Entries of row r go to starts[r] and on.
-__global__ void __launch_bounds__(kRowThreads)
-    above_write(const float* rows, const float* thresholds, int64_t n, const int64_t* starts,
-                float* values, int32_t* indices) {
-  BL_SHARED(unsigned, counts, kRowWarps);
-  const float* x = rows + blockIdx.x * n;
-  const int64_t at = starts[blockIdx.x];
-  compact(
-      n, counts, [&](int64_t i) { return x[i] > thresholds[i]; },
-      [&](int64_t slot, int64_t i) {
-        values[at + slot] = x[i];
-        indices[at + slot] = static_cast<int32_t>(i);
-      });
 }
 
 // Sums of rows of a table, a thread a column. grid: rows, tiles of columns.
@@ -124,18 +100,6 @@ int blc_top_k(const float* x, int64_t rows, int64_t n, int64_t k, float* values,
               void* stream) {
   return launch(Kernel::TOP_K, top_k, grid_of(rows), kRowThreads, 0, stream, x, n, k, values,
                 indices);
-}
-
-int blc_above_count(const float* x, const float* thresholds, int64_t rows, int64_t n,
-                    int64_t* counts, void* stream) {
-  return launch(Kernel::ABOVE_COUNT, above_count, grid_of(rows), kRowThreads, 0, stream, x,
-                thresholds, n, counts);
-}
-
-int blc_above_write(const float* x, const float* thresholds, int64_t rows, int64_t n,
-                    const int64_t* starts, float* values, int32_t* indices, void* stream) {
-  return launch(Kernel::ABOVE_WRITE, above_write, grid_of(rows), kRowThreads, 0, stream, x,
-                thresholds, n, starts, values, indices);
 }
 
 int blc_weighted_sums(const float* coefs, const int32_t* indices, const int64_t* starts,

@@ -52,6 +52,13 @@ struct SampleGaps {
   uint64_t mass, low, high;
 };
 
+// A feature that is active in a row.
+struct Entry {
+  float value;
+  int32_t index;
+};
+static_assert(sizeof(Entry) == 8);
+
 }  // namespace bitlens::cuda
 
 BLC_API const char* blc_error_text(int code);
@@ -203,11 +210,20 @@ BLC_API int blc_sample_typical_sums(const bitlens::cuda::SampleSlice* slice,
 // ascending index; index -1 and value 0 where there are fewer.
 BLC_API int blc_top_k(const float* x, int64_t rows, int64_t n, int64_t k, float* values,
                       int32_t* indices, void* stream);
-// What is above thresholds [n]: how many a row, and the entries, row r's from starts[r] on.
-BLC_API int blc_above_count(const float* x, const float* thresholds, int64_t rows, int64_t n,
-                            int64_t* counts, void* stream);
-BLC_API int blc_above_write(const float* x, const float* thresholds, int64_t rows, int64_t n,
-                            const int64_t* starts, float* values, int32_t* indices, void* stream);
+// In one launch, which of the outputs of x [rows, d] times a packed weight [n, d] plus bias are
+// kept: the k first of each row, as above, or those above thresholds [n]. Features are shared out
+// to `ranges`; counts [rows, ranges] and entries [rows, ranges, capacity] are what each leaves, by
+// ascending index; a count beyond the capacity: the rest was left out. For the k first they are
+// workspace, of a capacity of k + 64 at least, and tickets, one a row, are zeros before.
+BLC_API int64_t blc_encode_ranges(int64_t rows, int64_t n, int64_t blocks);
+BLC_API int blc_encode_top_k(const float* x, int64_t rows, int64_t d, const uint8_t* panels,
+                             int format, int64_t n, const float* bias, int64_t k, int64_t ranges,
+                             int64_t capacity, bitlens::cuda::Entry* entries, int32_t* counts,
+                             uint32_t* tickets, float* values, int32_t* indices, void* stream);
+BLC_API int blc_encode_above(const float* x, int64_t rows, int64_t d, const uint8_t* panels,
+                             int format, int64_t n, const float* bias, const float* thresholds,
+                             int64_t ranges, int64_t capacity, bitlens::cuda::Entry* entries,
+                             int32_t* counts, void* stream);
 // Row r of the sums has entries starts[r] .. starts[r + 1]; an index of -1 is passed over.
 BLC_API int blc_weighted_sums(const float* coefs, const int32_t* indices, const int64_t* starts,
                               int64_t rows, const float* table, int64_t d, const float* bias,

@@ -19,7 +19,7 @@ from .here import here, put_here
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
-_BLOCK_NAMES = (
+BLOCK_NAMES = (
     "hook_resid_pre",
     "hook_attn_in",
     "hook_q_input",
@@ -84,7 +84,7 @@ def hook_names(config: ModelConfig) -> list[str]:
         absent += ("ln1_post.", "ln2_post.")
     if not config.qk_norm:
         absent += ("attn.q_norm.", "attn.k_norm.")
-    block = [name for name in _BLOCK_NAMES if not name.startswith(absent)]
+    block = [name for name in BLOCK_NAMES if not name.startswith(absent)]
     inner = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in block]
     return ["hook_tokens", "hook_embed", *inner, *FINAL_NAMES]
 

@@ -48,10 +48,13 @@ class ModelCopies(nn.Module):
         if self.ops.differentiable:
             return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
         policy = self.ops.policy
-        found = fn(torch.empty(0, dtype=policy.compute, device="cpu"))
-        if found.device.type != "cpu":
+        here = self.ops.device
+        found = fn(torch.empty(0, dtype=policy.compute, device=here))
+        if found.device != here:
+            there = found.device.type
+            way_out = f'load it with device="{there}"' if there in ("cpu", "cuda") else _TORCH
             raise ValueError(
-                f"to: native weights stay on the CPU, {found.device} is asked for; {_TORCH}"
+                f"to: native weights stay on {here}, {found.device} is asked for; {way_out}"
             )
         if found.dtype not in (policy.compute, policy.weight):
             raise ValueError(

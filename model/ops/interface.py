@@ -36,6 +36,11 @@ class Ops(Protocol):
     """Draws tokens where the logits are; None if they come to the CPU first."""
 
     @property
+    def arithmetic(self) -> str:
+        """The name of the operations that these have the bits of; their own, as a rule."""
+        ...
+
+    @property
     def group(self) -> Group | None:
         """The ranks that matrices are spread over; None if each is whole here."""
         ...

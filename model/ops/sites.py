@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +25,7 @@ from .interface import Ops
 from .packed import PackedWeight
 from .policy import Policy
 
+T = TypeVar("T")
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -64,21 +65,49 @@ def op_site(ops: Ops, config: ModelConfig, address: str) -> Site:
     several sequences (an oracle takes one) and for an operation of which a hook edited the inside.
     """
     kind = _AT[address.rpartition(".")[2]]
-    policy, backend = ops.policy, type(ops).__name__
+    policy = ops.policy
     op = "unembed" if address == "unembed" else kind.op
     on_stream = kind.name in ("embedding", "add") and policy.residual is torch.float32
     contract = _contract(op, "fp32" if on_stream else policy.name, not ops.differentiable)
     if kind.name == "rms_norm" and config.multiplies_by_offset:
         contract = replace(contract, casts=("output",))
-    return Site(
+    site = Site(
         address,
         contract,
-        f"bitlens {backend} {numerics_version}",
+        f"bitlens {ops.arithmetic} {numerics_version}",
         bind=partial(kind.bind, policy),
         operands=kind.operands,
         view=kind.view,
         restore=kind.restore,
     )
+    return site if ops.device.type == "cpu" else judged_on_cpu(site, ops.device)
+
+
+def judged_on_cpu(site: Site, device: torch.device) -> Site:
+    """Returns the site of an operation that runs on a device, with all that contracts are given on
+    the CPU; what is restored goes back."""
+
+    def near(fn: Callable[..., T]) -> Callable[..., T]:
+        def called(*args: Any, **kwargs: Any) -> T:
+            return fn(*map(_near, args), **{name: _near(x) for name, x in kwargs.items()})
+
+        return called
+
+    def bind(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {name: _near(x) for name, x in near(site.bind)(*args, **kwargs).items()}
+
+    def operands(*args: Any, **kwargs: Any) -> Tensors:
+        assert site.operands is not None
+        return tuple(map(_near, near(site.operands)(*args, **kwargs)))
+
+    def restore(y: torch.Tensor, like: Any) -> Any:
+        return site.restore(y.to(device), like)
+
+    return replace(site, bind=bind, operands=operands, view=near(site.view), restore=restore)
+
+
+def _near(x: Any) -> Any:
+    return x.cpu() if isinstance(x, torch.Tensor) else x
 
 
 @cache

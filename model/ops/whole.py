@@ -17,6 +17,10 @@ class WholeMatrices(ABC):
     group: Group | None = None
     sampler: RowSampler | None = None
 
+    @property
+    def arithmetic(self) -> str:
+        return type(self).__name__
+
     def own_columns(self, weight: Any) -> slice:
         return slice(0, None)
 

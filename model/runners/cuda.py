@@ -1,6 +1,6 @@
 """Blocks on a GPU in few launches: norms with the residual adds before them, rotation with the
 write to the cache, projections of one input side by side. Where every sequence has one new row,
-ranges of blocks are CUDA graphs.
+ranges of blocks, and what is captured from them, are CUDA graphs.
 
 Tensor names: T ragged rows, d d_model, H heads, G key/value heads, h d_head, m d_mlp.
 """
@@ -8,24 +8,44 @@ Tensor names: T ragged rows, d d_model, H heads, G key/value heads, h d_head, m 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, field
 
 import torch
 
 from ..block import Block
-from ..cache.kv_cache import KVCache, LayerCache
-from ..hooks.registry import in_graph
+from ..cache.kv_cache import LayerCache
+from ..hooks.registry import BLOCK_NAMES, has_key_axis, in_graph, layer_of, masked_value
 from ..layers import RMSNorm
-from ..ops.cuda.ops import CudaOps
+from ..ops.cuda.ops import CudaOps, CudaStepOps
 from ..ops.cuda.sequences import Sequences
 from ..run import Run
-from .cuda_graphs import SpanGraphs
+from .cuda_graphs import Captured, SpanGraphs
+
+TAPS = frozenset(name for name in BLOCK_NAMES if name != "attn.hook_result")
+"""What a range leaves copies of. Results of heads, which torch puts together, open their block."""
+
+
+@dataclass
+class _Taps(Run):
+    """The pass as a graph runs part of it: what it captures stays rows."""
+
+    rows: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def capture(self, name: str, x: torch.Tensor) -> None:
+        self.rows[name] = x
+
+    def capture_keys(
+        self, name: str, x_THK: torch.Tensor, fill: float, *, sliced: bool = False
+    ) -> None:
+        self.rows[name] = x_THK
 
 
 class CudaRunner:
-    """The operations of `Block` in the same order, fused; watched blocks run as they are."""
+    """The operations of `Block` in the same order, fused; tapped and watched blocks run as they
+    are, tapped ones inside the graphs."""
 
-    taps: frozenset[str] = frozenset()
+    taps = TAPS
+    taps_ranges = True
 
     def __init__(self, blocks: Sequence[Block], ops: CudaOps) -> None:
         self._blocks = blocks
@@ -34,23 +54,47 @@ class CudaRunner:
 
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         if in_graph(resid_Td):
-            for block in self._blocks[start:stop]:
-                resid_Td = block(resid_Td, run)
-            return resid_Td
-        batch, cache = run.batch, run.cache
-        first = cache.layer(start)
+            return self._span(start, stop, None, resid_Td, run)
+        batch, first = run.batch, run.cache.layer(start)
         where = Sequences.on(self._ops.device, first.page_table, batch.starts_B1, batch.past_B)
-        body = partial(self._span, start, stop, cache)
         if where.longest > 1:
-            return body(resid_Td, where)
+            return self._span(start, stop, where, resid_Td, run)
+        return self._step(start, stop, where, resid_Td, run)
+
+    def _step(
+        self, start: int, stop: int, where: Sequences, resid_Td: torch.Tensor, run: Run
+    ) -> torch.Tensor:
+        """A range of blocks as a graph, and what it captured."""
+
+        def body(resid_Td: torch.Tensor, where: Sequences) -> tuple[torch.Tensor, Captured]:
+            taps = _Taps(CudaStepOps(self._ops, where), run.batch, run.cache, run.watch)
+            return self._span(start, stop, where, resid_Td, taps), taps.rows
+
+        first = run.cache.layer(start)
         pages = first.k_pages.data_ptr(), first.v_pages.data_ptr(), first.k_pages.shape
-        return self._graphs.run((start, stop, pages), body, resid_Td, where)
+        names = frozenset(name for name in run.watch.captures.names if start <= _layer(name) < stop)
+        resid_Td, captured = self._graphs.run((start, stop, pages, names), body, resid_Td, where)
+        for name, x in captured.items():
+            if has_key_axis(name):
+                run.capture_keys(name, x[..., : run.batch.n_keys], masked_value(name))
+            else:
+                run.capture(name, x)
+        return resid_Td
 
     def _span(
-        self, start: int, stop: int, cache: KVCache, resid_Td: torch.Tensor, where: Sequences
+        self, start: int, stop: int, where: Sequences | None, resid_Td: torch.Tensor, run: Run
     ) -> torch.Tensor:
-        for block in self._blocks[start:stop]:
-            resid_Td = self._block(block, resid_Td, cache.layer(block.attn.index), where)
+        """The blocks, and the hooks between them; none is fused where there is no `where`."""
+        for layer in range(start, stop):
+            block = self._blocks[layer]
+            if layer > start:
+                resid_Td = run.hook(f"blocks.{layer}.hook_resid_pre", resid_Td)
+            if where is None or layer in run.watch.tapped:
+                resid_Td = block(resid_Td, run)
+            else:
+                resid_Td = self._block(block, resid_Td, run.cache.layer(layer), where)
+            if layer < stop - 1:
+                resid_Td = run.hook(f"blocks.{layer}.hook_resid_post", resid_Td)
         return resid_Td
 
     def _block(
@@ -95,3 +139,9 @@ class CudaRunner:
 
     def _normed(self, norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
         return self._ops.rms_norm(x, norm.weight, norm.eps)
+
+
+def _layer(name: str) -> int:
+    """The block of a hook, -1 outside the blocks."""
+    layer = layer_of(name)
+    return -1 if layer is None else layer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 
@@ -20,7 +20,9 @@ KEYS = 256
 KEPT = 4
 """Graphs that a thread keeps; each holds the memory in which its span works."""
 
-Body = Callable[[torch.Tensor, Sequences], torch.Tensor]
+Captured = Mapping[str, torch.Tensor]
+"""Rows of activations, by the name of their hook."""
+Body = Callable[[torch.Tensor, Sequences], tuple[torch.Tensor, Captured]]
 
 
 class SpanGraphs:
@@ -40,8 +42,9 @@ class SpanGraphs:
 
     def run(
         self, span: Hashable, body: Body, resid_Td: torch.Tensor, where: Sequences
-    ) -> torch.Tensor:
-        """Returns body(resid_Td, where). `span` tells everything else that the body reads."""
+    ) -> tuple[torch.Tensor, Captured]:
+        """Returns body(resid_Td, where). `span` tells everything else that the body reads, and what
+        it captures, which may have more keys than there are."""
         wide = where.widened(KEYS)
         key = (
             span, self._kernels.library.stream, resid_Td.shape, resid_Td.dtype, wide.table.shape,
@@ -70,7 +73,8 @@ class SpanGraphs:
 
 
 class _Graph:
-    """One captured span, and the memory that its kernels read and write."""
+    """One captured span, and the memory that its kernels read and write: what it captures of
+    activations, too, which is copied out of there after each replay."""
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -78,12 +82,13 @@ class _Graph:
         self, kernels: CudaKernels, body: Body, resid_Td: torch.Tensor, where: Sequences
     ) -> None:
         self._resid_Td, self._where = resid_Td.clone(), where.clone()
-        self._replay, self._result_Td = kernels.captured(lambda: body(self._resid_Td, self._where))
+        self._replay, self._left = kernels.captured(lambda: body(self._resid_Td, self._where))
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def run(self, resid_Td: torch.Tensor, where: Sequences) -> torch.Tensor:
+    def run(self, resid_Td: torch.Tensor, where: Sequences) -> tuple[torch.Tensor, Captured]:
         self._resid_Td.copy_(resid_Td)
         self._where.copy_(where)
         self._replay()
-        return self._result_Td.clone()
+        result_Td, captured = self._left
+        return result_Td.clone(), {name: x.clone() for name, x in captured.items()}

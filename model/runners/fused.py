@@ -35,6 +35,7 @@ class FusedRunner:
     wanted, are run one by one."""
 
     taps = TAPS
+    taps_ranges = False
 
     def __init__(self, blocks: Sequence[Block], ops: NativeOps) -> None:
         self._blocks = blocks

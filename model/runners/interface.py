@@ -16,15 +16,19 @@ class Runner(Protocol):
 
     Attributes:
         taps: Names inside a block, less "blocks.i.", that are captured on the way.
+        taps_ranges: Whether a range may hold several tapped blocks; what is captured between its
+            blocks is then served by the runner, too. Otherwise a tapped block is a range of its
+            own.
     """
 
     taps: frozenset[str]
+    taps_ranges: bool
 
     def run(self, start: int, stop: int, resid_Td: torch.Tensor, run: Run) -> torch.Tensor:
         """The residual stream [T, d] after blocks start .. stop - 1 of the model's, inside which
         nothing is hooked or overridden.
 
-        Captures of `taps` inside a block are served here; such a block is a range of its own.
+        Captures of `taps` inside a block are served here.
         """
         ...
 

@@ -19,6 +19,7 @@ class ShardedRunner:
     """Four exchanges a block: q with k and v, o, the gated product, down."""
 
     taps: frozenset[str] = frozenset()
+    taps_ranges = False
 
     def __init__(self, blocks: Sequence[Block], ops: ShardedOps) -> None:
         self._blocks = blocks

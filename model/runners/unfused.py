@@ -15,6 +15,7 @@ class UnfusedRunner:
     """Calls each block, as for one that is watched; works with every backend."""
 
     taps: frozenset[str] = frozenset()
+    taps_ranges = False
 
     def __init__(self, blocks: Sequence[Block], ops: Ops) -> None:
         self._blocks = blocks

@@ -243,7 +243,7 @@ def test_a_passing_run_is_not_accused(
     for judge, words in (("relative", "by more than rounding to the coarser format"), ("bits", "")):
         found = dataclasses.replace(whole.divergence, judge=judge, first="blocks.2.ln1")
         right = dataclasses.replace(whole, divergence=found)
-        monkeypatch.setattr(package, "run_audit", lambda *_, right=right: right)
+        monkeypatch.setattr(package, "run_audit", lambda *_, right=right, **__: right)
         page = tmp_path / "page.html"
         code, out, _ = run(llama, "--output", page)
         plain = " ".join(out.split())
@@ -260,7 +260,7 @@ def test_exit_1_for_a_broken_contract(
     from bitlens import audit as package
     from support.audit_sample import sample
 
-    monkeypatch.setattr(package, "run_audit", lambda *_: sample(violated=True))
+    monkeypatch.setattr(package, "run_audit", lambda *_, **__: sample(violated=True))
     page = tmp_path / "page.html"
     code, out, _ = run(llama, "--output", page)
     assert code == 1

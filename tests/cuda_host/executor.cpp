@@ -1,6 +1,7 @@
 #include "executor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -8,6 +9,7 @@ namespace host_cuda {
 namespace {
 
 thread_local Block* g_block = nullptr;
+std::atomic<void*> g_stream{nullptr};
 
 void fiber_main() {
   Block& b = block();
@@ -244,6 +246,10 @@ void async_wait(unsigned groups_left) {
       static_cast<unsigned char*>(c.to)[i] = static_cast<const unsigned char*>(c.from)[i];
 }
 
+void require_current(void* stream) {
+  if (stream != g_stream) throw std::logic_error("launched on a stream that is not current");
+}
+
 void run_grid(dim3 grid, dim3 threads, size_t dynamic_shared, std::function<void()> body) {
   const char* name = std::getenv("HOST_CUDA_ORDER");
   Order order(name == nullptr ? "up" : name);
@@ -263,3 +269,5 @@ void run_grid(dim3 grid, dim3 threads, size_t dynamic_shared, std::function<void
 }
 
 }  // namespace host_cuda
+
+void host_cuda_make_current(void* stream) { host_cuda::g_stream = stream; }

@@ -120,6 +120,10 @@ void async_copy(void* to, const void* from, size_t bytes);
 void async_commit();
 void async_wait(unsigned groups_left);
 
+// A kernel that is launched on another stream than the current one, at first the null stream, is an
+// error: nobody waits for it.
+void require_current(void* stream);
+
 // Runs every block of a grid. Throws std::logic_error for what a GPU would hang on or leave
 // undefined.
 void run_grid(dim3 grid, dim3 threads, size_t dynamic_shared, std::function<void()> body);
@@ -127,3 +131,5 @@ void run_grid(dim3 grid, dim3 threads, size_t dynamic_shared, std::function<void
 [[noreturn]] void fail(const std::string& what);
 
 }  // namespace host_cuda
+
+extern "C" __attribute__((visibility("default"))) void host_cuda_make_current(void* stream);

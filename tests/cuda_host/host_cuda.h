@@ -21,6 +21,7 @@
 #define gridDim (host_cuda::block().grid_dim)
 
 inline void __syncthreads() { host_cuda::sync_threads(); }
+inline void __threadfence() {}  // blocks run one after another
 
 inline void __syncwarp(unsigned mask = ~0u) {
   const int nothing = 0;

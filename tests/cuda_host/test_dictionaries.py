@@ -10,7 +10,6 @@ import torch
 from bitlens.interp.dictionaries import kernels as dictionaries
 from bitlens.interp.splicing import Edit, splice
 from bitlens.model.load import load
-from bitlens.model.weights.checkpoint import Format
 from hypothesis import given
 from hypothesis import strategies as st
 from support.cuda_host import (
@@ -67,31 +66,6 @@ def test_any_row_has_the_same_top_k(values: list[float], k: int, order: str) -> 
     wanted = dictionaries.top_k(x, k)
     assert same_indices(indices, wanted.indices)
     assert_same_bits(found, wanted.values)
-
-
-@pytest.mark.parametrize("format", [Format.F32, Format.BF16, Format.F16])
-def test_encoding(order: None, format: Format) -> None:
-    """Rows come two at a time, and all together: the workspace moves no bit."""
-    weight = dictionaries.packed(matrix(300, 70).to(torch.bfloat16).to(_DTYPES[format]), format)
-    x, bias, thresholds = matrix(5, 70, seed=1), matrix(300, seed=2), matrix(300, seed=3).abs()
-    bias[7] = math.nan
-    top = dictionaries.encode_top_k(x, weight, bias, 9)
-    above = dictionaries.encode_above(x, weight, bias, thresholds)
-    for workspace in (2 * 4 * 300, 1 << 20):
-        gpu = host_dictionaries(workspace)
-        with launching("linear_few_rows", "top_k"):
-            values, indices = gpu.encode_top_k(x, weight, bias, 9)
-        assert same_indices(indices, top.indices)
-        assert_same_bits(values, top.values)
-        with launching("linear_few_rows", "above_count", "above_write"):
-            starts, indices, values = gpu.encode_above(x, weight, bias, thresholds)
-        assert same_indices(starts, above.starts)
-        assert same_indices(indices, above.indices)
-        assert_same_bits(values, above.values)
-    assert 0 < len(above.values) < x.shape[0] * 299
-
-
-_DTYPES = {Format.F32: torch.float32, Format.BF16: torch.bfloat16, Format.F16: torch.float16}
 
 
 @pytest.mark.parametrize("d", [1, 83, 300])

@@ -125,7 +125,7 @@ def test_few_graphs_are_kept() -> None:
     x = torch.ones(1, 4, device=host_library().device)
     where = Sequences(*torch.zeros(3, 1, 1, dtype=torch.int64, device=x.device), 1, 5)
     for span in range(2 * cuda_graphs.KEPT):
-        graphs.run(span, lambda x, where: x, x, where)
+        graphs.run(span, lambda x, where: (x, {}), x, where)
     assert len(graphs._seen()) == cuda_graphs.KEPT
 
 

@@ -37,7 +37,7 @@ _ALLOWED = [
     rf"(atom|red)\.(shared|global)(\.relaxed\.gpu)?\.(add|min|max|and|or)\.{_INTEGER}",
     r"cvta(\.to)?\.(global|shared)\.u64",
     r"shfl\.sync\.(bfly|idx)\.b32|vote\.sync\.ballot\.b32",
-    r"bar\.sync|bra(\.uni)?|ret",
+    r"bar\.sync|membar\.gl|bra(\.uni)?|ret",
 ]
 _OPCODE = re.compile(r"(?:@!?%\w+\s+)?([a-z][\w.:]*)")
 

@@ -5,6 +5,7 @@ Fibers stand for CUDA threads; the order in which they run is a name: "up", "dow
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import functools
 import hashlib
@@ -20,6 +21,7 @@ from typing import Any, TypeVar, cast
 import bitlens
 import pytest
 import torch
+from bitlens.model.ops.cuda import library
 from bitlens.model.ops.cuda.derivatives import CudaDerivatives
 from bitlens.model.ops.cuda.dictionaries import CudaDictionaryKernels
 from bitlens.model.ops.cuda.kernels import WORKSPACE, CudaKernels
@@ -57,7 +59,8 @@ def build_library() -> Path:
 
 def build_program(source: Path, others: Sequence[Path] = (), sanitizer: str = "") -> Path:
     """Compiles a program on the executor, under a sanitizer if one is named; returns its path."""
-    watched = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=undefined"] if sanitizer else []
+    reports = ["-g1", "-fno-sanitize-recover=undefined"]  # with lines
+    watched = [f"-fsanitize={sanitizer}", *reports] if sanitizer else []
     sources = [source, *others, EXECUTOR / "executor.cpp"]
     return _build(f"{source.stem}-{sanitizer or 'plain'}", sources, ["-O0", *watched], watched)
 
@@ -100,6 +103,19 @@ def _digest(words: Sequence[str]) -> str:
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def on_stream(stream: int) -> Iterator[None]:
+    """A stream of the caller's is current on the executor, where a launch on any other fails."""
+    make_current = ctypes.CDLL(str(build_library())).host_cuda_make_current
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Library, "stream", property(lambda self: stream))
+        make_current(ctypes.c_void_p(stream))
+        try:
+            yield
+        finally:
+            make_current(ctypes.c_void_p(0))
 
 
 @functools.cache
@@ -156,7 +172,7 @@ class GraphKernels(CudaKernels):
     """Kernels on the executor, where a graph is the list of its launches: capturing runs none of
     them, replaying all, with the arguments that they had then."""
 
-    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+    def captured(self, body: Callable[[], T]) -> tuple[Callable[[], None], T]:
         launches: list[tuple[Any, ...]] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.library, "launch", lambda *launch: launches.append(launch))
@@ -167,6 +183,13 @@ class GraphKernels(CudaKernels):
                 self.library.launch(*launch)
 
         return replay, result
+
+
+def stand_in_for_cuda(patch: pytest.MonkeyPatch) -> None:
+    """Lets `bitlens.load(device="cuda")` run on the executor, where there is no GPU."""
+    if host_library().device.type == "cpu":
+        patch.setattr(library, "cuda_library", lambda device: host_library())
+        patch.setattr(CudaKernels, "captured", GraphKernels.captured)
 
 
 def host_model(checkpoint: Checkpoint, dtype: str, storage: str = "packed") -> HookedTransformer:

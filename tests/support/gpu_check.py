@@ -24,10 +24,13 @@ KERNELS = [
     f"{TESTS}/test_{name}.py"
     for name in (
         *("rows", "linear", "attention", "sampling", "sampling_shards", "gradients"),
-        *("dictionaries", "torch_library"),
+        *("dictionaries", "encoding", "torch_library"),
     )
 ]
 MODELS = [f"{TESTS}/test_{name}.py" for name in ("model", "generation")]
+GRAPHS = [
+    f"{TESTS}/test_{name}.py" for name in ("graphs", "captures_in_graphs", "engine", "judged")
+]
 
 
 def stages(architecture: str) -> list[tuple[str, list[str]]]:
@@ -41,6 +44,7 @@ def stages(architecture: str) -> list[tuple[str, list[str]]]:
         ("kernels", [*PYTEST, *KERNELS]),
         ("models", [*PYTEST, "--nightly", *MODELS]),
         ("gradients", [*PYTEST, "--nightly", f"{TESTS}/test_gradients.py", "-k", "gradients_"]),
+        ("graphs", [*PYTEST, *GRAPHS]),
         ("compute-sanitizer", [sanitizer, "--error-exitcode", "1", *checked] if sanitizer else []),
         ("ratios", [sys.executable, "-m", "support.gpu_ratios"]),
     ]

@@ -15,6 +15,16 @@ from .kernels import CudaKernels
 
 Tensors = tuple[torch.Tensor, ...]
 
+BLOCKS = 264
+"""Thread blocks that an encoding has, where it has enough features: two a multiprocessor."""
+ROOM = 64
+"""Candidates of a range of features beyond the k that are sought; of what is above thresholds, all
+that are expected."""
+SPARSE = 4
+"""Features of a range, at least, for each of its candidates."""
+ENTRY = 8
+"""Bytes of a candidate, a value and its index."""
+
 
 class CudaDictionaryKernels:
     """Operations of dictionaries on the device of some kernels."""
@@ -40,33 +50,65 @@ class CudaDictionaryKernels:
     def encode_top_k(
         self, x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, k: int
     ) -> Tensors:
-        """Returns `top_k` of the product, of which few rows are there at a time."""
-        parts = [self.top_k(self.product(rows, weight, bias), k) for rows in self._few(x, weight)]
+        """Returns `top_k` of the product, which is nowhere whole: one launch, of as many rows at a
+        time as have candidates that fit into the kernels' workspace."""
+        ranges = self._ranges(len(x), weight.n, k + ROOM)
+        parts = [
+            self._top_k_of(rows, weight, bias, k, ranges)
+            for rows in self._few(x, ranges * (k + ROOM))
+        ]
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
     def encode_above(
         self, x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, thresholds: torch.Tensor
     ) -> Tensors:
         """Returns starts [N + 1], indices [E] and values [E] of what is above thresholds [F] in the
-        product, of which few rows are there at a time. Waits for the device."""
-        parts = [
-            self._above(self.product(rows, weight, bias), thresholds)
-            for rows in self._few(x, weight)
-        ]
-        counts, indices, values = (torch.cat(each) for each in zip(*parts, strict=True))
+        product, which is nowhere whole. Waits for the device."""
+        parts = list(self._above(x, weight, bias, thresholds, ROOM))
+        counts, entries = (torch.cat(each) for each in zip(*parts, strict=True))
         starts = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
         torch.cumsum(counts, 0, out=starts[1:])
-        return starts, indices, values
+        values, indices = entries.unbind(1)
+        return starts, indices.contiguous(), values.contiguous().view(torch.float32)
 
-    def _above(self, scores: torch.Tensor, thresholds: torch.Tensor) -> Tensors:
-        rows, n = scores.shape
-        counts = self._empty((rows,), torch.int64)
-        self.library.launch("above_count", scores, thresholds, rows, n, counts)
-        starts = torch.cumsum(counts, 0) - counts
-        entries = int(counts.sum())
-        values, indices = self._empty((entries,)), self._empty((entries,), torch.int32)
-        self.library.launch("above_write", scores, thresholds, rows, n, starts, values, indices)
-        return counts, indices, values
+    def _top_k_of(
+        self, x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, k: int, ranges: int
+    ) -> Tensors:
+        rows, capacity = len(x), k + ROOM
+        values, indices = self._empty((rows, k)), self._empty((rows, k), torch.int32)
+        tickets = torch.zeros(rows, dtype=torch.int32, device=x.device)
+        self.library.launch(
+            "encode_top_k", x, rows, x.shape[1], weight.data, int(weight.format), weight.n, bias, k,
+            ranges, capacity, self._empty((rows, ranges, capacity, 2), torch.int32),
+            self._empty((rows, ranges), torch.int32), tickets, values, indices,
+        )  # fmt: skip
+        return values, indices
+
+    def _above(
+        self,
+        x: torch.Tensor,
+        weight: PackedWeight,
+        bias: torch.Tensor,
+        thresholds: torch.Tensor,
+        capacity: int,
+    ) -> Iterator[Tensors]:
+        """Counts and entries of some rows at a time. Rows of which a range has more than the
+        capacity are encoded again, with as much as the fullest of them takes."""
+        ranges = self._ranges(len(x), weight.n, capacity)
+        for part in self._few(x, ranges * capacity):
+            rows = len(part)
+            entries = self._empty((rows, ranges, capacity, 2), torch.int32)
+            counts = self._empty((rows, ranges), torch.int32)
+            self.library.launch(
+                "encode_above", part, rows, part.shape[1], weight.data, int(weight.format),
+                weight.n, bias, thresholds, ranges, capacity, entries, counts,
+            )  # fmt: skip
+            if rows and int(counts.max()) > capacity:
+                most = int(counts.sum(1).max())
+                yield from self._above(part, weight, bias, thresholds, most)
+            else:
+                there = torch.arange(capacity, device=x.device) < counts[..., None]
+                yield counts.sum(1), entries[there]
 
     def weighted_sums(
         self,
@@ -99,10 +141,15 @@ class CudaDictionaryKernels:
     def unit_rows_(self, w: torch.Tensor) -> None:
         self.library.launch("unit_rows", w, len(w), w.shape[1])
 
-    def _few(self, x: torch.Tensor, weight: PackedWeight) -> Iterator[torch.Tensor]:
-        """The rows, as many at a time as have products that fit into the kernels' workspace."""
-        rows = max(1, self._kernels.workspace // (4 * weight.n))
-        return iter(torch.split(x, rows))
+    def _ranges(self, rows: int, features: int, capacity: int) -> int:
+        """Returns how many thread blocks share out the features of the same rows: few enough that
+        their candidates are a fraction of the features."""
+        most = int(self.library.value("encode_ranges", rows, features, BLOCKS))
+        return max(1, min(most, features // (SPARSE * capacity)))
+
+    def _few(self, x: torch.Tensor, candidates: int) -> Iterator[torch.Tensor]:
+        """The rows, as many at a time as have candidates that fit into the kernels' workspace."""
+        return iter(torch.split(x, max(1, self._kernels.workspace // (ENTRY * candidates))))
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self._kernels.empty(shape, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +17,8 @@ from ..kernels import ACT_CODES, DTYPE_CODES
 from ..packed import PackedWeight
 from .library import Library
 from .sequences import Sequences
+
+R = TypeVar("R")
 
 WORKSPACE = 64 << 20
 """Bytes that attention works in, unless one row of each sequence needs more."""
@@ -37,9 +40,9 @@ class CudaKernels:
         """Returns itself: it holds no state of a model."""
         return self
 
-    def captured(self, body: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+    def captured(self, body: Callable[[], R]) -> tuple[Callable[[], None], R]:
         """Captures the kernels that a body launches as a CUDA graph, without running them; returns
-        what runs them again, and the tensor that they leave the body's result in."""
+        what runs them again, and the body's result, into whose tensors they write."""
         graph = torch.cuda.CUDAGraph()
         with _CAPTURING, self.library.on_device():
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -313,17 +316,32 @@ class CudaKernels:
         n_keys: int,
         cap: float = 0.0,
     ) -> torch.Tensor:
+        where = Sequences.on(self.device, page_table, starts_B1, past_B)
+        scores = self.scores_at(q_THh, k_pages, where, scale, window, n_keys, cap)
+        return scores if len(rows_R) == len(scores) else scores[rows_R.to(self.device)]
+
+    def scores_at(
+        self,
+        q_THh: torch.Tensor,
+        k_pages: torch.Tensor,
+        where: Sequences,
+        scale: float,
+        window: int,
+        n_keys: int,
+        cap: float,
+    ) -> torch.Tensor:
+        """`attention_scores` of all rows, of sequences that the device has been told of. Waits for
+        nothing."""
         q_THh = q_THh.contiguous()
         rows, heads, d_head = q_THh.shape
         scores = self.empty((rows, heads, n_keys))
-        where = Sequences.on(self.device, page_table, starts_B1, past_B)
         past, table = where.past_B, where.table
         self.library.launch(
             "attention_scores", q_THh, DTYPE_CODES[q_THh.dtype], heads * d_head, heads,
             k_pages.shape[1], d_head, scale, cap, window, where.starts_B1, past, len(past),
             where.longest, n_keys, table, table.shape[1], k_pages, scores,
         )  # fmt: skip
-        return scores if len(rows_R) == rows else scores[rows_R.to(self.device)]
+        return scores
 
     def scale_scores(self, x: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
         x = x.contiguous()
@@ -340,11 +358,17 @@ class CudaKernels:
         past_B: torch.Tensor,
         window: int,
     ) -> torch.Tensor:
+        where = Sequences.on(self.device, page_table, starts_B1, past_B)
+        return self.values_at(pattern_THK, v_pages, where, window)
+
+    def values_at(
+        self, pattern_THK: torch.Tensor, v_pages: torch.Tensor, where: Sequences, window: int
+    ) -> torch.Tensor:
+        """`attention_values` of sequences that the device has been told of. Waits for nothing."""
         pattern_THK = pattern_THK.contiguous()
         rows, heads, n_keys = pattern_THK.shape
         _, kv_heads, _, d_head = v_pages.shape
         z_THh = self.empty((rows, heads, d_head), v_pages.dtype)
-        where = Sequences.on(self.device, page_table, starts_B1, past_B)
         past, table = where.past_B, where.table
         workspace = self._attention_workspace(len(past), where.longest, heads, d_head, n_keys)
         self.library.launch(

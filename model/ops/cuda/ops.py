@@ -18,6 +18,7 @@ from ..policy import Policy
 from .derivatives import CudaDerivatives
 from .kernels import CudaKernels
 from .sampler import CudaSampler
+from .sequences import Sequences
 
 
 class DeviceRopeTables(RopeTables):
@@ -53,6 +54,10 @@ class CudaOps(NativeOps):
         self.device = kernels.device
         self.rope_tables = DeviceRopeTables(kernels.device)
 
+    @property
+    def arithmetic(self) -> str:
+        return (NativeHuggingFaceOps if self.policy.stepwise else NativeOps).__name__
+
     def weight(self, matrix: StoredMatrix) -> PackedWeight:
         packed = super().weight(matrix)
         return replace(packed, data=packed.data.to(self.device))
@@ -87,6 +92,73 @@ class CudaHuggingFaceOps(CudaOps, NativeHuggingFaceOps):
             stepwise=True,
         )
         return z_THh
+
+
+class CudaStepOps(CudaOps):
+    """The operations of a pass of one token a sequence, of which the device has been told: they
+    wait for nothing, so that a graph can hold them. Keys of scores and patterns may be more than
+    there are, masked."""
+
+    def __init__(self, ops: CudaOps, where: Sequences) -> None:
+        vars(self).update(vars(ops))
+        self._where = where
+
+    def rope(
+        self,
+        x_THh: torch.Tensor,
+        positions_T: torch.Tensor,
+        theta: float,
+        scaling: RopeScaling | None = None,
+    ) -> torch.Tensor:
+        table = self.rope_tables.upto(theta, x_THh.shape[-1], self._where.keys, scaling)
+        return self.kernels.rope(x_THh, self._where.past_B, table.cos, table.sin)
+
+    def write_kv(
+        self, layer_cache: LayerCache, batch: RaggedBatch, k_TGh: torch.Tensor, v_TGh: torch.Tensor
+    ) -> None:
+        where, pages = self._where, (layer_cache.k_pages, layer_cache.v_pages)
+        self.kernels.kv_write(k_TGh, v_TGh, *pages, where.table, where.starts_B1, where.past_B)
+
+    def attention(
+        self,
+        q_THh: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        pages = layer_cache.k_pages, layer_cache.v_pages
+        z_THh, _ = self.kernels.attend(q_THh, *pages, self._where, scale, window or 0, cap or 0.0)
+        return z_THh
+
+    def attention_scores(
+        self,
+        q_THh: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        scale: float,
+        cap: float | None,
+        window: int | None,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        assert rows is None  # a block of which some rows are kept is not tapped
+        where = self._where
+        return self.kernels.scores_at(
+            q_THh, layer_cache.k_pages, where, scale, window or 0, where.keys, cap or 0.0
+        )
+
+    def attention_values(
+        self,
+        pattern_THK: torch.Tensor,
+        layer_cache: LayerCache,
+        batch: RaggedBatch,
+        *,
+        window: int | None,
+    ) -> torch.Tensor:
+        return self.kernels.values_at(pattern_THK, layer_cache.v_pages, self._where, window or 0)
 
 
 def cuda_ops(policy: Policy, storage: str, kernels: CudaKernels) -> CudaOps:
