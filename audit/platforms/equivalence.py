@@ -27,6 +27,7 @@ from ...precision.certificate import Workload
 from ...precision.statistics import EquivalencePlan
 from ..paths import path_on_trial, reference_path
 from ..postmortem import shipped_prompts
+from ..result import AuditResult
 from ..run import Plan, audit
 from ..texts import Texts, texts
 from .certify import certificate
@@ -139,10 +140,13 @@ class _Judge:
         violation = None
         if wrong_lists:
             violation = f"top-k: another list at {wrong_lists} of {len(distance.flips)} positions"
-        elif platform.path is not None and not same:
-            violation = self._first_violation(platform)
+        has_addresses = platform.has_addresses
+        if has_addresses and not same and not wrong_lists:
+            audited = self._audited(name, platform)
+            has_addresses, violation = audited.depth == "operations", _first_violation(audited)
+            remark = remark or audited.why_logits
         row = replace(row, remark=remark, first_violation=violation)
-        return self._graded(row, platform.path is not None, distance, own.distance, same)
+        return self._graded(row, has_addresses, distance, own.distance, same)
 
     def _answers(
         self, name: str, platform: Platform, tokens_NP: torch.Tensor, n: int
@@ -216,16 +220,19 @@ class _Judge:
         reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"][list(places)]
         distance.add(self._tokens_NP[i], reference_PV, logits_PV, places)
 
-    def _first_violation(self, platform: Platform) -> str | None:
-        """Returns the first address outside its contract, over two prompts of the texts."""
-        assert platform.path is not None
+    def _audited(self, name: str, platform: Platform) -> AuditResult:
+        """Returns the audit of two prompts of the texts."""
         a, _ = reference_path(self._source, platform.policy)
-        b = path_on_trial(self._source, platform.path, a)
+        b = path_on_trial(self._source, name, a)
         some = Texts(self._tokens_NP[:2, :64], 0)
-        result = audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
-        if result.meaning:
-            return str(result.meaning[0])
-        return result.violated[0].address if result.violated else None
+        return audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
+
+
+def _first_violation(result: AuditResult) -> str | None:
+    """Returns the first quantity derived otherwise, else the first address outside its contract."""
+    if result.meaning:
+        return str(result.meaning[0])
+    return result.violated[0].address if result.violated else None
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

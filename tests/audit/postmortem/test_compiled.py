@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from bitlens.audit.postmortem import shipped_prompts
-from bitlens.audit.postmortem.compiled.arrays import same_rows
 from bitlens.audit.postmortem.compiled.blocks import BlockFindings, _fewest, judge_blocks
 from bitlens.audit.postmortem.compiled.samplers import BATCH, judge_samplers
+from bitlens.model.interop.jax_arrays import same_rows
 from bitlens.model.load import load
 from bitlens.model.sources.resolve import open_checkpoint
 from hypothesis import given
