@@ -23,7 +23,9 @@ from ...model.hooks.progress import stage_bars
 from ...model.load import load
 from ...model.sources.resolve import open_checkpoint
 from ...model.transformer import HookedTransformer
+from ...precision.addresses import UnobservedError
 from ...precision.certificate import Workload
+from ...precision.divergence.difference import same_bits
 from ...precision.statistics import EquivalencePlan
 from ..paths import path_on_trial, reference_path
 from ..postmortem import shipped_prompts
@@ -128,10 +130,12 @@ class _Judge:
         places = tuple(platform.positions(tokens_NP.shape[1]))
         own = self._own_run(platform.policy, places)
         distance, same, wrong_lists = Distance(), platform.same_bits, 0
+        first = torch.empty(0)
         try:
             remark = platform.remark(open_checkpoint(self._source))
             for i, answer in enumerate(self._answers(name, platform, tokens_NP, len(places))):
                 self._add(distance, i, answer.logits, places)
+                first = answer.logits if i == 0 else first
                 same = same and _digest(answer.logits) == own.digests[i]
                 if answer.top is not None:
                     wrong_lists += int(wrong_top_k(answer.logits, answer.top).sum())
@@ -142,9 +146,8 @@ class _Judge:
             violation = f"top-k: another list at {wrong_lists} of {len(distance.flips)} positions"
         has_addresses = platform.has_addresses
         if has_addresses and not same and not wrong_lists:
-            audited = self._audited(name, platform)
-            has_addresses, violation = audited.depth == "operations", _first_violation(audited)
-            remark = remark or audited.why_logits
+            has_addresses, violation, why = self._operations(name, platform, first)
+            remark = remark or why
         row = replace(row, remark=remark, first_violation=violation)
         return self._graded(row, has_addresses, distance, own.distance, same)
 
@@ -220,12 +223,25 @@ class _Judge:
         reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"][list(places)]
         distance.add(self._tokens_NP[i], reference_PV, logits_PV, places)
 
-    def _audited(self, name: str, platform: Platform) -> AuditResult:
-        """Returns the audit of two prompts of the texts."""
-        a, _ = reference_path(self._source, platform.policy)
-        b = path_on_trial(self._source, name, a)
-        some = Texts(self._tokens_NP[:2, :64], 0)
-        return audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
+    def _operations(
+        self, name: str, platform: Platform, first_PV: torch.Tensor
+    ) -> tuple[bool, str | None, str | None]:
+        """Returns whether operations were judged, on two prompts of the texts, the first violation
+        of one, and what kept them from being judged.
+
+        Args:
+            first_PV: The platform's logits for the first prompt.
+        """
+        try:
+            a, _ = reference_path(self._source, platform.policy)
+            b = path_on_trial(self._source, name, a)
+            if not same_bits(b.model(self._tokens_NP[0])[0].detach().float(), first_PV):
+                return False, None, "its operations give other bits where they can be seen"
+            some = Texts(self._tokens_NP[:2, :64], 0)
+            found = audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
+        except (PlatformError, UnobservedError) as error:
+            return False, None, str(error)
+        return found.depth == "operations", _first_violation(found), found.why_logits
 
 
 def _first_violation(result: AuditResult) -> str | None:
