@@ -119,6 +119,7 @@ setup(
         "bitlens.interp.probes.page": ["report.html.j2", "report.css"],
         "bitlens.interp.monitors": ["watch.html.j2"],
         "bitlens.audit.postmortem": ["prompts.txt", "report.html.j2"],
+        "bitlens.audit.postmortem.compiled": ["report.html.j2"],
         "bitlens.interp.pages": ["page.js", "page.css"],
         "bitlens.precision": ["equivalence_certificate.schema.json"],
         "bitlens.precision.charts": ["page.css", "macros.html.j2"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,14 +18,26 @@ from ..precision.certificate import (
     Subject,
     Workload,
 )
-from .paths import ModelPath
 from .result import OpFinding, TokenFlips
+
+
+class Judged(Protocol):
+    """A path, as far as a certificate names it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def implementation(self) -> str: ...
+
+    @property
+    def policy(self) -> str: ...
 
 
 def certificate(
     model: str,
-    a: ModelPath,
-    b: ModelPath,
+    a: Judged,
+    b: Judged,
     tokens_NP: torch.Tensor,
     ops: tuple[OpFinding, ...],
     flips: TokenFlips,
@@ -56,7 +68,7 @@ def only_proven_by(ops: tuple[OpFinding, ...], flips: TokenFlips) -> TokenFlips:
     return replace(flips, certified=0, proven=0, broken_certificates=0, premises=premises)
 
 
-def _subject(model: str, path: ModelPath) -> Subject:
+def _subject(model: str, path: Judged) -> Subject:
     return Subject(f"{model}, {path.name}", path.implementation, path.policy)
 
 
@@ -65,17 +77,15 @@ def _contract_result(op: OpFinding) -> ContractResult:
     return ContractResult(op.contract, op.values, op.outside, used, op.bias_ulp)
 
 
-def _proved(b: ModelPath, ops: tuple[OpFinding, ...], flips: TokenFlips) -> tuple[Proved, ...]:
+def _proved(b: Judged, ops: tuple[OpFinding, ...], flips: TokenFlips) -> tuple[Proved, ...]:
     """A contract check proves its claim of the values checked, not of others."""
     values = sum(op.values for op in ops)
     outside = sum(op.outside for op in ops)
     claim = f"values computed by {b.name} lie within what their operation's contract permits"
     premises = ("the inputs and outputs checked are those of this run",)
     token = "the next token has not changed"
-    return (
-        Proved(claim, premises, values - outside, values),
-        Proved(token, flips.premises, flips.proven, flips.positions),
-    )
+    kept = (Proved(claim, premises, values - outside, values),) if ops else ()
+    return (*kept, Proved(token, flips.premises, flips.proven, flips.positions))
 
 
 def _measured(flips: TokenFlips) -> tuple[Measured, ...]:

@@ -17,6 +17,7 @@ from ..interp.dictionaries import Dictionary, check_fits, check_hooks, load_dict
 from ..interp.stability import StabilityResult, Tally
 from ..interp.stability.stability import places_of
 from ..model.transformer import HookedTransformer
+from .black_box import BlackBox
 from .paths import ModelPath
 from .result import FeatureChanges
 
@@ -39,12 +40,16 @@ class NamedDictionary:
     dictionary: Dictionary
 
 
-def read_dictionary(name: str, model: HookedTransformer, b: ModelPath) -> NamedDictionary:
+def read_dictionary(
+    name: str, model: HookedTransformer, b: ModelPath | BlackBox
+) -> NamedDictionary:
     """Returns the dictionary of that name, which fits model A and can be read in path B.
 
     Raises as `load_dictionary`; DictionaryError, too, for hooks that B lacks; ValueError for hooks
-    that a model without hooks has no operation for.
+    that a model without hooks has no operation for, and for a path that shows logits only.
     """
+    if isinstance(b, BlackBox):
+        raise ValueError(f"--b {b.name}: it shows logits only, so no feature of it is seen")
     dictionary = load_dictionary(name)
     check_fits(dictionary, model)
     if isinstance(b.model, HookedTransformer):

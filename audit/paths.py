@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 HUGGING_FACE = {"hf": "fp32", "hf-bf16": "bf16"}
 """Hugging Face's eager Llama on the model's own weights, by its name on the command line."""
 
-CHOICES = f"{', '.join(NATIVE_POLICIES)}, {', '.join(HUGGING_FACE)}, or another checkpoint"
+
+def choices() -> str:
+    """Returns the names that B may have, for an error."""
+    from .platforms.platform import PLATFORMS
+
+    return f"{', '.join([*NATIVE_POLICIES, *PLATFORMS])}, or another checkpoint"
+
+
+def shows_logits_only(choice: str) -> bool:
+    """Returns whether a path is a platform whose operations have no addresses."""
+    from .platforms.platform import PLATFORMS
+
+    return choice in PLATFORMS and not PLATFORMS[choice].has_addresses
 
 
 @dataclass(frozen=True)
@@ -60,26 +72,40 @@ def reference_path(source: str, dtype: str) -> tuple[ModelPath, HookedTransforme
     return bitlens_path(dtype, dtype, model, checkpoint), model
 
 
-def path_on_trial(
-    source: str, choice: str | nn.Module, reference: ModelPath, device: str = "cpu"
-) -> ModelPath:
-    """Path B: a policy, Hugging Face, another checkpoint under A's policy, or a model in memory.
-    What bitlens loads for it runs on the device.
+def check_device(choice: str | nn.Module, device: str) -> None:
+    """Raises ValueError for a path on another device than the CPU that bitlens does not load."""
+    from .platforms.platform import PLATFORMS
 
-    Raises ValueError for a path that is A itself, one of another vocabulary, and another device for
-    what bitlens does not load; and as `load` and `TransformersAddresses` do.
-    """
-    if device != "cpu" and (not isinstance(choice, str) or choice in HUGGING_FACE):
+    if device != "cpu" and (not isinstance(choice, str) or choice in {*HUGGING_FACE, *PLATFORMS}):
         raise ValueError(
             f"--device {device}: only what bitlens loads for B runs there; choose one of "
             f"{', '.join(NATIVE_POLICIES)}, or another checkpoint, or drop it"
         )
+
+
+def path_on_trial(
+    source: str, choice: str | nn.Module, reference: ModelPath, device: str = "cpu"
+) -> ModelPath:
+    """Path B: a policy, a platform whose operations have addresses, another checkpoint under A's
+    policy, or a model in memory. What bitlens loads for it runs on the device.
+
+    Raises ValueError for a path that is A itself, for one of another vocabulary, for a platform
+    that shows logits only and for another device than the CPU for what bitlens does not load, and
+    as `load`, `TransformersAddresses` and `JaxProcess` do.
+    """
+    from .platforms.platform import PLATFORMS
+
+    check_device(choice, device)
     if not isinstance(choice, str):
         return _path_in_memory(choice, reference)
     if choice == reference.name and device == "cpu":
-        raise ValueError(f"--b {choice}: the same path as --a; choose {CHOICES}")
+        raise ValueError(f"--b {choice}: the same path as --a; choose {choices()}")
     if choice in HUGGING_FACE:
         return _hugging_face_path(source, choice, reference)
+    if shows_logits_only(choice):
+        raise ValueError(f"--b {choice}: it shows logits only")
+    if choice in PLATFORMS:
+        return _jax_path(source, choice, reference)
     place = "" if device == "cpu" else f" on {device}"
     if choice in NATIVE_POLICIES:
         model = load(reference.checkpoint or source, dtype=choice, device=device)
@@ -87,7 +113,7 @@ def path_on_trial(
     try:
         checkpoint = open_checkpoint(choice)
     except FileNotFoundError as error:
-        raise ValueError(f"--b {choice}: no such file or directory; choose {CHOICES}") from error
+        raise ValueError(f"--b {choice}: no such file or directory; choose {choices()}") from error
     name = choice.rstrip("/").rpartition("/")[2]
     model = load(checkpoint, dtype=reference.policy, device=device)
     path = bitlens_path(name + place, reference.policy, model, checkpoint)
@@ -132,6 +158,24 @@ def _hugging_face_path(source: str, choice: str, reference: ModelPath) -> ModelP
     checkpoint = reference.checkpoint or open_checkpoint(source)
     weight = get_policy(HUGGING_FACE[choice]).weight
     return _transformers_path(choice, TransformersAddresses(transformers_llama(checkpoint, weight)))
+
+
+def _jax_path(source: str, choice: str, reference: ModelPath) -> ModelPath:
+    from ..model.interop.jax_addresses import JaxAddresses
+    from ..model.interop.jax_sites import IMPLEMENTATION
+    from ..model.interop.plain_llama import require_plain
+    from .platforms.jax_process import JaxProcess
+    from .platforms.platform import PLATFORMS
+
+    platform = PLATFORMS[choice]
+    checkpoint = reference.checkpoint or open_checkpoint(source)
+    require_plain(checkpoint)
+    weight = get_policy(platform.policy).weight
+    dtype = str(weight).removeprefix("torch.")
+    programs = JaxProcess(source, dtype, platform.environment)
+    model = JaxAddresses(checkpoint, weight, programs)
+    vocabulary = checkpoint.config.d_vocab
+    return ModelPath(choice, model, IMPLEMENTATION, platform.policy, vocabulary, None, checkpoint)
 
 
 def _transformers_path(name: str, peer: Any) -> ModelPath:

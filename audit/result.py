@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..interp.stability.result import FeatureFlip
 from ..precision.contract import PrecisionContract
@@ -302,6 +302,8 @@ class AuditResult:
         checkpoints: The weights and what goes with them, compared; None for two policies on one
             checkpoint, and for models whose weights are not known.
         features: Where a dictionary was given.
+        depth: What was judged of B: its operations, or its logits alone.
+        why_logits: What kept its operations from being judged; None where they were.
     """
 
     setting: Setting
@@ -315,6 +317,8 @@ class AuditResult:
     seconds: dict[str, float] = field(default_factory=dict)
     checkpoints: CheckpointComparison | None = None
     features: FeatureChanges | None = None
+    depth: Literal["operations", "logits"] = "operations"
+    why_logits: str | None = None
 
     @property
     def violated(self) -> tuple[OpFinding, ...]:
@@ -323,8 +327,7 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether B has A's weights but for rounding, means what A means, kept every contract, and
-        nothing certified flipped."""
+        """Whether B has A's weights but for rounding, and what `kept` asks."""
         return self.same_model and self.kept
 
     @property
@@ -335,7 +338,10 @@ class AuditResult:
 
     @property
     def kept(self) -> bool:
-        """Whether B means what A means, kept every contract, and nothing certified flipped."""
+        """Whether B means what A means, kept every contract, and nothing certified flipped; of
+        logits alone, whether they are shown to change fewer tokens than the margin."""
+        if self.depth == "logits" and not self.flips.equivalence.equivalent:
+            return False
         return not self.meaning and not self.violated and not self.broken_certificates
 
     @property

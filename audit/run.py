@@ -16,17 +16,24 @@ from ..model.weights.fingerprint import fingerprint
 from ..precision.divergence.plain_run import plain_logits
 from ..precision.fingerprint import environment_fingerprint
 from ..precision.meaning import meaning_differences
+from .black_box import BlackBox, audit_by_logits, if_fused, platform_on_trial
 from .certify import certificate, only_proven_by
 from .checkpoints import CheckpointComparison, compare_checkpoints, resident_checkpoint
 from .features import NamedDictionary, feature_changes, read_dictionary
 from .localise import localise
 from .lockstep import Lockstep
-from .paths import ModelPath, path_on_trial, reference_path
+from .paths import (
+    ModelPath,
+    check_device,
+    path_on_trial,
+    reference_path,
+    shows_logits_only,
+)
 from .postmortem import shipped_prompts
 from .reproduce import reproducer
 from .result import AuditResult, Setting, TokenFlips
 from .texts import Texts, texts
-from .tokens import TokenCount, heads, last_step
+from .tokens import TokenCount, certified_by_states, heads, last_step
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
@@ -76,9 +83,9 @@ def run_audit(
     Args:
         source: As `bitlens.load` takes it.
         a: A policy with native kernels: "fp32", "bf16", "bf16_weights" or "hf_bf16".
-        b: The other one; "hf" or "hf-bf16", transformers' eager Llama on the same weights; another
-            checkpoint, under A's policy; or a model in memory, of transformers or of bitlens,
-            with whatever has been patched into its code.
+        b: The other one; a platform by its name in `PLATFORMS`, such as "hf" or "jax", on the same
+            weights; another checkpoint, under A's policy; or a model in memory, of transformers
+            or of bitlens, with whatever has been patched into its code.
         prompts: Texts, one a prompt (default: the first 64 that are shipped).
         progress: Called with (stage, steps done, steps in all); default: bars, on a terminal or in
             a notebook.
@@ -110,7 +117,12 @@ def _run_audit(
         prompts = shipped_prompts()[:DEFAULT_PROMPTS]
     tell("loading", 0, 1)
     path_a, model = reference_path(source, a)
-    path_b = path_on_trial(source, b, path_a, device)
+    path_b: ModelPath | BlackBox
+    if isinstance(b, str) and shows_logits_only(b):
+        check_device(b, device)
+        path_b = platform_on_trial(source, b)
+    else:
+        path_b = path_on_trial(source, b, path_a, device)
     read = None if dictionary is None else read_dictionary(dictionary, model, path_b)
     started = time.perf_counter()
     written = texts(
@@ -124,7 +136,7 @@ def _run_audit(
 def audit(
     name: str,
     a: ModelPath,
-    b: ModelPath,
+    b: ModelPath | BlackBox,
     written: Texts,
     plan: Plan = DEFAULT_PLAN,
     progress: Progress | None = None,
@@ -132,13 +144,21 @@ def audit(
 ) -> AuditResult:
     """Runs the audit on paths and texts that are there already.
 
+    A path that shows logits only is judged by them, and so is a JAX path of which XLA computes
+    operations together.
+
     Raises UnobservedError for a path that two plain runs, or watching it, give other logits, or
     whose operations do not each run once.
     """
     if len(written.tokens_NP) < 2:
         raise ValueError(f"{len(written.tokens_NP)} prompts: intervals need at least two")
     with stage_bars(progress) as tell:
-        return _audit(name, a, b, written, plan, tell, dictionary)
+        seen = b if isinstance(b, BlackBox) else if_fused(b, written.tokens_NP[0]) or b
+        if isinstance(seen, ModelPath):
+            return _audit(name, a, seen, written, plan, tell, dictionary)
+        if dictionary is not None:
+            raise ValueError(f"{seen.name} shows logits only: it has no features to compare")
+        return audit_by_logits(name, a, seen, written, plan.margin, plan.seed, tell)
 
 
 def _audit(
@@ -246,10 +266,12 @@ def _digests(a: ModelPath, b: ModelPath) -> dict[str, str]:
 def _count_tokens(
     a: ModelPath, b: ModelPath, tokens_NP: torch.Tensor, plan: Plan, tell: Progress
 ) -> TokenFlips:
-    count = TokenCount(heads(a, b, tokens_NP[0]), a.tokenizer, plan.margin)
+    both, count = heads(a, b, tokens_NP[0]), TokenCount(a.tokenizer, plan.margin)
     for i, tokens_P in enumerate(tokens_NP):
         tell("tokens", i, len(tokens_NP))
-        count.add(i, tokens_P, last_step(a, tokens_P), last_step(b, tokens_P))
+        last_a, last_b = last_step(a, tokens_P), last_step(b, tokens_P)
+        certified = certified_by_states(both, last_a, last_b)
+        count.add(i, tokens_P, last_a.logits_TV, last_b.logits_TV, certified)
     return count.result()
 
 

@@ -5,7 +5,7 @@ Tensor names: N prompts, P positions of each, T positions, d d_model, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ _CONTEXT, _OPENING = 60, 40
 _NOT_THROUGH_A_CAP = (
     "a soft cap follows the unembedding and may tie tokens, so that no position is proven"
 )
+_LOGITS_ONLY = "B shows logits only, so that no position is proven"
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,51 @@ def heads(a: ModelPath, b: ModelPath, tokens_P: torch.Tensor) -> Heads:
     return Heads(matrices[0], contract_a, contract_b, None if same else matrices[1])
 
 
+@dataclass(frozen=True)
+class Certified:
+    """Positions whose best token cannot have changed.
+
+    Attributes:
+        margin_T: Between A's best two.
+        measured_T: By the distance of both runs.
+        proven_T: By B's contracts, given the premises.
+    """
+
+    margin_T: torch.Tensor
+    measured_T: torch.Tensor
+    proven_T: torch.Tensor
+    premises: tuple[str, ...]
+
+
+def certified_by_states(heads: Heads, a: LastStep, b: LastStep) -> Certified:
+    """Returns what the hidden states of both runs and B's contracts certify."""
+    observed = Observed(heads, a.hidden_Td, b.hidden_Td)
+    certificate = flip_certificate(a.unembedded_TV, observed)
+    enclosed = enclose_final_norm(heads, a.hidden_Td, b.norm_inputs, b.norm_contract)
+    proof = flip_certificate(a.unembedded_TV, enclosed)
+    measured_T, proven_T, premises = certificate.certified_T, proof.certified_T, proof.premises
+    if not (_is_uncapped(a) and _is_uncapped(b)):
+        # A cap keeps the order of logits but may tie them, and a tie goes to the smaller id.
+        measured_T = measured_T & _keeps_argmax(a) & _keeps_argmax(b)
+        proven_T = torch.zeros_like(proven_T)
+        premises = (*premises, _NOT_THROUGH_A_CAP)
+    return Certified(certificate.margin_T, measured_T, proven_T, premises)
+
+
+def certified_by_logits(a_TV: torch.Tensor, b_TV: torch.Tensor) -> Certified:
+    """Returns what logits alone certify: nothing is proven."""
+    true_TV = torch.log_softmax(a_TV.double(), -1)
+    distance_T = (torch.log_softmax(b_TV.double(), -1) - true_TV).abs().amax(-1)
+    best_T2 = true_TV.topk(2, dim=-1).values
+    margin_T = best_T2[:, 0] - best_T2[:, 1]
+    measured_T = margin_T > 2 * distance_T
+    return Certified(margin_T, measured_T, torch.zeros_like(measured_T), (_LOGITS_ONLY,))
+
+
 class TokenCount:
     """Collects prompt by prompt."""
 
-    def __init__(self, heads: Heads, tokenizer: Tokenizer | None, margin: float) -> None:
-        self._heads = heads
+    def __init__(self, tokenizer: Tokenizer | None, margin: float) -> None:
         self._tokenizer = tokenizer
         self._plan = EquivalencePlan("rate of token flips", margin)
         self._runs = PairedRuns()
@@ -114,34 +155,33 @@ class TokenCount:
         self._premises: tuple[str, ...] = ()
         self._examples: list[Flip] = []
 
-    def add(self, prompt: int, tokens_P: torch.Tensor, a: LastStep, b: LastStep) -> None:
-        """Counts one prompt's positions. Raises ValueError for other vocabularies."""
-        self._runs.add(prompt, a.logits_TV, b.logits_TV)
-        observed = Observed(self._heads, a.hidden_Td, b.hidden_Td)
-        certificate = flip_certificate(a.unembedded_TV, observed)
-        flipped_T = a.logits_TV.argmax(-1) != b.logits_TV.argmax(-1)
-        enclosed = enclose_final_norm(self._heads, a.hidden_Td, b.norm_inputs, b.norm_contract)
-        proof = flip_certificate(a.unembedded_TV, enclosed)
-        certified_T, proven_T = certificate.certified_T, proof.certified_T
-        self._premises = proof.premises
-        if not (_is_uncapped(a) and _is_uncapped(b)):
-            # A cap keeps the order of logits but may tie them, and a tie goes to the smaller id.
-            certified_T = certified_T & _keeps_argmax(a) & _keeps_argmax(b)
-            proven_T = torch.zeros_like(proven_T)
-            self._premises = (*proof.premises, _NOT_THROUGH_A_CAP)
-        self._certified += int(certified_T.sum())
-        self._proven += int(proven_T.sum())
-        wrong_T = (certified_T | proven_T) & flipped_T
-        self._broken += int(wrong_T.sum())
+    def add(
+        self,
+        prompt: int,
+        tokens_P: torch.Tensor,
+        a_TV: torch.Tensor,
+        b_TV: torch.Tensor,
+        certified: Certified,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        """Counts one prompt's positions, by default all. Raises ValueError for other
+        vocabularies."""
+        self._runs.add(prompt, a_TV, b_TV)
+        flipped_T = a_TV.argmax(-1) != b_TV.argmax(-1)
+        self._premises = certified.premises
+        self._certified += int(certified.measured_T.sum())
+        self._proven += int(certified.proven_T.sum())
+        self._broken += int(((certified.measured_T | certified.proven_T) & flipped_T).sum())
         self._flipped += flipped_T.tolist()
         self._prompt_of += [prompt] * len(flipped_T)
-        margin_T = certificate.margin_T
-        bin_T = torch.bucketize(margin_T, torch.tensor(EDGES, dtype=margin_T.dtype), right=True) - 1
+        edges = torch.tensor(EDGES, dtype=certified.margin_T.dtype)
+        bin_T = torch.bucketize(certified.margin_T, edges, right=True) - 1
         for bin_, flipped in zip(bin_T.tolist(), flipped_T.tolist(), strict=True):
             self._positions[bin_] += 1
             self._flips[bin_] += flipped
         for t in flipped_T.nonzero()[:, 0].tolist():
-            self._examples.append(self._flip(prompt, tokens_P, t, a, b))
+            at = t if places is None else places[t]
+            self._examples.append(self._flip(prompt, tokens_P, at, (a_TV[t], b_TV[t])))
         self._examples.sort(key=lambda flip: -flip.margin_a)
         del self._examples[_EXAMPLES:]
 
@@ -172,9 +212,11 @@ class TokenCount:
             examples=tuple(self._examples),
         )
 
-    def _flip(self, prompt: int, tokens_P: torch.Tensor, t: int, a: LastStep, b: LastStep) -> Flip:
-        tops = [step.logits_TV[t].double().topk(2).values for step in (a, b)]
-        best = [int(step.logits_TV[t].argmax()) for step in (a, b)]
+    def _flip(
+        self, prompt: int, tokens_P: torch.Tensor, t: int, logits_2V: Sequence[torch.Tensor]
+    ) -> Flip:
+        tops = [logits_V.double().topk(2).values for logits_V in logits_2V]
+        best = [int(logits_V.argmax()) for logits_V in logits_2V]
         if self._tokenizer is None:
             context, names = str(tokens_P[: t + 1].tolist()[-8:]), [str(i) for i in best]
             opening = ""

@@ -57,7 +57,7 @@ def audit(
         str,
         typer.Option(
             "--b",
-            help="On trial: a native policy, hf or hf-bf16 (transformers), or a checkpoint.",
+            help="On trial: a native policy, a platform such as hf, jax or onnx, or a checkpoint.",
         ),
     ] = "bf16",
     prompts: Annotated[
@@ -161,7 +161,10 @@ def _print(result: AuditResult, output: Path) -> None:
         values = f"{sum(op.values for op in ops):,}"
         bias = "" if worst.bias_ulp is None else f"{worst.bias_ulp:+.4f}"
         table.add_row(kind, values, shown, used(worst.utilisation), bias)
-    show(table, out)
+    if result.depth == "operations":
+        show(table, out)
+    else:
+        out.print(f"{setting.b}: judged by its logits alone. {result.why_logits}", highlight=False)
     low, high = (percent(end) for end in flips.clustered_interval)
     out.print(
         f"tokens: {flips.flips:,} of {flips.positions:,} flip "
@@ -207,6 +210,10 @@ def _verdict(result: AuditResult) -> str:
     differ = "" if result.checkpoints is None else result.checkpoints.headline
     if not result.same_model:
         return f"[red]another model: {differ}[/]"
+    if result.depth == "logits":
+        shown = result.flips.equivalence
+        what = f"fewer than {shown.margin:.2g} of tokens flip"
+        return f"[green]{what}[/]" if result.ok else f"[red]not shown that {what}[/]"
     if not result.ok:
         return f"[red]{'contract broken' if result.violated else 'not the same function'}[/]"
     return f"contract kept, with {differ}" if differ else "[green]contract kept[/]"

@@ -83,22 +83,25 @@ def postmortem(
 
     texts = shipped_prompts() if prompts is None else prompts.read_text("utf-8").splitlines()
     texts = [text for text in texts if text][:n_prompts]
-    reports = {"--routing": report_routing, "--noise": report_noise, "--xla": report_xla}
-    asked = [
-        name for name, is_asked in zip(reports, (routing, noise, xla), strict=True) if is_asked
-    ]
+    others = {"--routing": routing, "--noise": noise, "--xla": xla}
+    asked = [name for name, is_asked in others.items() if is_asked]
     if len(asked) > 1:
         raise ValueError(f"{', '.join(asked)}: one at a time")
-    if asked:
-        if (shards, output, plot) != (None, None, None):
-            raise ValueError(
-                f"{asked[0]} prints its report: it takes no --shards, --output, --plot"
-            )
-        reports[asked[0]](model, texts, as_json=as_json)
-        return
-    _report_sampling(
-        model, texts, shards or "1,2,4,8", output or Path("postmortem.html"), plot, as_json
-    )
+    page = output or Path("postmortem.html")
+    if not asked:
+        _report_sampling(model, texts, shards or "1,2,4,8", page, plot, as_json)
+    elif xla:
+        _refuse("--xla", "no --shards, --plot", shards, plot)
+        report_xla(model, texts, output=page, made=_made(texts), as_json=as_json)
+    else:
+        _refuse(asked[0], "no --shards, --output, --plot", shards, output, plot)
+        report = report_routing if routing else report_noise
+        report(model, texts, as_json=as_json)
+
+
+def _refuse(name: str, takes: str, *given: object) -> None:
+    if any(each is not None for each in given):
+        raise ValueError(f"{name} prints its report: it takes {takes}")
 
 
 def _report_sampling(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,30 +13,42 @@ from rich.table import Table
 
 from .._core import numerics_version
 from ..version import __version__
-from .console import print_json, show
+from .console import err, print_json, show
+from .files import check_output
 from .progress import progress_bars
 
 if TYPE_CHECKING:
     from ..audit.postmortem.compiled import BlockFindings, CompiledReport
 
-ENOUGH = 0.95
-"""The share of positions that one rounding has to bring back to be called the cause."""
 
-
-def report_xla(model: str, prompts: Sequence[str], *, as_json: bool) -> None:
-    """Prints what XLA's excess precision does to the model's blocks and to a sampler."""
+def report_xla(
+    model: str,
+    prompts: Sequence[str],
+    *,
+    output: Path,
+    made: Sequence[tuple[str, str]],
+    as_json: bool,
+) -> None:
+    """Prints what XLA's excess precision does to the model's blocks and to a sampler; writes the
+    same as a page, which `made` says the origin of."""
     from ..audit.postmortem.compiled import run_compiled
+    from ..audit.postmortem.compiled.page import page
 
+    check_output(output)
     with progress_bars() as tell:
         report = run_compiled(model, prompts, tell)
+    output.write_text(page(Path(model).stem, report, made), encoding="utf-8")
     if as_json:
         versions = {"version": __version__, "numerics_version": numerics_version}
         print_json(model=model, **dataclasses.asdict(report), **versions)
     else:
         _print(model, report)
+        err.print(f"report in {output}", highlight=False)
 
 
 def _print(model: str, report: CompiledReport) -> None:
+    from ..audit.postmortem.compiled.words import cause
+
     blocks = report.blocks
     typer.echo(
         f"{model}, JAX {report.jax}, bf16; excess precision forbidden (strict) and allowed "
@@ -43,7 +56,7 @@ def _print(model: str, report: CompiledReport) -> None:
         f"bits of its operations one by one at {blocks.stated}; excess has others at {blocks.moved}"
     )
     show(_operations(blocks))
-    typer.echo(_cause(blocks))
+    typer.echo(cause(blocks))
     show(_samplers(report))
 
 
@@ -60,19 +73,6 @@ def _operations(blocks: BlockFindings) -> Table:
     for address, share in inner.items():
         table.add_row(f"  {address}", "", "", "", f"{share:.1%}")
     return table
-
-
-def _cause(blocks: BlockFindings) -> str:
-    if not blocks.moved:
-        return "this XLA keeps every rounding: the flag moves nothing"
-    best = max(blocks.restored, key=blocks.restored.__getitem__)
-    if blocks.restored[best] >= ENOUGH:
-        return f"one rounding brings {blocks.restored[best]:.1%} of the positions back: {best}"
-    return (
-        f"no single rounding brings {ENOUGH:.0%} of the positions back ({best}: "
-        f"{blocks.restored[best]:.1%}), since XLA leaves out several at once; together these bring "
-        f"{blocks.together:.1%} back, and none can be left out: {', '.join(blocks.fewest)}"
-    )
 
 
 def _samplers(report: CompiledReport) -> Table:

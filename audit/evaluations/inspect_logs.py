@@ -5,7 +5,9 @@ Epochs of a sample are repetitions: their mean is the item's score.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ from .items import EvaluationError, EvaluationRun, as_key, digest, named
 
 VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's letters: correct, partial, incorrect, no answer."""
+
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, UnicodeDecodeError,
+)  # fmt: skip
+"""Raised by a damaged zip: by its compression and the names in it among others."""
 
 WAY_OUT = "write it again as JSON: inspect log convert LOG --to json --output-dir FOLDER"
 
@@ -76,7 +83,7 @@ def _zipped(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, A
             if "header.json" not in names:
                 raise EvaluationError(f"{path}: no header.json: not a log of Inspect, or cut off")
             header = parse_object(_member(archive, "header.json", path), f"{path}, header.json")
-    except zipfile.BadZipFile as error:
+    except (*_DAMAGED, NotImplementedError) as error:
         raise EvaluationError(f"{path}: {error}") from error
     return header, _members(path, [name for name in names if name.startswith("samples/")])
 
@@ -97,7 +104,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
         raise EvaluationError(
             f"{path}: {error} (Zstandard, before Python 3.14); {WAY_OUT}"
         ) from error
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: it asks for a password
         raise EvaluationError(f"{path}, {name}: {error}") from error
     if len(data) > MOST_BYTES:
         raise EvaluationError(f"{path}, {name}: longer than {MOST_BYTES >> 30} GiB")

@@ -58,14 +58,15 @@ def page_date() -> str:
 
 def _sections(result: AuditResult) -> list[tuple[str, str]]:
     """Anchors and names of the sections that the page has."""
+    by_operation = result.depth == "operations"
     found = {
         "checkpoints": ("Same model?", result.checkpoints is not None),
         "violations": ("Violations", bool(result.violated)),
-        "growth": ("Error growth", True),
-        "divergence": ("Divergence", True),
+        "growth": ("Error growth", by_operation),
+        "divergence": ("Divergence", by_operation),
         "tokens": ("Tokens", True),
         "features": ("Features", result.features is not None),
-        "contracts": ("Contracts", True),
+        "contracts": ("Contracts", by_operation),
         "ulp": ("Rounding", bool(result.histograms)),
         "certificate": ("Certificate", True),
         "made": ("How it was made", True),

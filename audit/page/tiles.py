@@ -55,16 +55,20 @@ def tiles(result: AuditResult) -> list[Tile]:
                 "" if worst.ok else "bad",
             )
         )
+    if result.depth == "operations":
+        tiles.append(_divergence(result))
+    return tiles
+
+
+def _divergence(result: AuditResult) -> Tile:
     found = result.divergence
     if found.first is not None:
         remark, tone = _JUDGES[found.judge]
         label = "is the first to differ" if result.kept else "first divergent operation"
-        tiles.append(Tile(found.first, label, remark, tone))
-    else:
-        where = f"error adds up beyond it from {found.carried} on" if found.carried else ""
-        more = "another bit" if found.judge == "bits" else "more than rounding explains"
-        tiles.append(Tile("none", f"of the operations creates {more}", where))
-    return tiles
+        return Tile(found.first, label, remark, tone)
+    where = f"error adds up beyond it from {found.carried} on" if found.carried else ""
+    more = "another bit" if found.judge == "bits" else "more than rounding explains"
+    return Tile("none", f"of the operations creates {more}", where)
 
 
 _JUDGES = {

@@ -11,6 +11,9 @@ from ..result import AuditResult
 def headline(result: AuditResult) -> str:
     """The verdict in a few words."""
     b, found = result.setting.b, result.checkpoints
+    if result.depth == "logits":
+        rest = "" if result.kept else " is not shown"
+        return f"{'' if result.kept else 'That '}{b} keeps A's tokens{rest}"
     differ = found.headline if found is not None else ""
     if differ and not result.same_model:
         return f"{b} is another model: {differ}"
@@ -27,6 +30,8 @@ def headline(result: AuditResult) -> str:
 
 def tone(result: AuditResult) -> str:
     """The colour of the verdict: green only for A's own weights, as B's policy stores them."""
+    if result.depth == "logits":
+        return "good" if result.ok else "plain"
     if not result.ok:
         return "bad"
     exact = result.checkpoints is None or not result.checkpoints.headline
@@ -46,7 +51,18 @@ def verdict(result: AuditResult) -> str:
     return f"Before any run: {'; '.join(said)}. Apart from that: {_contracts(result)}"
 
 
+def _logits(result: AuditResult) -> str:
+    flips, shown = result.flips, result.flips.equivalence
+    return (
+        f"Judged by its logits alone, on A's texts. {result.why_logits}. {flips.flips:,} of "
+        f"{flips.positions:,} next tokens flip; that fewer than {shown.margin:.2g} do is "
+        f"{'shown' if shown.equivalent else 'not shown'}, p = {shown.p_value:.2g}."
+    )
+
+
 def _contracts(result: AuditResult) -> str:
+    if result.depth == "logits":
+        return _logits(result)
     values = sum(op.values for op in result.judged)
     if result.meaning:
         found = "; ".join(map(str, result.meaning))

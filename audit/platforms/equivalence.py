@@ -23,10 +23,13 @@ from ...model.hooks.progress import stage_bars
 from ...model.load import load
 from ...model.sources.resolve import open_checkpoint
 from ...model.transformer import HookedTransformer
+from ...precision.addresses import UnobservedError
 from ...precision.certificate import Workload
+from ...precision.divergence.difference import same_bits
 from ...precision.statistics import EquivalencePlan
 from ..paths import path_on_trial, reference_path
 from ..postmortem import shipped_prompts
+from ..result import AuditResult
 from ..run import Plan, audit
 from ..texts import Texts, texts
 from .certify import certificate
@@ -127,10 +130,12 @@ class _Judge:
         places = tuple(platform.positions(tokens_NP.shape[1]))
         own = self._own_run(platform.policy, places)
         distance, same, wrong_lists = Distance(), platform.same_bits, 0
+        first = torch.empty(0)
         try:
             remark = platform.remark(open_checkpoint(self._source))
             for i, answer in enumerate(self._answers(name, platform, tokens_NP, len(places))):
                 self._add(distance, i, answer.logits, places)
+                first = answer.logits if i == 0 else first
                 same = same and _digest(answer.logits) == own.digests[i]
                 if answer.top is not None:
                     wrong_lists += int(wrong_top_k(answer.logits, answer.top).sum())
@@ -139,10 +144,12 @@ class _Judge:
         violation = None
         if wrong_lists:
             violation = f"top-k: another list at {wrong_lists} of {len(distance.flips)} positions"
-        elif platform.path is not None and not same:
-            violation = self._first_violation(platform)
+        has_addresses = platform.has_addresses
+        if has_addresses and not same and not wrong_lists:
+            has_addresses, violation, why = self._operations(name, platform, first)
+            remark = remark or why
         row = replace(row, remark=remark, first_violation=violation)
-        return self._graded(row, platform.path is not None, distance, own.distance, same)
+        return self._graded(row, has_addresses, distance, own.distance, same)
 
     def _answers(
         self, name: str, platform: Platform, tokens_NP: torch.Tensor, n: int
@@ -216,16 +223,32 @@ class _Judge:
         reference_PV = load_file(self._folder / f"{i}.safetensors")["logits"][list(places)]
         distance.add(self._tokens_NP[i], reference_PV, logits_PV, places)
 
-    def _first_violation(self, platform: Platform) -> str | None:
-        """Returns the first address outside its contract, over two prompts of the texts."""
-        assert platform.path is not None
-        a, _ = reference_path(self._source, platform.policy)
-        b = path_on_trial(self._source, platform.path, a)
-        some = Texts(self._tokens_NP[:2, :64], 0)
-        result = audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
-        if result.meaning:
-            return str(result.meaning[0])
-        return result.violated[0].address if result.violated else None
+    def _operations(
+        self, name: str, platform: Platform, first_PV: torch.Tensor
+    ) -> tuple[bool, str | None, str | None]:
+        """Returns whether operations were judged, on two prompts of the texts, the first violation
+        of one, and what kept them from being judged.
+
+        Args:
+            first_PV: The platform's logits for the first prompt.
+        """
+        try:
+            a, _ = reference_path(self._source, platform.policy)
+            b = path_on_trial(self._source, name, a)
+            if not same_bits(b.model(self._tokens_NP[0])[0].detach().float(), first_PV):
+                return False, None, "its operations give other bits where they can be seen"
+            some = Texts(self._tokens_NP[:2, :64], 0)
+            found = audit(self._source, a, b, some, Plan(tokens=64, checked=1, rows=8), _quiet)
+        except (PlatformError, UnobservedError) as error:
+            return False, None, str(error)
+        return found.depth == "operations", _first_violation(found), found.why_logits
+
+
+def _first_violation(result: AuditResult) -> str | None:
+    """Returns the first quantity derived otherwise, else the first address outside its contract."""
+    if result.meaning:
+        return str(result.meaning[0])
+    return result.violated[0].address if result.violated else None
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

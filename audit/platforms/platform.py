@@ -51,7 +51,7 @@ class Platform:
         what: In words.
         policy: The policy of bitlens whose roundings it states: its error is held against theirs.
         make: Loads a checkpoint for passes of so many tokens.
-        path: What `bitlens audit --b` calls it, where its operations have addresses.
+        has_addresses: Whether its operations have addresses, under which it is audited.
         environment: What its process is started with.
         same_bits: Whether it claims the bits of `policy`.
         positions: Those of a prompt that it gives logits at.
@@ -63,7 +63,7 @@ class Platform:
     what: str
     policy: str
     make: Callable[[Checkpoint, int], Run]
-    path: str | None = None
+    has_addresses: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     same_bits: bool = False
     positions: Callable[[int], Sequence[int]] = every_position
@@ -176,22 +176,28 @@ PLATFORMS: Mapping[str, Platform] = MappingProxyType(
             "bitlens, AVX2 kernels", "fp32", _bitlens,
             environment={"BITLENS_ISA": "avx2"}, same_bits=True,
         ),
-        "hf": Platform("transformers eager, fp32", "fp32", _transformers(_FP32), "hf"),
-        "hf-bf16": Platform("transformers eager, bf16", STEPWISE, _transformers(_BF16), "hf-bf16"),
+        "hf": Platform(
+            "transformers eager, fp32", "fp32", _transformers(_FP32), has_addresses=True
+        ),
+        "hf-bf16": Platform(
+            "transformers eager, bf16", STEPWISE, _transformers(_BF16), has_addresses=True
+        ),
         "compile": Platform(
             "torch.compile of transformers, fp32", "fp32", _transformers(_FP32, compiled=True)
         ),
         "compile-bf16": Platform(
             "torch.compile of transformers, bf16", STEPWISE, _transformers(_BF16, compiled=True)
         ),
-        "jax": Platform("XLA through JAX, fp32", "fp32", _jax("float32")),
+        "jax": Platform("XLA through JAX, fp32", "fp32", _jax("float32"), has_addresses=True),
         "jax-bf16": Platform(
             "XLA through JAX, bf16, excess precision allowed (its default)", STEPWISE,
-            _jax("bfloat16"), environment={"XLA_FLAGS": EXCESS.format("true")},
+            _jax("bfloat16"), has_addresses=True,
+            environment={"XLA_FLAGS": EXCESS.format("true")},
         ),
         "jax-bf16-strict": Platform(
             "XLA through JAX, bf16, excess precision forbidden", STEPWISE,
-            _jax("bfloat16"), environment={"XLA_FLAGS": EXCESS.format("false")},
+            _jax("bfloat16"), has_addresses=True,
+            environment={"XLA_FLAGS": EXCESS.format("false")},
         ),
         "jax-sharded": Platform(
             f"XLA through JAX, fp32, unembedding and top-k over {DEVICES} devices (GSPMD)", "fp32",

@@ -58,13 +58,13 @@ def run_remotely(
                 stdout=subprocess.PIPE,
                 stderr=told,
                 text=True,
-                env=_environment(environment),
+                env=with_changes(os.environ, environment),
             )
             try:
                 for i in range(len(tokens_NP)):
                     yield _answer(_file(process, folder, i), platform, i, n_positions)
                 if process.wait() != 0:
-                    raise PlatformError(_last_words(folder / "stderr", process.returncode))
+                    raise PlatformError(last_words(folder / "stderr", process.returncode))
             finally:
                 process.kill()
                 process.wait()
@@ -77,7 +77,7 @@ def _file(process: subprocess.Popen[str], folder: Path, i: int) -> Mapping[str, 
     while line and line.strip() != str(i):  # libraries print, too
         line = process.stdout.readline()
     if not line:
-        raise PlatformError(_last_words(folder / "stderr", process.wait()))
+        raise PlatformError(last_words(folder / "stderr", process.wait()))
     file = folder / f"{i}.safetensors"
     outputs: Mapping[str, torch.Tensor] = load_file(file)
     file.unlink()
@@ -93,14 +93,15 @@ def _answer(outputs: Mapping[str, torch.Tensor], platform: str, i: int, n: int) 
     return Answer(logits_PV, outputs.get("top"))
 
 
-def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Returns ours with its own; flags of XLA are added to those that are set."""
-    found = {**os.environ, **changes}
-    if "XLA_FLAGS" in changes and os.environ.get("XLA_FLAGS"):
-        found["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {changes['XLA_FLAGS']}"
+def with_changes(environment: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment with changes; flags of XLA are added to those that are set."""
+    found = {**environment, **changes}
+    if "XLA_FLAGS" in changes and environment.get("XLA_FLAGS"):
+        found["XLA_FLAGS"] = f"{environment['XLA_FLAGS']} {changes['XLA_FLAGS']}"
     return found
 
 
-def _last_words(path: Path, code: int) -> str:
+def last_words(path: Path, code: int) -> str:
+    """Returns the last line that a process wrote, or what it ended with."""
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][:500] if lines else f"it ended with code {code}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .jax_llama import Array, At, require_jax
+from .jax_operations import Array, At, require_jax
 
 Program = Callable[..., Any]
 """A function of arrays whose last argument is an `At`."""

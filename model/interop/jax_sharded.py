@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..weights.checkpoint import Checkpoint
-from .jax_llama import final_residual, jax_parameters, require_jax, unembedding
+from .jax_llama import final_residual, jax_parameters
+from .jax_operations import require_jax, unembedding
 from .plain_llama import rotation
 
 DEVICES = 8

@@ -143,7 +143,7 @@ def test_a_fault_on_the_device_is_found(llama: Path) -> None:
     assert [op.address for op in result.violated] == ["blocks.1.mlp.down"]
 
 
-@pytest.mark.parametrize("b", ["hf", torch.nn.Linear(2, 2)])
+@pytest.mark.parametrize("b", ["hf", "jax", "onnx", torch.nn.Linear(2, 2)])
 def test_what_bitlens_does_not_load_runs_on_no_device_of_its(llama: Path, b: Any) -> None:
     with pytest.raises(ValueError, match="--device cuda: only what bitlens loads for B runs there"):
         run_audit(str(llama), "fp32", b, PROMPTS, PLAN, device="cuda")

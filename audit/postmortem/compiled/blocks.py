@@ -18,17 +18,12 @@ import numpy as np
 import torch
 
 from ....model.config import ModelConfig
-from ....model.interop.jax_llama import (
-    as_it_is,
-    block_output,
-    block_weights,
-    jax_parameters,
-    require_jax,
-)
+from ....model.interop.jax_arrays import as_tensor, same_rows
+from ....model.interop.jax_llama import block_output, block_weights, jax_parameters
+from ....model.interop.jax_operations import as_it_is, require_jax
 from ....model.interop.jax_roundings import addresses_of, compiled, observed, rounding_at
 from ....model.interop.plain_llama import rotation
 from ....model.weights.checkpoint import Checkpoint
-from .arrays import as_tensor, same_rows
 from .operations import operations
 
 Progress = Callable[[str, int, int], None]

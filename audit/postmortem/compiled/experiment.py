@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....model.interop.jax_llama import require_jax
+from ....model.interop.jax_operations import require_jax
 from ....model.load import load
 from ....model.sources.resolve import open_checkpoint
 from ...texts import texts

@@ -85,8 +85,7 @@ def operations(
         yield _linear(weights, name, found["ln1"], found)
     yield from _rope(config, found)
     yield from _attention(config, found)
-    z_Pn = found["attn.attention"].flatten(1)
-    yield _linear(weights, "attn.o", z_Pn, found)
+    yield _linear(weights, "attn.o", found["attn.attention"], found)
     added = {"a": x_Pd, "b": found["attn.o"]}
     yield Operation("resid_mid", "add", added, found["resid_mid"])
     yield _norm(config, weights, "ln2", found["resid_mid"], found)
@@ -118,13 +117,13 @@ def _rope(config: ModelConfig, found: Tensors) -> Iterator[Operation]:
         x_HPh = _heads(found[f"attn.{name}"].view(-1, heads, config.d_head))
         inputs = {"x": x_HPh, "positions": torch.arange(x_HPh.shape[1]), "theta": theta}
         address = f"attn.rope_{name}"
-        yield Operation(address, "rope", inputs, _heads(found[address]))
+        yield Operation(address, "rope", inputs, found[address])
 
 
 def _attention(config: ModelConfig, found: Tensors) -> Iterator[Operation]:
     groups = config.n_heads // config.n_key_value_heads
-    q_HPh = _heads(found["attn.rope_q"])
-    k_HPh = _heads(found["attn.rope_k"]).repeat_interleave(groups, dim=0)
+    q_HPh = found["attn.rope_q"]
+    k_HPh = found["attn.rope_k"].repeat_interleave(groups, dim=0)
     v_PGh = found["attn.v"].view(-1, config.n_key_value_heads, config.d_head)
     v_HPh = _heads(v_PGh).repeat_interleave(groups, dim=0)
     at = "attn.attention"
@@ -137,7 +136,8 @@ def _attention(config: ModelConfig, found: Tensors) -> Iterator[Operation]:
     hidden_PP = torch.ones(scores_HPP.shape[1:], dtype=torch.bool).triu(1)
     seen_HPP = scores_HPP.masked_fill(hidden_PP, torch.finfo(scores_HPP.dtype).min)
     yield Operation(f"{at}.pattern", "softmax", {"x": seen_HPP}, pattern_HPP)
-    yield Operation(at, "matmul", {"a": pattern_HPP, "b": v_HPh}, _heads(found[at]))
+    z_HPh = _heads(found[at].view(-1, config.n_heads, config.d_head))
+    yield Operation(at, "matmul", {"a": pattern_HPP, "b": v_HPh}, z_HPh)
 
 
 def _heads(x_PHh: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....model.interop.jax_llama import Array, At, require_jax
+from ....model.interop.jax_operations import Array, At, require_jax
 from ..experiment import TOP_K, TOP_P
 from ..naive_sampler import Candidates
 

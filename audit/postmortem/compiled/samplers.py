@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from ....model.interop.jax_llama import as_it_is, require_jax
+from ....model.interop.jax_arrays import as_tensor, same_rows
+from ....model.interop.jax_operations import as_it_is, require_jax
 from ....model.interop.jax_roundings import addresses_of, compiled, observed, rounding_at
 from ....model.transformer import HookedTransformer
 from ..experiment import DRAWS, gumbel
 from ..naive_sampler import Candidates
-from .arrays import as_tensor, same_rows
 from .sampler import as_candidates, candidates_program
 
 BATCH = 16

@@ -167,6 +167,34 @@ def test_nothing_there(tmp_path: Path, name: str) -> None:
         read_run(tmp_path / name)
 
 
+@pytest.mark.parametrize("byte", [0x01, 0x06])  # blocks of another kind
+def test_a_damaged_deflated_member_is_named(tmp_path: Path, byte: int) -> None:
+    path = _zip(tmp_path / "log.eval", _inspect())
+    content = bytearray(path.read_bytes())
+    start = content.index(b"header.json") + len(b"header.json")
+    content[start] = byte
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"header\.json"):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({6: 123}, r"zip file version 12\.3"),  # the version needed to extract
+        ({9: 8, 46: 0xFF}, "utf-8"),  # names are UTF-8, and one is not
+    ],
+)
+def test_a_damaged_directory_is_named(tmp_path: Path, changed: dict[int, int], said: str) -> None:
+    path = _zip(tmp_path / "log.eval", _inspect())
+    content = bytearray(path.read_bytes())
+    for offset, byte in changed.items():
+        content[content.index(b"PK\x01\x02") + offset] = byte
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=said):
+        read_run(path)
+
+
 @given(st.data())
 def test_damaged_logs_end_in_an_error_or_in_numbers(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

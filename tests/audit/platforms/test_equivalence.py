@@ -19,6 +19,8 @@ from bitlens.audit.platforms.distance import Distance
 from bitlens.audit.platforms.page import page
 from bitlens.audit.platforms.platform import sampled_positions
 from bitlens.audit.platforms.remote import Answer, PlatformError, run_remotely
+from bitlens.model.interop.transformers_llama import transformers_llama
+from bitlens.model.sources.resolve import open_checkpoint
 from bitlens.model.transformer import HookedTransformer
 from bitlens.precision.certificate import EquivalenceCertificate
 from support.speaking_llama import write_speaking_llama
@@ -37,14 +39,14 @@ def model(folder: Path) -> HookedTransformer:
     return bitlens.load(folder)
 
 
-def _graded(monkeypatch: pytest.MonkeyPatch, folder: Path, run: Runner, name: str = "jax") -> Any:
+def _graded(monkeypatch: pytest.MonkeyPatch, folder: Path, run: Runner, name: str = "onnx") -> Any:
     """The row of a platform whose process is replaced by `run`."""
     (row,) = _report(monkeypatch, folder, run, name).rows
     return row
 
 
 def _report(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, run: Callable[..., Any], name: str = "jax"
+    monkeypatch: pytest.MonkeyPatch, folder: Path, run: Callable[..., Any], name: str = "onnx"
 ) -> EquivalenceReport:
     def runs(
         source: str, platform: str, environment: object, tokens: torch.Tensor, n: int
@@ -117,7 +119,7 @@ def test_rounding_less_than_said_is_not_equivalent(
     monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
 ) -> None:
     """fp32 logits under the name of a bf16 platform."""
-    row = _graded(monkeypatch, folder, lambda t: model(t[None])[0], "jax-bf16")
+    row = _graded(monkeypatch, folder, lambda t: model(t[None])[0], "compile-bf16")
     assert row.grade is Grade.NOT_SHOWN
     assert row.ratio < 0.01
 
@@ -144,6 +146,32 @@ def test_a_platform_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch, folder:
     assert "pip install" in row.error
     row = _graded(monkeypatch, folder, lambda t: torch.zeros(len(t), 3))
     assert "the reference has" in row.error
+
+
+def test_operations_are_judged_only_of_the_code_that_ran(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: HookedTransformer
+) -> None:
+    """Every logit is twice that of the path whose operations could be seen; then none can be."""
+    peer: Any = transformers_llama(open_checkpoint(folder), torch.float32)
+
+    def run(tokens_P: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            logits_PV: torch.Tensor = peer(tokens_P[None], use_cache=False).logits[0]
+        return logits_PV.clone()
+
+    row = _graded(monkeypatch, folder, run, "hf")
+    assert (row.grade, row.depth, row.remark) == (Grade.WITHIN_CONTRACT, "operations", None)
+    row = _graded(monkeypatch, folder, lambda t: 2 * run(t), "hf")
+    assert (row.grade, row.depth) == (Grade.NOT_SHOWN, "logits")
+    assert "other bits" in row.remark
+
+    def gone(*args: object) -> object:
+        raise PlatformError("it ended with code 9")
+
+    monkeypatch.setattr(sys.modules["bitlens.audit.platforms.equivalence"], "path_on_trial", gone)
+    row = _graded(monkeypatch, folder, run, "hf")
+    assert (row.grade, row.depth) == (Grade.EQUIVALENT, "logits")
+    assert row.remark == "it ended with code 9"
 
 
 def test_distance_by_definition() -> None:

@@ -92,7 +92,7 @@ def graded(monkeypatch: pytest.MonkeyPatch, folder: Path, run: Run) -> tuple[Pla
         return (Answer(run(tokens_P)) for tokens_P in tokens_NP)
 
     monkeypatch.setattr(sys.modules["bitlens.audit.platforms.equivalence"], "run_remotely", runs)
-    (row,) = equivalence(str(folder / "model"), ["jax"], prompts=PROMPTS, tokens=TOKENS).rows
+    (row,) = equivalence(str(folder / "model"), ["onnx"], prompts=PROMPTS, tokens=TOKENS).rows
     return row, seen
 
 

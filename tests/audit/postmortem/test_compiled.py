@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from bitlens.audit.postmortem import shipped_prompts
-from bitlens.audit.postmortem.compiled.arrays import same_rows
 from bitlens.audit.postmortem.compiled.blocks import BlockFindings, _fewest, judge_blocks
 from bitlens.audit.postmortem.compiled.samplers import BATCH, judge_samplers
+from bitlens.model.interop.jax_arrays import same_rows
 from bitlens.model.load import load
 from bitlens.model.sources.resolve import open_checkpoint
 from hypothesis import given
@@ -80,11 +80,16 @@ def test_the_sampler(folder: Path) -> None:
 @needs_jax
 @pytest.mark.nightly
 def test_the_command_with_jax(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     run = command_runner(capsys, monkeypatch, "postmortem")
-    code, out, error = run(folder, "--xla", "--n-prompts", "16", "--json")
+    page = tmp_path / "page.html"
+    code, out, error = run(folder, "--xla", "--n-prompts", "16", "--json", "--output", page)
     assert code == 0, error
+    assert "XLA through JAX" in page.read_text("utf-8")
     report = json.loads(out)
     assert report["blocks"]["stated"] == report["blocks"]["rows"]
     assert [each["flag"] for each in report["samplers"]] == ["strict", "excess"]
@@ -119,7 +124,7 @@ def test_bad_input(
     assert "--noise, --xla: one at a time" in error
     code, _, error = run(folder, "--xla", "--shards", "1,2")
     assert code == 2
-    assert "--xla prints its report" in error
+    assert "--xla prints its report: it takes no --shards, --plot" in error
     if not HAS_JAX:
         code, _, error = run(folder, "--xla")
         assert code == 2

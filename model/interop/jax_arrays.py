@@ -1,4 +1,4 @@
-"""Arrays of JAX as tensors, bit for bit."""
+"""Arrays of JAX as tensors, and tensors as arrays, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .jax_operations import require_jax
+
 
 def as_tensor(array: Any) -> torch.Tensor:
     """Returns a copy of a bf16 or fp32 array of JAX."""
@@ -14,6 +16,15 @@ def as_tensor(array: Any) -> torch.Tensor:
     if found.dtype.name == "bfloat16":
         return torch.from_numpy(found.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(found)
+
+
+def as_array(tensor: torch.Tensor) -> Any:
+    """Returns a bf16, fp32 or int64 tensor as numpy has it; integers as int32."""
+    if tensor.dtype is torch.bfloat16:
+        bfloat16 = np.dtype(require_jax().numpy.bfloat16)
+        return tensor.contiguous().view(torch.int16).numpy().view(bfloat16)
+    found = tensor.contiguous().numpy()
+    return found.astype(np.int32) if found.dtype == np.int64 else found
 
 
 def same_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
