@@ -146,6 +146,25 @@ def test_samples_share_their_prompt(max_running: int, n_late: int) -> None:
     assert answers(found) == generated(model, request)
 
 
+def test_a_neighbours_prompt_costs_what_an_unknown_one_does() -> None:
+    """What another salt's prompts would tell by the clock is counted: tokens and steps."""
+    model = random_model("llama", changes=LONG)
+    known, unknown, mine = ([seed + i % 250 for i in range(180)] for seed in range(3))
+
+    with Engine(model, token_budget=50) as engine:
+
+        def cost(prompt: list[int], salt: str) -> tuple[int, int]:
+            before = engine.stats()
+            engine.submit(Request(prompt, max_new_tokens=3, salt=salt)).result()
+            after = engine.stats()
+            return after.tokens - before.tokens, after.steps - before.steps
+
+        for prompt, salt in ((known, "neighbour"), (mine, "me")):
+            cost(prompt, salt)
+        assert cost(known, "me") == cost(unknown, "me") == (182, 6)
+        assert cost(mine, "me") == cost(known, "neighbour") == (3, 3), "the control must tell"
+
+
 def test_captures_of_a_hit_are_computed_again_with_the_same_bits() -> None:
     model = random_model("qwen3", changes=LONG)
     names = ["blocks.1.hook_resid_post", "blocks.2.attn.hook_pattern", "hook_embed"]
