@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ...model.serving.request import FinishReason
+from ...model.batching.row import FinishReason
 from ...model.text.tools import ToolCall, ToolFormat
 from .questions import Question
 from .rules import fault_of

@@ -13,7 +13,8 @@ import torch
 
 from ...model.cache.kv_cache import KVCache
 from ...model.cache.page_pool import pages_of
-from ...model.cache.prefix_cache import HeldPrompt, PrefixCache
+from ...model.cache.prefix_cache import PrefixCache
+from ...model.cache.sequence_pages import HeldPrompt
 from ...model.gradients.token_logprob import token_logprob
 from ...model.sampling.greedy import greedy
 from ...model.transformer import HookedTransformer

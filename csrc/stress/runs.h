@@ -9,6 +9,8 @@ void run_linear(Trace& trace, Format format, DType dtype, int64_t m);
 void run_rows(Trace& trace, DType dtype);
 // Two sequences, one with a cached prefix, over pages in scrambled order.
 void run_attention(Trace& trace, DType dtype, float cap, int64_t window);
+// Callers that read the same sealed pages, and write to their own in the same pool meanwhile.
+void run_shared_pages(Trace& trace, DType dtype);
 
 void run_backward(Trace& trace, DType dtype);
 void run_training(Trace& trace, DType dtype);

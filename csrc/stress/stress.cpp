@@ -20,6 +20,7 @@ Trace run_all(bool slow) {
       for (int64_t m : {1, 3, 37})
         if (!slow || m < 37) run_linear(trace, static_cast<Format>(format), dtype, m);
     run_rows(trace, dtype);
+    run_shared_pages(trace, dtype);
     run_backward(trace, dtype);
     run_training(trace, dtype);
     run_dictionary(trace, dtype == DType::F32 ? 300 : 1);

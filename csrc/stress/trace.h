@@ -40,7 +40,7 @@ class Random {
 // What a run produced, so that runs can be compared.
 struct Trace {
   std::vector<uint8_t> bytes;
-  bool same_paths = true;  // fused attention equals scores, softmax and values
+  bool same_paths = true;  // where two ways must give the same, they do
 
   template <typename T>
   void add(const std::vector<T>& x) {

@@ -11,46 +11,19 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Protocol
 
-import torch
-
 from ..._core import numerics_version
-from ..config import ModelConfig
 from .kv_cache import CachedSequence, KVCache
-from .page_pool import PAGE, PagePool, page_bytes, pages_of
+from .page_pool import PAGE, page_bytes, pages_of
 from .prefix_index import Digest, Match, Node, PrefixIndex, blocks_of, token_bytes
 from .prefix_key import PrefixKey
+from .sequence_pages import HeldPrompt, PagedModel, SequencePages, is_known
 
 NODE_BYTES = 1024
 """What the index takes of the bytes for each page; a test measures it."""
 
 
-class CachePolicy(Protocol):
-    """The part of a precision policy that a cache needs."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def activation(self) -> torch.dtype: ...
-
-
-class CacheableOps(Protocol):
-    """The part of a backend that a cache needs."""
-
-    @property
-    def policy(self) -> CachePolicy: ...
-
-    device: torch.device
-    differentiable: bool
-
-
-class CacheableModel(Protocol):
+class CacheableModel(PagedModel, Protocol):
     """The part of a model that a cache needs."""
-
-    config: ModelConfig
-
-    @property
-    def ops(self) -> CacheableOps: ...
 
     def fingerprint(self) -> str: ...
 
@@ -79,31 +52,6 @@ class CacheStats:
     bytes: int
 
 
-@dataclass(eq=False)
-class HeldPrompt:
-    """A sequence under way, whose pages a cache may share.
-
-    Attributes:
-        sequence: Its pages and length.
-        n_cached: Tokens that were found.
-        key: What its pages are known by; None where they are nobody else's.
-        leaf: The last of its pages that the index knows.
-        n_known: Pages that the index knows.
-    """
-
-    sequence: CachedSequence
-    n_cached: int
-    key: PrefixKey | None
-    leaf: Node | None = None
-    n_known: int = 0
-
-    @property
-    def has_news(self) -> bool:
-        """Whether it has full pages that the index does not know."""
-        n = self.sequence.length // PAGE
-        return self.key is not None and (self.n_known < n or not _is_known(self.leaf))
-
-
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as `PrefixCache.prompt` hands it out.
@@ -117,7 +65,7 @@ class Prompt:
     n_cached: int
 
 
-class PrefixCache:
+class PrefixCache(SequencePages):
     """Keys and values of prompts, shared by all that begin alike, with the bits of computing them.
 
     A page is shared by reference and never written to again once it is full; the common part of a
@@ -158,13 +106,8 @@ class PrefixCache:
             raise ValueError(
                 f"max_bytes = {max_bytes}: one page of {PAGE} tokens takes {self._page_bytes}"
             )
+        super().__init__(model, capacity=max_bytes // self._page_bytes)
         self.model = model
-        self.pool = PagePool(
-            model.config,
-            model.ops.policy.activation,
-            model.ops.device,
-            capacity=max_bytes // self._page_bytes,
-        )
         self.pool.reclaim = self._evict
         self._lock = self.pool.lock
         self._index = PrefixIndex(digest)
@@ -189,7 +132,7 @@ class PrefixCache:
         were when it began.
         """
         held = self.hold(ids, salt=salt)
-        cache = KVCache.over(self.model.config, self.pool, [held.sequence])
+        cache = self.over([held.sequence])
         try:
             yield Prompt(cache, held.n_cached)
             if held.key is not None and cache.edits <= {held.key.edits}:
@@ -264,7 +207,7 @@ class PrefixCache:
             return False
         n, exchanged = held.sequence.length // PAGE, False
         with self._lock:
-            if not _is_known(held.leaf):
+            if not is_known(held.leaf):
                 held.leaf, held.n_known = None, 0
             tokens = token_bytes(ids[: n * PAGE])
             for i in range(held.n_known, n):
@@ -284,22 +227,6 @@ class PrefixCache:
         if held.key is not None and 0 < length - start < PAGE:
             with self._lock:
                 self._add(held, token_bytes(ids[start:length]), held.sequence.pages[held.n_known])
-
-    @contextmanager
-    def before(self, held: HeldPrompt, n: int) -> Iterator[KVCache]:
-        """Hands out a cache of a sequence's first n tokens; what passes append to it is dropped."""
-        sequence = CachedSequence(held.sequence.pages[: pages_of(n)], n)
-        self.pool.retain(sequence.pages)
-        try:
-            yield KVCache.over(self.model.config, self.pool, [sequence])
-        finally:
-            self.pool.release(sequence.pages)
-
-    def release(self, held: HeldPrompt) -> None:
-        """Ends a sequence. Pages that nobody knows and nobody holds are free again."""
-        with self._lock:
-            self.pool.release(held.sequence.pages)
-            held.sequence.pages, held.sequence.length, held.leaf = [], 0, None
 
     def _find(self, key: PrefixKey, tokens: bytes) -> Match:
         return self._index.find(key.encoded(), tokens)
@@ -372,10 +299,6 @@ class PrefixCache:
 def kept_page_bytes(model: CacheableModel) -> int:
     """Returns what one page takes of a cache's bytes, with its entry in the index."""
     return page_bytes(model.config, model.ops.policy.activation) + NODE_BYTES
-
-
-def _is_known(leaf: Node | None) -> bool:
-    return leaf is None or leaf.attached
 
 
 def _ancestors(node: Node) -> list[Node]:

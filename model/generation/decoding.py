@@ -13,24 +13,24 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from ..batching.continuous_batch import BatchedModel
 from ..cache.kv_cache import KVCache
-from ..config import ModelConfig
+from ..cache.sequence_pages import PagedModel
 from ..hooks.captures import Captures
 from ..hooks.generation_step import GenerationStep, at_step
 from ..hooks.registry import has_key_axis, masked_value
 from ..parallel import Group
 from ..sampling.sample import RowSampler
-from ..text.prompts import Tokens, left_pad, padding_id
+from ..text.prompts import left_pad, padding_id
 from ..text.tokenizer import Tokenizer
 from .chooser import NOT_NUMBERS, Chooser, choose
 from .monitors import GenerationWatch, WatchedPass
 from .sequence import Sequence
 
 
-class Decoder(Protocol):
+class Decoder(BatchedModel, PagedModel, Protocol):
     """The part of a model that generation needs."""
 
-    config: ModelConfig
     tokenizer: Tokenizer | None
     group: Group | None
 
@@ -48,14 +48,6 @@ class Decoder(Protocol):
         """Whether functions of the user's run inside the next pass."""
 
     def new_cache(self, batch_size: int = 1) -> KVCache: ...
-
-    def forward_last_slice(
-        self,
-        tokens: Tokens,
-        attention_mask: torch.Tensor | None = None,
-        kv_cache: KVCache | None = None,
-        captures: Captures | None = None,
-    ) -> torch.Tensor: ...
 
 
 class Decoding:
@@ -96,7 +88,6 @@ class Decoding:
         tokens_bP, mask_bP = left_pad(
             [self.sequences[row].prompt for row in self._rows], self._pad_id
         )
-        n_columns = tokens_bP.shape[1]
         cache = self.model.new_cache(len(self._rows))
         real_bP = mask_bP == 1
         logits_bV = self._pass(tokens_bP, mask_bP, real_bP, 0, cache)
@@ -104,16 +95,23 @@ class Decoding:
             places = [self._rows.index(row) for row in readers]
             cache.keep(places)
             logits_bV, self._rows = logits_bV[places], list(range(len(readers)))
-        while True:
-            self._choose(logits_bV)
-            wanted = [row for row in range(len(self.sequences)) if self._is_wanted(row)]
-            if not wanted:
-                return
+        self._choose(logits_bV)
+        self._go_on(cache, real_bP)
+
+    def _go_on(self, cache: KVCache, real_bP: torch.Tensor) -> None:
+        """Runs passes over a token of each row until every sequence has ended."""
+        n_columns = max(len(sequence.prompt) for sequence in self.sequences)
+        while wanted := self._wanted():
             self._leave(wanted, cache)
             last = [self._last(row) for row in self._rows]
             tokens_b1 = torch.tensor(last, dtype=torch.int64, device="cpu")[:, None]
             real_bP = self._real([row in wanted for row in self._rows], real_bP)
             logits_bV = self._pass(tokens_b1, None, real_bP, n_columns + self.n_passes - 1, cache)
+            self._choose(logits_bV)
+
+    def _wanted(self) -> list[int]:
+        """The rows that the next pass needs: to go on, or to score their last token."""
+        return [row for row in range(len(self.sequences)) if self._is_wanted(row)]
 
     def _readers(self) -> list[int]:
         """The row that reads each row's prompt: the first one with the same prompt, unless
@@ -146,8 +144,7 @@ class Decoding:
     ) -> torch.Tensor:
         hook_names = self.watch.hook_names if self.watch is not None else ()
         captures = Captures(frozenset((*self.captured, *hook_names)))
-        prompts, new = [s.prompt for s in self.sequences], [s.new for s in self.sequences]
-        step = GenerationStep(self.n_passes, prompts, new)
+        step = self._step()
         with at_step(step):
             logits_bV = self.model.forward_last_slice(tokens_bP, mask, cache, captures)
         self.n_passes += 1
@@ -163,6 +160,10 @@ class Decoding:
                 self.sequences[row].end(reason)
             self._let_out(self.watch.hold)
         return logits_bV
+
+    def _step(self) -> GenerationStep:
+        prompts, new = [s.prompt for s in self.sequences], [s.new for s in self.sequences]
+        return GenerationStep(self.n_passes, prompts, new)
 
     def _choose(self, logits_bV: torch.Tensor) -> None:
         going = [i for i, row in enumerate(self._rows) if self._goes_on(row)]
@@ -184,7 +185,6 @@ class Decoding:
         return sequence.ended is None and len(sequence.new) < self.max_new_tokens
 
     def _is_wanted(self, row: int) -> bool:
-        """Whether the next pass needs this row: to go on, or to score its last token."""
         sequence = self.sequences[row]
         unread = sequence.n_read < len(sequence.new) and sequence.ended not in ("alarm", "error")
         return self._goes_on(row) or (self.watch is not None and unread)

@@ -17,6 +17,7 @@ from ..sampling import SamplingParams
 from ..sampling.params import FilterOrder
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
+from .batched_decoding import BatchedDecoding
 from .chooser import make_chooser
 from .decoding import Decoder, Decoding, joined
 from .limits import check_counts, check_length, check_token_ids
@@ -138,7 +139,11 @@ def generate(
     emit = emitter(stream, len(sequences))
     names = select_names(capture, model.hook_names) if capture else []
     watch = begin_watch(monitors, model, [sequence.prompt for sequence in sequences])
-    decoding = Decoding(model, sequences, chooser, max_new_tokens, names, emit, watch)
+    # The engine's batch runs what nobody looks into; the torch backend is the reference, in passes
+    # of its own.
+    in_batch = not (names or watch is not None or model.is_watched or model.ops.differentiable)
+    kind = BatchedDecoding if in_batch else Decoding
+    decoding = kind(model, sequences, chooser, max_new_tokens, names, emit, watch)
 
     def output(captured: dict[str, torch.Tensor]) -> GenerateOutput:
         pad_id = padding_id(model.tokenizer)

@@ -28,13 +28,3 @@ class EngineStats:
     replayed: int
     preemptions: int
     cache: CacheStats
-
-
-@dataclass
-class Counts:
-    """Counts that only grow, as `EngineStats` has them."""
-
-    steps: int = 0
-    tokens: int = 0
-    replayed: int = 0
-    preemptions: int = 0

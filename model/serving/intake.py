@@ -22,13 +22,12 @@ from ..text.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .handle import Handle, Stepping
 from .prompt_scores import PromptScores, ScoringModel
-from .replay import ReplayingModel
 from .request import Request
-from .row import Row
+from .row import RequestRow
 from .sample_watch import SampleWatch
 
 
-class ServedModel(Decoder, CacheableModel, ScoringModel, ReplayingModel, Protocol):
+class ServedModel(Decoder, CacheableModel, ScoringModel, Protocol):
     """The part of a model that an engine needs."""
 
 
@@ -54,10 +53,12 @@ class Intake:
     ) -> None:
         """`capacity`: pages of the engine's pool; None bounds nothing."""
         self._engine, self._model, self._now, self._capacity = engine, model, now, capacity
-        self._numbers = count(1)
+        self._numbers, self._places = count(1), count()
         self._guides = GuideMaker(model.tokenizer, model.config.d_vocab)
 
-    def rows(self, request: Request, listener: Callable[[], None] | None = None) -> list[Row]:
+    def rows(
+        self, request: Request, listener: Callable[[], None] | None = None
+    ) -> list[RequestRow]:
         """Returns the samples of a request; raises ValueError naming what is wrong with it."""
         model, params = self._model, request.sampling()
         stops = read_stops(request.stop, model.tokenizer)
@@ -87,19 +88,20 @@ class Intake:
         number, tokenizer = next(self._numbers), model.tokenizer
         handle = Handle(self._engine, number, request.n, tokenizer, chooser.stop_ids, listener)
         return [
-            Row(
-                handle,
-                request,
-                generation.Sequence(
+            RequestRow(
+                sequence=generation.Sequence(
                     prompt,
                     draw,
                     TextStream(tokenizer, stops.strings) if tokenizer else None,
                     guide=guides[draw],
                 ),
-                chooser,
-                frozenset(names),
-                None if watch is None else SampleWatch(watch, draw, request.n),
-                scores if draw == 0 else None,
+                chooser=chooser,
+                place=next(self._places),
+                handle=handle,
+                request=request,
+                names=frozenset(names),
+                watched=None if watch is None else SampleWatch(watch, draw, request.n),
+                prompt_scores=scores if draw == 0 else None,
             )
             for draw in range(request.n)
         ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from ..batching.row import FinishReason
 from ..generation.guide import Schema
 from ..generation.monitors import GenerationAlarm, GenerationMonitor
 from ..generation.sequence import Logprobs
@@ -15,10 +16,6 @@ from ..generation.stops import Stop
 from ..sampling import SamplingParams
 from ..sampling.params import FilterOrder
 from ..text.prompts import Prompt
-
-FinishReason = Literal["stop", "length", "alarm", "cancelled", "deadline", "error"]
-"""Why an answer ended: a token or text that ends it, its length, a monitor, the client, the clock,
-or an error."""
 
 
 class EngineFull(RuntimeError):

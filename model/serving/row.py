@@ -8,27 +8,21 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..cache.page_pool import pages_of
-from ..cache.prefix_cache import HeldPrompt
-from ..generation.chooser import Chooser
+from ..batching.row import FinishReason, Row
 from ..generation.decoding import joined
-from ..generation.sequence import Sequence
 from ..hooks.registry import has_key_axis
 from .handle import Handle
 from .prompt_scores import HOOK, PromptScores
-from .request import Completion, FinishReason, Request, Usage
+from .request import Completion, Request, Usage
 from .sample_watch import SampleWatch
 
 
-@dataclass(eq=False)
-class Row:
-    """A sample: its tokens, its rules, and while it runs its pages.
+@dataclass(eq=False, kw_only=True)
+class RequestRow(Row):
+    """A sample on its way through the engine.
 
     Attributes:
-        sequence: Prompt and new tokens.
-        held: Its pages; None while it waits.
-        n_cached: Tokens of the prompt that were in the cache when it first ran; None before.
-        n_replayed: Of these, tokens that ran again for whoever watches them.
+        n_replayed: Tokens that were in the cache, and ran again for whoever watches them.
         captured: By hook name, what each of its passes captured.
         n_captured: The position up to which it did.
         names: Hooks to capture.
@@ -36,26 +30,19 @@ class Row:
         prompt_scores: Where the prompt's log-probabilities go; None where nobody asks.
         waiting: Tokens that wait for their score, with their text.
         n_handed_out, n_characters: Tokens, and characters of their text, that were handed out.
-        is_finished: Whether the answer was.
     """
 
     handle: Handle
     request: Request
-    sequence: Sequence
-    chooser: Chooser
     names: frozenset[str]
     watched: SampleWatch | None = None
     prompt_scores: PromptScores | None = None
-    held: HeldPrompt | None = None
-    n_cached: int | None = None
     n_replayed: int = 0
-    n_written: int = 0
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     n_captured: int = field(init=False)
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
     n_handed_out: int = 0
     n_characters: int = 0
-    is_finished: bool = False
 
     def __post_init__(self) -> None:
         self.n_captured = self.request.observe_from
@@ -70,30 +57,9 @@ class Row:
         return self.sequence.draw
 
     @property
-    def tokens(self) -> list[int]:
-        """Every token so far."""
-        return self.sequence.prompt + self.sequence.new
-
-    def next_tokens(self, n: int) -> list[int]:
-        """Returns the next n that no pass has run on."""
-        start = self.length - len(self.sequence.prompt)
-        return (
-            self.sequence.new[start : start + n] if start >= 0 else self.tokens[self.length :][:n]
-        )
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.sequence.prompt) + len(self.sequence.new)
-
-    @property
-    def length(self) -> int:
-        """Tokens whose keys and values it holds."""
-        return 0 if self.held is None else self.held.sequence.length
-
-    @property
-    def n_unread(self) -> int:
-        """Tokens that no pass has run on: one while it writes."""
-        return self.n_tokens - self.length
+    def salt(self) -> str:
+        """Only requests with the same salt share pages."""
+        return self.request.salt
 
     @property
     def n_unseen(self) -> int:
@@ -102,19 +68,9 @@ class Row:
         return 0 if start is None else max(0, self.length - start)
 
     @property
-    def n_due(self) -> int:
-        """Tokens that its next passes run on: those to look at again come first."""
-        return self.n_unseen or self.n_unread
-
-    @property
     def runs_alone(self) -> bool:
         """Whether its passes hold no other row."""
         return bool(self.names) or self.n_unseen > 0
-
-    def n_missing_pages(self, n_tokens: int) -> int:
-        """Returns the pages that so many of its tokens need beside its own."""
-        assert self.held is not None
-        return max(0, pages_of(n_tokens) - len(self.held.sequence.pages))
 
     @property
     def is_written(self) -> bool:

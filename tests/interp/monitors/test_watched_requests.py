@@ -10,14 +10,16 @@ import torch
 from bitlens.interp.monitors import Monitor
 from bitlens.interp.probes import Probe
 from bitlens.model import HookedTransformer
+from bitlens.model.batching.continuous_batch import ContinuousBatch
 from bitlens.model.cache.page_pool import page_bytes
 from bitlens.model.cache.prefix_cache import NODE_BYTES, PrefixCache
 from bitlens.model.serving import Completion, Engine, Handle, Request
-from bitlens.model.serving.row import Row
+from bitlens.model.serving.row import RequestRow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.random_models import random_model
 from support.random_probes import random_attention, random_probe, whole_scores
+from support.static_generation import static
 
 HOOKS = ("blocks.1.hook_resid_post", "blocks.0.mlp.hook_post", "blocks.2.attn.hook_z")
 AGGREGATES = ("mean", "last", "max", "rolling:3", "ema:0.25")
@@ -174,7 +176,7 @@ def test_a_hit_that_shows_monitors_nothing_would_be_found(
         return hold(self, ids, salt=salt)
 
     monkeypatch.setattr(PrefixCache, "hold", careless)
-    monkeypatch.setattr(Row, "n_unseen", 0)
+    monkeypatch.setattr(RequestRow, "n_unseen", 0)
     probes, wanted, found = prompt_twice(model)
     assert found.usage.cached > 100
     with pytest.raises(AssertionError):
@@ -186,13 +188,13 @@ def test_preemption_shows_no_token_twice(
 ) -> None:
     """Scored tokens stay scored; the rest comes from the cache or is computed again."""
     preempted: list[tuple[int, int]] = []
-    preempt = Engine._preempt
+    preempt = ContinuousBatch._preempt
 
-    def note(self: Engine, row: Any) -> None:
+    def note(self: ContinuousBatch[Any], row: Any) -> None:
         preempted.append((row.watched.n_seen, len(row.sequence.prompt)))
         preempt(self, row)
 
-    monkeypatch.setattr(Engine, "_preempt", note)
+    monkeypatch.setattr(ContinuousBatch, "_preempt", note)
     wanted = [{**each, "max_new_tokens": 40} for each in asked(model, 8, seed=3)]
     told: dict[tuple[int, int], list[tuple[int, int]]] = {}
     with Engine(model, max_running=5, token_budget=30, cache_bytes=cache_bytes(model, 8)) as engine:
@@ -220,7 +222,7 @@ def test_captures_beside_monitors_are_those_of_generate(model: HookedTransformer
     names = [HOOKS[0], "blocks.2.attn.hook_pattern", "blocks.1.attn.hook_q"]
     wanted: dict[str, Any] = {"prompt": list(range(70)), "max_new_tokens": 5, "capture": names}
     probes = probes_of(model, 2)
-    want = model.generate(**wanted)
+    want = static(model, **wanted)
     with Engine(model, max_running=3, token_budget=30) as engine:
         others = [engine.submit(Request(**each)) for each in asked(model, 2, 1)]
         found = engine.submit(Request(**wanted, monitors=watching(probes))).result()

@@ -9,13 +9,15 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
+import bitlens
 import pytest
 import torch
 from bitlens.model.cache import PrefixCache
 from bitlens.model.cache.prefix_index import Node, PrefixIndex
+from bitlens.model.parallel import Group, run_in_threads
 from bitlens.model.transformer import HookedTransformer
 from invariance.subjects import assert_same, with_dtypes
-from support.random_models import CONFIGS, random_model
+from support.random_models import CONFIGS, random_checkpoint, random_model
 
 N = 200
 LONG = {"n_ctx": 320}
@@ -43,13 +45,11 @@ def run(model: HookedTransformer, cache: PrefixCache, ids: list[int], salt: str 
         return prompt.n_cached, model(rest, kv_cache=prompt.kv_cache)[0]
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(CONFIGS))
-def test_every_cut_has_the_bits_of_the_whole(architecture: str, dtype: str) -> None:
-    model = random_model(architecture, dtype=dtype, changes=LONG)
+def check_cuts(model: HookedTransformer, cuts: range) -> None:
+    """Every cut has the bits of the whole, and finds as many tokens as there are."""
     cache = PrefixCache(model, 100 * MB)
     ids = prompt_of(model)
     assert run(model, cache, ids)[0] == 0
-    cuts = range(N) if dtype == "bf16" else range(0, N, 9)
     for cut in cuts:
         other = branch(model, ids, cut)
         assert cache.match(other) == cut
@@ -64,12 +64,42 @@ def test_every_cut_has_the_bits_of_the_whole(architecture: str, dtype: str) -> N
     assert_same({"logits": last_PV}, {"logits": model(torch.tensor(ids))[0][-1:]})
 
 
+@pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(CONFIGS))
+def test_cuts_have_the_bits_of_the_whole(architecture: str, dtype: str) -> None:
+    """Every cut in bf16, every ninth otherwise."""
+    model = random_model(architecture, dtype=dtype, changes=LONG)
+    check_cuts(model, range(0, N, 1 if dtype == "bf16" else 9))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("architecture", "dtype"), with_dtypes(CONFIGS))
+def test_every_cut_in_every_policy_on_two_threads(architecture: str, dtype: str) -> None:
+    model = random_model(architecture, dtype=dtype, changes=LONG)
+    bitlens.set_num_threads(2)
+    check_cuts(model, range(N))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_cuts_over_two_ranks(dtype: str) -> None:
+    checkpoint = random_checkpoint("llama", **LONG)
+
+    def of_rank(group: Group) -> torch.Tensor:
+        model = bitlens.load(checkpoint, dtype=dtype, group=group)
+        check_cuts(model, range(0, N, 19))
+        return model(torch.tensor(prompt_of(model)))  # type: ignore[no-any-return]
+
+    alone = bitlens.load(checkpoint, dtype=dtype)
+    want = alone(torch.tensor(prompt_of(alone)))
+    for found in run_in_threads(2, of_rank, timeout=60.0):
+        assert_same({"logits": found}, {"logits": want})
+
+
 @pytest.mark.parametrize(
     ("architecture", "threads"), [*((each, 1) for each in CONFIGS), ("gemma3", 2)]
 )
 def test_hooks_and_losses_after_a_hit(architecture: str, threads: int) -> None:
     model = random_model(architecture, changes=LONG)
-    torch.set_num_threads(threads)
+    bitlens.set_num_threads(threads)
     cache = PrefixCache(model, 4 * MB)
     ids = prompt_of(model)
     run(model, cache, ids)

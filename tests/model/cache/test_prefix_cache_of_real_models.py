@@ -28,8 +28,8 @@ def test_200_random_cuts_of_smollm2(smollm2_path: Path, dtype: str) -> None:
         model(torch.tensor(ids), kv_cache=prompt.kv_cache)
     draw, found = random.Random(0), 0
     for _ in range(200):
-        cut = draw.randrange(300)
-        other = [*ids[:cut], *(draw.randrange(model.config.d_vocab) for _ in range(300 - cut))]
+        cut, n_new = draw.randrange(300), draw.randrange(1, 100)
+        other = [*ids[:cut], *(draw.randrange(model.config.d_vocab) for _ in range(n_new))]
         held = cache.hold(other)  # and not kept, so that nothing is given up for it
         kv_cache = KVCache.over(model.config, cache.pool, [held.sequence])
         rest_PV = model(torch.tensor(other[held.n_cached :]), kv_cache=kv_cache)[0]

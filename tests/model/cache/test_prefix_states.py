@@ -12,8 +12,9 @@ import pytest
 import torch
 from bitlens.model.batch import RaggedBatch
 from bitlens.model.cache import PAGE, KVCache, PrefixCache
-from bitlens.model.cache.prefix_cache import NODE_BYTES, HeldPrompt
+from bitlens.model.cache.prefix_cache import NODE_BYTES
 from bitlens.model.cache.prefix_index import Node
+from bitlens.model.cache.sequence_pages import HeldPrompt
 from bitlens.model.transformer import HookedTransformer
 from hypothesis import settings
 from hypothesis import strategies as st

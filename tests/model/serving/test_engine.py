@@ -6,12 +6,14 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import bitlens
 import pytest
 import torch
 from bitlens.model.cache.page_pool import page_bytes
 from bitlens.model.serving import Completion, Engine, Request
 from bitlens.model.transformer import HookedTransformer
 from support.random_models import CONFIGS, byte_tokenizer, random_model
+from support.static_generation import static
 
 LONG = {"n_ctx": 320}
 
@@ -44,10 +46,10 @@ def requests_of(model: HookedTransformer, n: int, seed: int = 0) -> list[Request
 
 
 def generated(model: HookedTransformer, request: Request) -> list[tuple[list[int], Any, str]]:
-    """Returns `generate`'s answers, sample by sample."""
+    """Returns the answers of `generate` in static passes, sample by sample."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
              "no_repeat_ngram_size", "logprobs", "seed", "n")  # fmt: skip
-    found = model.generate(request.prompt, **{name: getattr(request, name) for name in names})
+    found = static(model, request.prompt, **{name: getattr(request, name) for name in names})
     start = len(request.prompt)
     answers = []
     for b, n in enumerate(found.n_new):
@@ -93,7 +95,7 @@ def test_among_others_in_any_order_as_generate_alone(architecture: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_forty_requests_alone_and_among_31_others(threads: int, dtype: str) -> None:
     model = random_model("mistral", dtype=dtype, changes=LONG)
-    torch.set_num_threads(threads)
+    bitlens.set_num_threads(threads)
     requests = requests_of(model, 40, seed=2)
     want = []
     for request in requests:
@@ -103,10 +105,15 @@ def test_forty_requests_alone_and_among_31_others(threads: int, dtype: str) -> N
     for seed in range(8):
         order = list(range(40))
         random.Random(seed).shuffle(order)
-        with Engine(model, max_running=32, token_budget=40 + 70 * seed) as engine:
-            handles = {i: engine.submit(requests[i]) for i in order}
-            for i in order:
-                assert answers(handles[i].results()) == want[i]
+        room = pages(model, 60) if seed % 2 else None  # too little to keep all
+        with Engine(model, max_running=32, token_budget=40 + 70 * seed, cache_bytes=room) as engine:
+            for _ in range(2):  # cold, then warm
+                handles = {i: engine.submit(requests[i]) for i in order}
+                for i in order:
+                    assert answers(handles[i].results()) == want[i]
+            stats = engine.stats()
+        assert stats.cache.hit_tokens > 40 * 50
+        assert (stats.cache.evictions > 0) == (room is not None)
 
 
 def test_rows_that_give_up_their_pages_are_computed_again() -> None:
@@ -122,17 +129,40 @@ def test_rows_that_give_up_their_pages_are_computed_again() -> None:
     assert stats.cache.bytes <= pages(model, 7)
 
 
-def test_samples_share_the_pages_of_their_prompt() -> None:
+@pytest.mark.parametrize(("max_running", "n_late"), [(32, 0), (3, 2), (1, 4)])
+def test_samples_share_their_prompt(max_running: int, n_late: int) -> None:
+    """Its pass and its pages; those without a place at once read its last token again."""
     model = random_model("llama", changes=LONG)
     (prompt,) = (request.prompt for request in requests_of(model, 1))
     request = Request(prompt, max_new_tokens=5, temperature=1.0, n=5, seed=3)
-    with Engine(model) as engine:
+    with Engine(model, max_running=max_running) as engine:
         found = engine.submit(request).results()
         stats = engine.stats()
-    assert [each.usage.cached for each in found] == [0, *[len(prompt) - 1] * 4]
-    assert [each.usage.written for each in found] == [len(prompt), *[1] * 4]
-    assert stats.tokens == len(prompt) + 4 + 5 * 4
+    n, n_forked = len(prompt), 4 - n_late
+    assert [each.usage.cached for each in found] == [0, *[n] * n_forked, *[n - 1] * n_late]
+    assert [each.usage.written for each in found] == [n, *[0] * n_forked, *[1] * n_late]
+    assert stats.tokens == n + n_late + 5 * 4
+    assert engine.cache.pool.n_references == 0
     assert answers(found) == generated(model, request)
+
+
+def test_a_neighbours_prompt_costs_what_an_unknown_one_does() -> None:
+    """What another salt's prompts would tell by the clock is counted: tokens and steps."""
+    model = random_model("llama", changes=LONG)
+    known, unknown, mine = ([seed + i % 250 for i in range(180)] for seed in range(3))
+
+    with Engine(model, token_budget=50) as engine:
+
+        def cost(prompt: list[int], salt: str) -> tuple[int, int]:
+            before = engine.stats()
+            engine.submit(Request(prompt, max_new_tokens=3, salt=salt)).result()
+            after = engine.stats()
+            return after.tokens - before.tokens, after.steps - before.steps
+
+        for prompt, salt in ((known, "neighbour"), (mine, "me")):
+            cost(prompt, salt)
+        assert cost(known, "me") == cost(unknown, "me") == (182, 6)
+        assert cost(mine, "me") == cost(known, "neighbour") == (3, 3), "the control must tell"
 
 
 def test_captures_of_a_hit_are_computed_again_with_the_same_bits() -> None:
@@ -167,7 +197,7 @@ def test_pieces_make_the_text_and_threads_may_wait_for_any_of_them() -> None:
         for i, text in enumerate(texts)
     ]
     want = [
-        model.generate(r.prompt, max_new_tokens=20, temperature=1.0, seed=r.seed, stop=r.stop).text[
+        static(model, r.prompt, max_new_tokens=20, temperature=1.0, seed=r.seed, stop=r.stop).text[
             0
         ]
         for r in requests
@@ -239,7 +269,7 @@ def test_nobody_starves() -> None:
         handles = [engine.submit(request) for request in requests]
         begun: dict[int, int] = {}
         while engine.step():
-            for row in engine._queues.running:
+            for row in engine._batch.queues.running:
                 begun.setdefault(row.handle.number, engine.stats().steps - 1)
         assert list(begun) == [handle.number for handle in handles] == sorted(begun)
         for i, steps in enumerate(begun.values()):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from bitlens.model.serving import Engine, EngineFull, Request
 from support.random_models import byte_tokenizer, random_model
+from support.static_generation import static
 
 PROMPT = [5, 6, 7, 8]
 NEXT = Request(PROMPT, max_new_tokens=4)
@@ -20,7 +21,7 @@ def model() -> Any:
 
 @pytest.fixture
 def engine(model: Any) -> Any:
-    want = model.generate(PROMPT, max_new_tokens=4).tokens[0, 4:].tolist()
+    want = static(model, PROMPT, max_new_tokens=4).tokens[0, 4:].tolist()
     with Engine(model) as engine:
         yield engine
         assert engine.submit(NEXT).result().ids == want
@@ -191,7 +192,7 @@ def test_a_closed_engine(model: Any) -> None:
             call()
 
 
-@pytest.mark.parametrize("place", ["_choose", "_pass", "_show", "_admit"])
+@pytest.mark.parametrize("place", ["_admit", "_pass", "_choose", "_fork", "_advance"])
 def test_an_interrupted_step_is_taken_again(
     model: Any, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -204,7 +205,7 @@ def test_an_interrupted_step_is_taken_again(
         expected = [[each.ids for each in engine.submit(r).results()] for r in wanted]
     with Engine(model, token_budget=50) as engine:
         handles = [engine.submit(request) for request in wanted]
-        original, calls = getattr(engine, place), 0
+        original, calls = getattr(engine._batch, place), 0
 
         def interrupted(*args: Any) -> Any:
             nonlocal calls
@@ -213,7 +214,7 @@ def test_an_interrupted_step_is_taken_again(
                 raise KeyboardInterrupt
             return original(*args)
 
-        monkeypatch.setattr(engine, place, interrupted)
+        monkeypatch.setattr(engine._batch, place, interrupted)
         n_interrupted = n_steps = 0
         while not all(handle.is_done for handle in handles):
             try:

@@ -8,7 +8,7 @@ import torch
 
 from ..cache.kv_cache import KVCache
 from ..cache.page_pool import pages_of
-from ..cache.prefix_cache import PrefixCache
+from ..cache.sequence_pages import SequencePages
 from ..config import ModelConfig
 from ..hooks.captures import Captures
 from ..hooks.registry import depth
@@ -36,12 +36,14 @@ def recomputed_from(row: Row, n_layers: int) -> int | None:
     return start if start is not None and depth(row.observed_names, n_layers) == n_layers else None
 
 
-def has_room(cache: PrefixCache, n: int) -> bool:
+def has_room(pages: SequencePages, n: int) -> bool:
     """Whether there are pages to look at n tokens again."""
-    return cache.pool.can_take(pages_of(n) + 1)
+    return pages.pool.can_take(pages_of(n) + 1)
 
 
-def replay(model: ReplayingModel, cache: PrefixCache, row: Row, n: int) -> dict[str, torch.Tensor]:
+def replay(
+    model: ReplayingModel, pages: SequencePages, row: Row, n: int
+) -> dict[str, torch.Tensor]:
     """Returns what a row's watchers see of the next n tokens that they have not seen, [1, n, ...]
     by hook name, with the bits of the pass that wrote their keys and values."""
     held, start = row.held, row.observed_from
@@ -49,6 +51,6 @@ def replay(model: ReplayingModel, cache: PrefixCache, row: Row, n: int) -> dict[
     assert start is not None
     captures = Captures(row.observed_names)
     tokens_1P = torch.tensor([row.tokens[start : start + n]], dtype=torch.int64, device="cpu")
-    with cache.before(held, start) as kv_cache:
+    with pages.before(held, start) as kv_cache:
         model.forward_captures(tokens_1P, kv_cache, captures)
     return captures.found

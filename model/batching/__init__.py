@@ -1,0 +1,1 @@
+"""Continuous batching: rows that join and leave a batch at any step."""
