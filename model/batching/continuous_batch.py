@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Generic
 
 import torch
 
@@ -17,22 +17,11 @@ from ..cache.sequence_pages import SequencePages
 from ..generation.chooser import NOT_NUMBERS, choose
 from ..hooks.captures import Captures
 from ..text.prompts import left_pad
+from .batched_model import BatchedModel
 from .plan import Share, passes, plan
 from .queues import Queues
-from .replay import ReplayingModel, has_room, recomputed_from, replay
+from .replay import has_room, recomputed_from, replay
 from .row import FinishReason, R, Row
-
-
-class BatchedModel(ReplayingModel, Protocol):
-    """The part of a model that a batch runs."""
-
-    def forward_last_slice(
-        self,
-        tokens: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        kv_cache: KVCache | None = None,
-        captures: Captures | None = None,
-    ) -> torch.Tensor: ...
 
 
 @dataclass

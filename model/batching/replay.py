@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
-from ..cache.kv_cache import KVCache
 from ..cache.page_pool import pages_of
 from ..cache.sequence_pages import SequencePages
-from ..config import ModelConfig
 from ..hooks.captures import Captures
 from ..hooks.registry import depth
+from .batched_model import ReplayingModel
 from .row import Row
-
-
-class ReplayingModel(Protocol):
-    """The part of a model that runs as far as hooks ask for."""
-
-    config: ModelConfig
-
-    def forward_captures(
-        self, tokens: torch.Tensor, kv_cache: KVCache, captures: Captures
-    ) -> None: ...
 
 
 def recomputed_from(row: Row, n_layers: int) -> int | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..batching.continuous_batch import BatchedModel
+from ..batching.batched_model import BatchedModel
 from ..cache.kv_cache import KVCache
 from ..cache.sequence_pages import PagedModel
 from ..hooks.captures import Captures

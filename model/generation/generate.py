@@ -17,7 +17,6 @@ from ..sampling import SamplingParams
 from ..sampling.params import FilterOrder
 from ..text.prompts import Prompt, padding_id, prompt_rows, require_tokenizer
 from ..text.stream import TextStream
-from .batched_decoding import BatchedDecoding
 from .chooser import make_chooser
 from .decoding import Decoder, Decoding, joined
 from .limits import check_counts, check_length, check_token_ids
@@ -142,8 +141,7 @@ def generate(
     # The engine's batch runs what nobody looks into; the torch backend is the reference, in passes
     # of its own.
     in_batch = not (names or watch is not None or model.is_watched or model.ops.differentiable)
-    kind = BatchedDecoding if in_batch else Decoding
-    decoding = kind(model, sequences, chooser, max_new_tokens, names, emit, watch)
+    decoding = _passes(in_batch)(model, sequences, chooser, max_new_tokens, names, emit, watch)
 
     def output(captured: dict[str, torch.Tensor]) -> GenerateOutput:
         pad_id = padding_id(model.tokenizer)
@@ -172,3 +170,12 @@ def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits
     named = [item for item in items if not callable(item)]
     with agreement(group, "generate", "the arguments") as statement:
         statement.say("the arguments", dict(sampling), ngram, *numbers, named)
+
+
+def _passes(in_batch: bool) -> type[Decoding]:
+    """What runs the passes. The first to generate imports the batch: `import bitlens` is quick."""
+    if not in_batch:
+        return Decoding
+    from .batched_decoding import BatchedDecoding
+
+    return BatchedDecoding

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +9,8 @@ from unittest import mock
 
 from bitlens.model import HookedTransformer
 from bitlens.model.batching.continuous_batch import ContinuousBatch
-from bitlens.model.generation import GenerateOutput
+from bitlens.model.generation import GenerateOutput, batched_decoding
 from bitlens.model.generation.decoding import Decoding
-
-GENERATE = sys.modules["bitlens.model.generation.generate"]
 
 
 def static(model: HookedTransformer, prompt: Any, **options: Any) -> GenerateOutput:
@@ -25,7 +22,7 @@ def static(model: HookedTransformer, prompt: Any, **options: Any) -> GenerateOut
 @contextmanager
 def static_passes() -> Iterator[None]:
     """Has `generate` take static passes in a block. Raises AssertionError unless it took them."""
-    with mock.patch.object(GENERATE, "BatchedDecoding", Decoding), batch_steps() as steps:
+    with mock.patch.object(batched_decoding, "BatchedDecoding", Decoding), batch_steps() as steps:
         yield
     assert not steps, "the reference ran in the batch"
 
