@@ -1,4 +1,4 @@
-"""What continuous batching needs of a model."""
+"""The part of a model that continuous batching needs."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _agree(group: Group | None, sampling: Mapping[str, Any], ngram: int, *limits
 
 
 def _passes(in_batch: bool) -> type[Decoding]:
-    """What runs the passes. The first to generate imports the batch: `import bitlens` is quick."""
+    """Returns the kind of passes. The first to generate imports the batch, not `import bitlens`."""
     if not in_batch:
         return Decoding
     from .batched_decoding import BatchedDecoding
