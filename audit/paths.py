@@ -76,7 +76,7 @@ def check_device(choice: str | nn.Module, device: str) -> None:
     """Raises ValueError for a path on another device than the CPU that bitlens does not load."""
     from .platforms.platform import PLATFORMS
 
-    if device != "cpu" and (not isinstance(choice, str) or choice in {*HUGGING_FACE, *PLATFORMS}):
+    if device != "cpu" and (not isinstance(choice, str) or choice in PLATFORMS):
         raise ValueError(
             f"--device {device}: only what bitlens loads for B runs there; choose one of "
             f"{', '.join(NATIVE_POLICIES)}, or another checkpoint, or drop it"

@@ -62,22 +62,19 @@ def faithfulness(graph: Graph, n_features: int = 50, *, from_layer: int = 0) -> 
     chosen = order[: min(n_features, int(is_feature.sum()))].tolist()
     if not chosen:
         raise ValueError(f"faithfulness: the graph has no features from layer {from_layer} on")
-    if graph.traced is None:
-        raise ValueError(
-            "faithfulness: this graph was loaded and is bound to no model; use "
-            "graph.bind(model, dictionaries)"
-        )
+    traced = graph.bound("faithfulness")
     target, first = graph.logit_targets[0], int(graph.of_kind("logit").nonzero()[0])
-    before_V = graph.traced.frozen.logits()
-    after = [edited_logits(graph.traced, {graph.nodes[i]: 0.0}) for i in chosen]
+    before_V = traced.frozen.logits()
+    after = [edited_logits(traced, {graph.nodes[i]: 0.0}) for i in chosen]
     levels = graph.levels()
     predicted = torch.stack(
         [predicted_changes(graph.nodes, levels, {i: 0.0})[first] for i in chosen]
     )
-    measured = torch.stack([(centred(x_V) - centred(before_V))[target] for x_V in after])
-    log_p_V = _log_probabilities(graph.traced, before_V)
+    before = centred(before_V)[target]
+    measured = torch.stack([centred(x_V)[target] - before for x_V in after])
+    log_p_V = _log_probabilities(traced, before_V)
     divergences = torch.stack(
-        [(log_p_V.exp() * (log_p_V - _log_probabilities(graph.traced, x_V))).sum() for x_V in after]
+        [(log_p_V.exp() * (log_p_V - _log_probabilities(traced, x_V))).sum() for x_V in after]
     )
     square = float((predicted * predicted).sum())
     return Faithfulness(

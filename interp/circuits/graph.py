@@ -204,17 +204,21 @@ class Graph(GraphData):
                 )
             if not math.isfinite(value):
                 raise ValueError(f"{node.id}: {value} is no finite number")
-        if self.traced is None:
-            raise ValueError(
-                "intervene: this graph was loaded and is bound to no model; use "
-                "graph.bind(model, dictionaries)"
-            )
+        traced = self.bound("intervene")
         by_number = {self.index[node.id]: value for node, value in chosen.items()}
         predicted = predicted_changes(self.nodes, self.levels(), by_number)
-        measured = measured_changes(
-            self.traced, self.nodes, chosen, self.logit_targets, frozen=frozen
-        )
+        measured = measured_changes(traced, self.nodes, chosen, self.logit_targets, frozen=frozen)
         return Intervention(predicted[self.of_kind("logit")], measured)
+
+    def bound(self, caller: str) -> Replacement:
+        """Returns the model's run that the graph is of. Raises ValueError, in the caller's name,
+        for a graph that was loaded and is bound to none."""
+        if self.traced is None:
+            raise ValueError(
+                f"{caller}: this graph was loaded and is bound to no model; use "
+                "graph.bind(model, dictionaries)"
+            )
+        return self.traced
 
     def save(self, path: str | Path) -> None:
         """Writes the graph as Neuronpedia and circuit-tracer read it.

@@ -22,7 +22,7 @@ from ..run import Run
 from .cuda_graphs import Captured, SpanGraphs
 
 TAPS = frozenset(name for name in BLOCK_NAMES if name != "attn.hook_result")
-"""What a range leaves copies of. Results of heads, which torch puts together, open their block."""
+"""Hooks that a range leaves copies of, but for results of heads, which open their block."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a model on a GPU is given and cannot take, or what gives out under it: an error that says
+"""Input that a model on a GPU cannot take, and memory that gives out under it: an error that says
 so, after which it goes on."""
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_a_model_stays_where_it_was_loaded(here: str, there: str, way_out: str) 
 
 
 def test_another_stream_has_graphs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch calls current is asked at every pass."""
+    """Every pass asks torch for its current stream."""
     ours, theirs = host_model(CHECKPOINT, "fp32"), load(CHECKPOINT)
     kernels = type(ours.ops.kernels)
     captured, count = kernels.captured, []

@@ -1,4 +1,4 @@
-"""What is only captured stays inside the graphs: the CPU's bits and shapes, without Python."""
+"""Captures stay inside the graphs: the CPU's bits and shapes, without Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT = random_checkpoint("qwen3", n_layers=2, layers=CONFIGS["qwen3"].laye
 
 @dataclass
 class Counts:
-    """How often graphs were captured and replayed, and blocks called by Python."""
+    """Counts of graphs that were captured and replayed, and of blocks that Python called."""
 
     captured: int = 0
     replayed: int = 0
@@ -70,7 +70,7 @@ def decoded(
     steps: int = 4,
     **options: Any,
 ) -> list[Step]:
-    """What `steps` passes of one given token a sequence capture, and their logits."""
+    """Returns what `steps` passes of one given token a sequence capture, and their logits."""
     cache, found = model.new_cache(batch), []
     counts.blocks.append(0)
     model(torch.arange(batch * prompt).view(batch, prompt) % 241, kv_cache=cache)

@@ -1,4 +1,4 @@
-"""What `compare` prints of planted runs: clusters, ties, ids that one run lacks, several tasks."""
+"""Figures that `compare` prints of planted runs: clusters, ties, missing ids, several tasks."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_samples_share_their_prompt(max_running: int, n_late: int) -> None:
 
 
 def test_a_neighbours_prompt_costs_what_an_unknown_one_does() -> None:
-    """What another salt's prompts would tell by the clock is counted: tokens and steps."""
+    """Counts what another salt's prompts would tell by the clock: tokens and steps."""
     model = random_model("llama", changes=LONG)
     known, unknown, mine = ([seed + i % 250 for i in range(180)] for seed in range(3))
 
